@@ -1,0 +1,1 @@
+"""Real and simulated volumes: reading, checking, preparing, and the cohort."""

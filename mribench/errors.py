@@ -1,0 +1,13 @@
+"""The two kinds of failure a user can meet; only cli.py turns them into an exit code."""
+
+
+class MribenchError(Exception):
+    """Something that must hold does not: says what, what was given, what to do. Exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(MribenchError):
+    """The command was asked for something it cannot mean. Exit code 2."""
+
+    exit_code = 2
