@@ -1,0 +1,234 @@
+"""The folder that holds one protocol, its cohort and all its runs: every path, locks, what is stale and why."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+
+from mribench import __version__
+from mribench.data.nifti import read_nifti
+from mribench.data.volume_set import VolumeSet
+from mribench.errors import MribenchError, UsageError
+from mribench.files import digest_json, digest_volume, read_json, write_json
+from mribench.protocol import Protocol, differences
+
+RUN_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,79}")
+
+
+def versions() -> dict[str, str]:
+    """Versions that can move a number."""
+    packages = ("torch", "numpy", "scipy", "nilearn", "scikit-learn")
+    return {
+        "mribench": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+    }
+
+
+@dataclass(frozen=True)
+class Run:
+    """One entrant's folder, `BENCH/runs/NAME`."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def record(self) -> Path:
+        """What it is: model, resolved config, seed, cohort digest, versions (written first)."""
+        return self.folder / "run.json"
+
+    @property
+    def progress(self) -> Path:
+        return self.folder / "training.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint" / "state.pt"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights.safetensors"
+
+    @property
+    def weights_record(self) -> Path:
+        return self.folder / "weights.json"
+
+    @property
+    def samples_folder(self) -> Path:
+        return self.folder / "samples"
+
+    @property
+    def samples_record(self) -> Path:
+        return self.folder / "samples.json"
+
+    @property
+    def scores(self) -> Path:
+        return self.folder / "scores.json"
+
+    @property
+    def nearest(self) -> Path:
+        return self.folder / "nearest.json"
+
+    def read_record(self) -> dict[str, Any]:
+        """run.json; raises MribenchError when it is missing or torn."""
+        return read_json(self.record)
+
+    def samples(self) -> VolumeSet:
+        """Its volumes; each is checked against its recorded digest when read."""
+        record = read_json(self.samples_record)
+        files = record["files"]
+        if not files:
+            raise MribenchError(
+                f"{self.name} must have samples, but has none. Run: mribench generate {self.name}"
+            )
+
+        def load(i: int) -> np.ndarray:
+            path = self.samples_folder / files[i]["name"]
+            volume = read_nifti(path)
+            if digest_volume(np.round(volume.data * 65535), volume.affine) != files[i]["digest"]:
+                raise MribenchError(
+                    f"{path} must be the volume that samples.json records, but its voxels differ. "
+                    f"Run: mribench generate {self.name} --overwrite"
+                )
+            return volume.data
+
+        slab = tuple(record["slab"]) if record["slab"] else None
+        return VolumeSet(
+            name=self.name,
+            names=tuple(f["name"] for f in files),
+            digests=tuple(f["digest"] for f in files),
+            shape=tuple(record["shape"]),
+            load=load,
+            slab=slab,
+        )
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A bench on disk. Open one with `open_bench`, make one with `create_bench`."""
+
+    folder: Path
+    protocol: Protocol
+
+    @property
+    def cohort_folder(self) -> Path:
+        return self.folder / "cohort"
+
+    @property
+    def blocks(self) -> Path:
+        """Features, pair matrices and nearest lists, by digest."""
+        return self.folder / "blocks"
+
+    @property
+    def embedding(self) -> Path:
+        return self.folder / "embedding" / "tsne.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report"
+
+    def run(self, name: str) -> Run:
+        """The run of that name, which need not exist; raises UsageError for a name that is no plain word."""
+        if not RUN_NAME.fullmatch(name) or ".." in name:
+            raise UsageError(
+                f"A run's name must be lower-case letters, digits, '_', '-' and '.', at most 80, not {name!r}."
+            )
+        return Run(self.folder / "runs" / name)
+
+    def runs(self) -> list[Run]:
+        """All runs, by name; a folder without a readable run.json is included (the report says so)."""
+        parent = self.folder / "runs"
+        folders = sorted(p for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
+        return [Run(folder) for folder in folders if RUN_NAME.fullmatch(folder.name)]
+
+    @contextmanager
+    def lock(self, what: str) -> Iterator[None]:
+        """Hold an OS lock that dies with this process; raises MribenchError when somebody else holds it."""
+        path = self.folder / "locks" / f"{what}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path)
+        try:
+            with lock.acquire(timeout=0):
+                yield
+        except filelock.Timeout as error:
+            raise MribenchError(
+                f"{what} of {self.folder} must be worked on by one process at a time, and another is at it now. "
+                "Wait for it or stop it, then run the same command again."
+            ) from error
+
+
+def create_bench(folder: Path, protocol: Protocol) -> Bench:
+    """Write bench.json in a new or empty-of-bench folder; opening an equal bench is no error.
+
+    Raises UsageError when the folder holds a bench of another protocol.
+    """
+    if (folder / "bench.json").exists():
+        bench = open_bench(folder)
+        if bench.protocol.digest != protocol.digest:
+            lines = differences(bench.protocol.model_dump(mode="json"), protocol.model_dump(mode="json"))
+            raise UsageError(
+                f"{folder} already holds a bench of another protocol:\n  "
+                + "\n  ".join(lines)
+                + "\nUse that protocol, or another --bench DIR."
+            )
+        return bench
+    record = {
+        "protocol": protocol.model_dump(mode="json"),
+        "protocol_digest": protocol.digest,
+        "versions": versions(),
+    }
+    write_json(folder / "bench.json", record)
+    return Bench(folder, protocol)
+
+
+def open_bench(folder: Path) -> Bench:
+    """The bench in that folder; raises UsageError when there is none, MribenchError when it was altered."""
+    path = folder / "bench.json"
+    if not path.exists():
+        raise UsageError(f"{folder} must hold a bench, but there is no bench.json. Run: mribench init")
+    record = read_json(path)
+    try:
+        protocol = Protocol.model_validate(record["protocol"])
+        recorded = record["protocol_digest"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise MribenchError(f"{path} must hold a valid protocol, but: {error}") from error
+    if protocol.digest != recorded:
+        raise MribenchError(
+            f"{path} was changed by hand: protocol digest expected {recorded[:12]}, got {protocol.digest[:12]}. "
+            "Restore it, or start a new bench."
+        )
+    return Bench(folder, protocol)
+
+
+def identity(record: dict[str, Any]) -> dict[str, Any]:
+    """The part of a run.json that decides the weights: compared when a command is run again."""
+    return {key: record.get(key) for key in ("kind", "model", "config", "seed", "cohort_digest")}
+
+
+def check_same_run(run: Run, wanted: dict[str, Any], remedy: str) -> None:
+    """Raise UsageError with "expected, got" lines when the run on disk is not the one asked for."""
+    found = identity(run.read_record())
+    lines = differences(found, identity(wanted))
+    if lines:
+        raise UsageError(
+            f"{run.name} exists with other settings (expected = on disk, got = asked for):\n  "
+            + "\n  ".join(lines)
+            + f"\n{remedy}"
+        )
+
+
+def run_digest(run: Run) -> str:
+    """Digest of what decides a run's weights."""
+    return digest_json(identity(run.read_record()))

@@ -1,0 +1,602 @@
+"""The command line: parse, call one verb of commands.py, print. torch is imported inside commands only."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mribench import __version__
+from mribench.errors import MribenchError, UsageError
+
+# On stderr; the product's path (or --json) is all that goes to stdout.
+EPILOG = "Run a killed command again: it goes on where it stopped. Exit codes: 0 done, 1 failed, 2 wrong usage."
+
+
+class Group(click.Group):
+    """A click group that turns our errors and the system's into one sentence and an exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except MribenchError as error:
+            _fail(str(error), error.exit_code)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            _fail(f"The system refused: {where}{error.strerror or error}.", 1)
+        except MemoryError:
+            _fail("There was not enough memory. Try a smaller --batch, or --set batch_size=1.", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(code)
+
+
+bench_option = click.option(
+    "--bench",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("mribench-bench"),
+    show_default=True,
+    help="Folder of the bench.",
+)
+protocol_option = click.option(
+    "--protocol",
+    help="Shipped protocol or .toml file, for a new bench. [default: demo, or the bench's own]",
+)
+simulated_option = click.option(
+    "--simulated",
+    is_flag=True,
+    help="With a protocol for own data: use simulated brains; the protocol's name says so.",
+)
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Throw away what is there and do it again (the only destructive option)."
+)
+weights_option = click.option(
+    "--weights",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Weights of the feature extractor, for one whose weights no package carries.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+batch_option = click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="Volumes made together; does not change any volume (up to rounding).",
+)
+
+
+@click.group(cls=Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mribench")
+@click.option("-v", "--verbose", count=True, help="Say more.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.pass_context
+def main(context: click.Context, verbose: int, quiet: bool) -> None:
+    """Train, sample and rank 3D generative models of brain MRI.
+
+    \b
+    mribench demo                                   everything once, on simulated brains
+    mribench evaluate --real DIR --samples DIR      score two folders of NIfTI
+    mribench train cdpm; mribench generate --all; mribench report
+    """
+    level = (logging.ERROR if quiet else logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    context.obj = quiet
+
+
+@main.command()
+@click.option(
+    "--bench",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("mribench-demo"),
+    show_default=True,
+    help="Folder of the bench.",
+)
+@device_option
+@click.pass_obj
+def demo(quiet: bool, folder: Path, device: str) -> None:
+    """Simulated brains to finished report, in minutes, on a laptop.
+
+    \b
+    mribench demo
+    mribench demo --bench /tmp/look --device cpu
+    """
+    from mribench import commands
+    from mribench.console import display
+    from mribench.models import MODELS
+
+    with display(quiet) as screen:
+        bench = commands.start_bench(folder, "demo", False)
+        for model in MODELS:
+            _train(screen, bench, model, None, {}, 0, device, False)
+        failures = _generate_all(screen, bench, device, 8, False)
+        failures += _report(screen, bench, None, device)
+    _finish(failures)
+
+
+@main.command()
+@bench_option
+@protocol_option
+@simulated_option
+@click.pass_obj
+def init(quiet: bool, folder: Path, protocol: str | None, simulated: bool) -> None:
+    """Make a bench; a simulated cohort is made at once.
+
+    \b
+    mribench init --protocol small
+    mribench init --protocol peng2023-heldout --simulated --bench trial
+    """
+    from mribench import commands
+    from mribench.console import display
+
+    bench = commands.start_bench(folder, protocol, simulated)
+    if bench.protocol.cohort.source == "simulated":
+        with display(quiet) as screen:
+            commands.start_cohort(bench, screen.report)
+    click.echo(bench.folder)
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@bench_option
+@click.option("--protocol", help="[default: peng2023-heldout, or the bench's own]")
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="CSV with columns path, subject and perhaps session, source.",
+)
+@overwrite_option
+@click.pass_obj
+def prepare(
+    quiet: bool, source: Path, folder: Path, protocol: str | None, manifest: Path | None, overwrite: bool
+) -> None:
+    """Turn SOURCE (BIDS or a flat folder of skull-stripped, MNI-registered NIfTI) into the bench's cohort.
+
+    \b
+    mribench prepare derivatives/ --protocol peng2023-heldout
+    mribench prepare scans/ --manifest scans.csv --protocol mine.toml
+    """
+    from mribench import commands
+    from mribench.console import display
+    from mribench.protocol import ROLES
+
+    with display(quiet) as screen:
+        bench, cohort, state = commands.prepare(folder, protocol, source, manifest, overwrite, screen.report)
+    for problem in cohort.record["problems"]:
+        _say(f"kept out: {problem['reason']}")
+    _say(f"prepare: {state}; " + ", ".join(f"{len(cohort.set(role))} {role}" for role in ROLES))
+    click.echo(bench.cohort_folder)
+
+
+@main.command()
+@click.argument("model", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every model.")
+@bench_option
+@protocol_option
+@simulated_option
+@click.option("--preset", help="[default: the protocol's]")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override one setting.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@device_option
+@overwrite_option
+@click.option("-n", "--dry-run", is_flag=True, help="Print the resolved settings and stop.")
+@click.pass_obj
+def train(
+    quiet: bool,
+    model: str | None,
+    everything: bool,
+    folder: Path,
+    protocol: str | None,
+    simulated: bool,
+    preset: str | None,
+    settings: tuple[str, ...],
+    seed: int,
+    device: str,
+    overwrite: bool,
+    dry_run: bool,
+) -> None:
+    """Train MODEL on the bench's cohort (makes a demo bench if there is none).
+
+    \b
+    mribench train cdpm
+    mribench train cdpm --preset tiny --set budget=6400 --seed 1
+    """
+    from mribench import commands
+    from mribench.console import display
+    from mribench.models import MODELS, get_model
+
+    names = _chosen(model, everything, list(MODELS), "MODEL")
+    for name in names:
+        get_model(name)  # a misspelt model must not cost the making of a cohort
+    overrides = _parse_settings(settings)
+    failures: list[str] = []
+    bench = commands.start_bench(folder, protocol, simulated)
+    with display(quiet) as screen:
+        for name in names:
+            try:
+                if dry_run:
+                    cohort = commands.start_cohort(bench, screen.report)
+                    _, record = commands.plan_training(bench, cohort, name, preset, overrides, seed)
+                    click.echo(json.dumps(record, indent=1))
+                else:
+                    _train(screen, bench, name, preset, overrides, seed, device, overwrite)
+            except MribenchError as error:
+                if not everything:
+                    raise
+                failures.append(f"{name}: {error}")
+    _finish(failures)
+
+
+@main.command()
+@click.argument("run", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every trained run, and the controls.")
+@bench_option
+@device_option
+@batch_option
+@overwrite_option
+@click.pass_obj
+def generate(
+    quiet: bool, run: str | None, everything: bool, folder: Path, device: str, batch: int, overwrite: bool
+) -> None:
+    """Sample RUN into NIfTI volumes, as many as the protocol asks for.
+
+    \b
+    mribench generate --all
+    mribench generate cdpm --batch 4 --device cpu
+    """
+    from mribench import commands
+    from mribench.bench import open_bench
+    from mribench.console import display
+
+    if not everything and run is None:
+        raise UsageError("Name a run, or give --all. Example: mribench generate cdpm")
+    bench = open_bench(folder)
+    failures: list[str] = []
+    with display(quiet) as screen:
+        if everything:
+            failures = _generate_all(screen, bench, device, batch, overwrite)
+        else:
+            found = _existing(bench, str(run))
+            commands.start_cohort(bench, screen.report)
+            _generate(screen, bench, found, device, batch, overwrite)
+    _finish(failures)
+
+
+@main.command()
+@click.argument("run", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every run that has samples.")
+@bench_option
+@click.option(
+    "--real",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder of real NIfTI volumes (no bench needed).",
+)
+@click.option(
+    "--samples",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder of generated NIfTI volumes; with --name, it becomes an entrant of the bench.",
+)
+@click.option(
+    "--train",
+    "train_folder",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder of the volumes the generator was trained on: adds the memorisation test.",
+)
+@click.option("--name", help="Name of the --samples folder as an entrant of the bench.")
+@click.option(
+    "--rescale", nargs=2, type=float, metavar="LOW HIGH", help="Intensities to map to 0 and 1, for all volumes."
+)
+@click.option(
+    "--extractor",
+    help="Feature extractor for FID and MMD without a bench. [default: effnet-lite0]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("mribench-scores"),
+    show_default=True,
+    help="Where --real/--samples puts scores.json, scores.csv and its cache.",
+)
+@weights_option
+@device_option
+@overwrite_option
+@json_option
+@click.pass_obj
+def evaluate(
+    quiet: bool,
+    run: str | None,
+    everything: bool,
+    folder: Path,
+    real: Path | None,
+    samples: Path | None,
+    train_folder: Path | None,
+    name: str | None,
+    rescale: tuple[float, float] | None,
+    extractor: str | None,
+    out: Path,
+    weights: Path | None,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Score RUN, every run of a bench, or two folders of NIfTI.
+
+    \b
+    mribench evaluate --real real/ --samples generated/ --train train/
+    mribench evaluate --all
+    mribench evaluate --samples generated/ --name my_model --bench mribench-bench
+    """
+    from mribench.console import display
+
+    if real is not None:
+        if samples is None or run is not None or everything or name is not None:
+            raise UsageError("--real goes with --samples DIR (and perhaps --train DIR), not with a run or --name.")
+        from mribench import folders
+
+        with display(quiet) as screen:
+            result = folders.evaluate_folders(
+                real, samples, train_folder, rescale, extractor, weights, device, out, screen.report
+            )
+        click.echo(result.json if as_json else result.table)
+        click.echo(f"Written: {result.path}", err=True)
+        return
+    if extractor is not None or train_folder is not None:
+        raise UsageError("--extractor and --train go with --real DIR; in a bench its protocol decides.")
+    _evaluate_bench(
+        quiet, run, everything, folder, samples, name, rescale, weights, device, overwrite, as_json
+    )
+
+
+def _evaluate_bench(
+    quiet: bool,
+    run: str | None,
+    everything: bool,
+    folder: Path,
+    samples: Path | None,
+    name: str | None,
+    rescale: tuple[float, float] | None,
+    weights: Path | None,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    from mribench import commands, folders
+    from mribench.bench import open_bench
+    from mribench.console import display
+
+    bench = open_bench(folder)
+    with display(quiet) as screen:
+        if samples is not None:
+            if name is None or run is not None or everything:
+                raise UsageError("--samples DIR needs --real DIR, or --name NAME to become an entrant of the bench.")
+            volumes = folders.open_entrant(bench, name, samples, rescale, screen.report)
+            for done in commands.add_folder(bench, name, volumes, overwrite=overwrite):
+                screen.report(f"copy {name}", done, bench.protocol.evaluation.samples)
+            run = name
+        if run is None and not everything:
+            raise UsageError("Name a run, or give --all, or --real DIR --samples DIR.")
+        runs = commands.entrants(bench) if everything else [_existing(bench, str(run))]
+        failures = _score(screen, bench, runs, weights, device)
+    if as_json:
+        click.echo(json.dumps([json.loads(r.scores.read_text()) for r in runs if r.scores.exists()]))
+    else:
+        from mribench.reports import leaderboard
+
+        click.echo(leaderboard.as_text(leaderboard.build(bench)))
+    _finish(failures)
+
+
+@main.command()
+@bench_option
+@weights_option
+@device_option
+@click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
+@click.pass_obj
+def report(quiet: bool, folder: Path, weights: Path | None, device: str, show: bool) -> None:
+    """Compute the scores that are missing, then write index.html, table.csv, scores.csv and table.tex.
+
+    \b
+    mribench report
+    mribench report --bench trial --open
+    """
+    from mribench.bench import open_bench
+    from mribench.console import display
+
+    bench = open_bench(folder)
+    with display(quiet) as screen:
+        failures = _report(screen, bench, weights, device)
+    if show:
+        click.launch(str(bench.report / "index.html"))
+    _finish(failures)
+
+
+@main.command("list")
+@click.argument("what", type=click.Choice(["models", "metrics", "protocols", "runs"]))
+@bench_option
+@json_option
+def list_things(what: str, folder: Path, as_json: bool) -> None:
+    """List models (with presets and parameter counts), metrics, protocols, or the runs of a bench.
+
+    \b
+    mribench list models --json
+    mribench list runs --bench trial
+    """
+    from mribench import listing
+
+    rows = listing.rows(what, folder)
+    click.echo(json.dumps(rows, indent=1) if as_json else listing.as_text(rows))
+
+
+@main.command()
+@click.argument("name")
+def check(name: str) -> None:
+    """Run the contract that every generator (or metric) must keep, on tiny volumes.
+
+    \b
+    mribench check cdpm
+    mribench check ms_ssim
+    """
+    from mribench import contract
+
+    failures = []
+    for title, problem in contract.run(name):
+        click.echo(f"{'FAILED' if problem else 'ok':7s}{title}{': ' + problem if problem else ''}")
+        failures += [title] if problem else []
+    if failures:
+        sys.exit(1)
+
+
+@main.command()
+@bench_option
+@click.pass_obj
+def verify(quiet: bool, folder: Path) -> None:
+    """Re-hash cohort, weights and samples of a bench against what was recorded.
+
+    \b
+    mribench verify
+    mribench verify --bench trial
+    """
+    from mribench import commands
+    from mribench.bench import open_bench
+    from mribench.console import display
+
+    with display(quiet) as screen:
+        problems = commands.verify(open_bench(folder), screen.report)
+    _finish(problems)
+    click.echo("everything is as recorded")
+
+
+def _train(
+    screen: Any,
+    bench: Any,
+    model: str,
+    preset: str | None,
+    overrides: dict[str, Any],
+    seed: int,
+    device: str,
+    overwrite: bool,
+) -> None:
+    from mribench import commands, training
+
+    cohort = commands.start_cohort(bench, screen.report)
+    run, record = commands.plan_training(bench, cohort, model, preset, overrides, seed)
+    budget, logged = record["config"]["budget"], 0.0
+    last = None
+    for last in commands.train(bench, cohort, run, record, device=device, overwrite=overwrite):
+        losses = " ".join(f"{name} {value:.4g}" for name, value in last.losses.items())
+        screen.report(f"train {run.name}", min(last.seen, budget), budget, losses)
+        if last.seconds - logged > 1 or last.seen >= budget:
+            training.append_record(run, last)
+            logged = last.seconds
+    _say(f"train {run.name}: {'up to date' if last is None else 'done'}")
+    click.echo(run.weights)
+
+
+def _generate_all(screen: Any, bench: Any, device: str, batch: int, overwrite: bool) -> list[str]:
+    from mribench import commands
+
+    cohort, failures = commands.start_cohort(bench, screen.report), []
+    for run in commands.trained_models(bench):
+        try:
+            _generate(screen, bench, run, device, batch, overwrite)
+        except MribenchError as error:
+            failures.append(f"{run.name}: {error}")
+    for control in commands.possible_controls(bench, cohort):
+        made = 0
+        for made in commands.make_control(bench, cohort, control, overwrite=overwrite):
+            screen.report(f"make {control.name}", made, commands.available(cohort, control, 10**9))
+        _say(f"make {control.name}: {'done' if made else 'up to date'}")
+    return failures
+
+
+def _generate(screen: Any, bench: Any, run: Any, device: str, batch: int, overwrite: bool) -> None:
+    from mribench import commands
+
+    made = 0
+    for made in commands.generate(bench, run, device=device, batch=batch, overwrite=overwrite):
+        screen.report(f"generate {run.name}", made, bench.protocol.evaluation.samples)
+    _say(f"generate {run.name}: {'done' if made else 'up to date'}")
+    click.echo(run.samples_folder)
+
+
+def _score(screen: Any, bench: Any, runs: list[Any], weights: Path | None, device: str) -> list[str]:
+    """Score runs one by one; a failure costs only its own entrant."""
+    from mribench import commands
+
+    cohort, failures = commands.start_cohort(bench, screen.report), []
+    for run in runs:
+        try:
+            state, missing = commands.evaluate(
+                bench, cohort, run, weights=weights, device=device, progress=screen.report
+            )
+            _say(f"evaluate {run.name}: {state}")
+            for line in missing:
+                _say(f"  not computed: {line}")
+        except MribenchError as error:
+            failures.append(f"{run.name}: {error}")
+    return failures
+
+
+def _report(screen: Any, bench: Any, weights: Path | None, device: str) -> list[str]:
+    from mribench import commands
+    from mribench.reports.html import write_report
+
+    runs = commands.entrants(bench)
+    if not runs:
+        raise UsageError(f"{bench.folder} has no samples to report on. Run: mribench generate --all")
+    failures = _score(screen, bench, runs, weights, device)
+    cohort = commands.start_cohort(bench, screen.report)
+    scored = [run for run in runs if not any(f.startswith(f"{run.name}:") for f in failures)]
+    try:
+        commands.embed(bench, cohort, scored, weights=weights, device=device, progress=screen.report)
+    except MribenchError as error:
+        failures.append(f"t-SNE: {error}")
+    click.echo(write_report(bench))
+    return failures
+
+
+def _existing(bench: Any, name: str) -> Any:
+    run = bench.run(name)
+    if not run.record.exists():
+        known = ", ".join(r.name for r in bench.runs()) or "none yet"
+        raise UsageError(f"This bench has no run {name!r}. Its runs: {known}.")
+    return run
+
+
+def _chosen(name: str | None, everything: bool, names: list[str], what: str) -> list[str]:
+    if everything == (name is not None):
+        raise UsageError(f"Give either {what} or --all. Known: {', '.join(names)}.")
+    return names if everything else [str(name)]
+
+
+def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
+    """KEY=VALUE pairs; a value is JSON where it can be (2, 0.5, true, [1,2]) and text where not."""
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set needs KEY=VALUE, not {setting!r}.")
+        try:
+            parsed[key] = json.loads(value)
+        except ValueError:
+            parsed[key] = value
+    return parsed
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _finish(failures: list[str]) -> None:
+    if failures:
+        _fail("these failed:\n  " + "\n  ".join(failures), 1)

@@ -1,0 +1,342 @@
+"""What each command does to a bench. cli.py parses and prints; nothing here prints."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from mribench import generation, scoring, training
+from mribench.bench import Bench, Run, check_same_run, create_bench, open_bench, run_digest, versions
+from mribench.controls import CONTROLS, Control, available, make_volumes
+from mribench.data.cohort import Cohort, Progress, open_cohort, simulated_cohort
+from mribench.data.volume_set import VolumeSet
+from mribench.devices import choose_device, describe
+from mribench.errors import MribenchError, UsageError
+from mribench.files import digest_json, read_json, write_json
+from mribench.models import get_model
+from mribench.models.generator import Generator
+from mribench.protocol import load_protocol
+
+Done = Literal["done", "up to date"]
+DEFAULT_PROTOCOL = "demo"
+DEFAULT_OWN_PROTOCOL = "peng2023-heldout"
+GENERATION_BATCH = 8
+
+
+def start_bench(folder: Path, protocol: str | None, simulated: bool) -> Bench:
+    """Open the bench in `folder`, or make one (default protocol: demo); refuses a bench of another protocol."""
+    if protocol is None and (folder / "bench.json").exists():
+        return open_bench(folder)
+    return create_bench(folder, load_protocol(protocol or DEFAULT_PROTOCOL, simulated=simulated))
+
+
+def start_cohort(bench: Bench, progress: Progress) -> Cohort:
+    """The bench's cohort; a simulated one is made if need be, a prepared one must be there already."""
+    if (bench.cohort_folder / "volumes.json").exists():
+        return open_cohort(bench.cohort_folder)
+    if bench.protocol.cohort.source != "simulated":
+        raise UsageError(
+            f"Protocol {bench.protocol.name} needs your own volumes, and this bench has none yet. "
+            f"Run: mribench prepare SRC --bench {bench.folder.name} "
+            "(or start another bench with --simulated to try it on simulated brains)."
+        )
+    with bench.lock("cohort"):
+        return simulated_cohort(bench.cohort_folder, bench.protocol, progress)
+
+
+def plan_training(
+    bench: Bench, cohort: Cohort, model: str, preset: str | None, overrides: dict[str, Any], seed: int
+) -> tuple[Run, dict[str, Any]]:
+    """The run that training this would make, and its run.json. Precedence: preset < protocol < overrides."""
+    kind = get_model(model)
+    defaults = bench.protocol.training_for(model)
+    chosen = preset or defaults.pop("preset", "tiny")
+    defaults.pop("preset", None)
+    config = kind.build_config(chosen, **{**defaults, **overrides})
+    if config.size != bench.protocol.cohort.size:
+        fitting = [p for p, values in kind.PRESETS.items() if values["size"] == bench.protocol.cohort.size]
+        raise UsageError(
+            f"{kind.title} must make volumes of {bench.protocol.cohort.size} voxels a side, as protocol "
+            f"{bench.protocol.name} asks, but preset {chosen} makes {config.size}. "
+            f"Presets of that size: {', '.join(fitting) or 'none'}."
+        )
+    run = bench.run(model if seed == 0 else f"{model}-s{seed}")
+    record = {
+        "kind": "model",
+        "model": model,
+        "title": kind.title,
+        "preset": chosen,
+        "config": config.model_dump(mode="json"),
+        "seed": seed,
+        "cohort_digest": cohort.digest,
+        "protocol_digest": bench.protocol.digest,
+        "parameters": parameter_count(model, config),
+        "versions": versions(),
+    }
+    return run, record
+
+
+def parameter_count(model: str, config: Any) -> dict[str, int]:
+    """Parameters per sub-network, counted without allocating them."""
+    import torch
+
+    with torch.device("meta"):
+        return get_model(model)(config).parameter_count()
+
+
+def train(
+    bench: Bench, cohort: Cohort, run: Run, record: dict[str, Any], *, device: str, overwrite: bool
+) -> Iterator[training.Record]:
+    """Train a planned run, yielding progress; yields nothing when its weights are up to date."""
+    where = choose_device(device)
+    bf16 = where.type == "cuda"
+    with bench.lock(f"run-{run.name}"):
+        if run.folder.exists() and overwrite:
+            shutil.rmtree(run.folder)
+        if run.record.exists():
+            check_same_run(run, record, f"To start again: mribench train {record['model']} --overwrite")
+        else:
+            write_json(run.record, {**record, "device": describe(where, "bf16" if bf16 else "fp32")})
+        if training.is_trained(run):
+            return
+        yield from training.train(
+            load_generator(run), cohort.set("train"), run, seed=record["seed"], device=where, bf16=bf16
+        )
+
+
+def load_generator(run: Run) -> Generator:
+    """A generator with the settings of run.json and, until trained, fresh seeded weights."""
+    from mribench.seeds import derive, seed_everything
+
+    record = run.read_record()
+    kind = get_model(record["model"])
+    seed_everything(derive(record["seed"], "weights"))
+    return kind(kind.Config.model_validate(record["config"]))
+
+
+def generate(bench: Bench, run: Run, *, device: str, batch: int, overwrite: bool) -> Iterator[int]:
+    """Sample a trained run, yielding how many volumes are done; yields nothing when up to date."""
+    record = run.read_record()
+    if record["kind"] != "model":
+        raise UsageError(f"{run.name} is no trained model ({record['kind']}); its samples are not generated.")
+    if not training.is_trained(run):
+        raise MribenchError(
+            f"{run.name} must be trained before it can be sampled. Run: mribench train {record['model']}"
+        )
+    where = choose_device(device)
+    stamp = digest_json({"weights": read_json(run.weights_record)["digest"], "run": run_digest(run)})
+    with bench.lock(f"run-{run.name}"):
+        if overwrite:
+            _forget_samples(run)
+        count = bench.protocol.evaluation.samples
+        if generation.are_complete(run, stamp, count):
+            return
+        generator = load_generator(run)
+        generator.load(run.weights)
+        yield from generation.generate(
+            run,
+            generation.sampler(generator, record["seed"], where),
+            count=count,
+            batch=batch,
+            grid=bench.protocol.cohort.voxels,
+            slab=generator.slab,
+            made_from=stamp,
+            seed=record["seed"],
+            device=describe(where),
+        )
+
+
+def make_control(bench: Bench, cohort: Cohort, control: Control, *, overwrite: bool) -> Iterator[int]:
+    """Make a control's volumes, yielding how many are done; yields nothing when up to date."""
+    seed, count = (
+        bench.protocol.seed,
+        available(cohort, control, bench.protocol.evaluation.samples),
+    )
+    run = bench.run(control.name)
+    record = {
+        "kind": "control",
+        "model": control.name,
+        "title": control.title,
+        "what": control.what,
+        "config": {},
+        "seed": seed,
+        "cohort_digest": cohort.digest,
+        "protocol_digest": bench.protocol.digest,
+        "parameters": {},
+        "versions": versions(),
+    }
+    stamp = digest_json({"control": control.name, "seed": seed, "cohort": cohort.digest})
+    with bench.lock(f"run-{run.name}"):
+        if overwrite:
+            _forget_samples(run)
+        if run.record.exists():
+            check_same_run(run, record, "To make it again: mribench generate --all --overwrite")
+        else:
+            write_json(run.record, record)
+        if generation.are_complete(run, stamp, count):
+            return
+        yield from generation.generate(
+            run,
+            make_volumes(cohort, control, seed),
+            count=count,
+            batch=GENERATION_BATCH,
+            grid=bench.protocol.cohort.voxels,
+            slab=None,
+            made_from=stamp,
+            seed=seed,
+            device={"device": "cpu"},
+        )
+
+
+def possible_controls(bench: Bench, cohort: Cohort) -> list[Control]:
+    """The controls this cohort has volumes for."""
+    return [c for c in CONTROLS.values() if available(cohort, c, bench.protocol.evaluation.samples) >= 2]
+
+
+def add_folder(bench: Bench, name: str, volumes: VolumeSet, *, overwrite: bool) -> Iterator[int]:
+    """Make a folder of NIfTI an entrant of the bench; its first volumes, as many as the protocol asks for."""
+    run, wanted = bench.run(name), bench.protocol.evaluation.samples
+    if name in CONTROLS:
+        raise UsageError(f"{name} is the name of a control. Give the folder another --name.")
+    record = {
+        "kind": "folder",
+        "model": None,
+        "title": name,
+        "config": {},
+        "seed": None,
+        "cohort_digest": volumes.digest,
+        "protocol_digest": bench.protocol.digest,
+        "parameters": {},
+        "versions": versions(),
+    }
+    with bench.lock(f"run-{name}"):
+        if run.folder.exists() and overwrite:
+            shutil.rmtree(run.folder)
+        if run.record.exists():
+            check_same_run(run, record, "To replace it: --overwrite")
+        else:
+            write_json(run.record, record)
+        count = min(wanted, len(volumes))
+        if generation.are_complete(run, volumes.digest, count):
+            return
+        yield from generation.generate(
+            run,
+            lambda numbers: volumes.subset(numbers).stack(),
+            count=count,
+            batch=GENERATION_BATCH,
+            grid=bench.protocol.cohort.voxels,
+            slab=None,
+            made_from=volumes.digest,
+            seed=0,
+            device={},
+        )
+
+
+def _forget_samples(run: Run) -> None:
+    run.samples_record.unlink(missing_ok=True)
+    if run.samples_folder.exists():
+        shutil.rmtree(run.samples_folder)
+
+
+def evaluate(
+    bench: Bench, cohort: Cohort, run: Run, *, weights: Path | None, device: str, progress: Progress
+) -> tuple[Done, list[str]]:
+    """Score one entrant unless its scores are up to date; returns also what is missing, with reasons."""
+    extractor = bench.protocol.evaluation.extractor
+    where = str(choose_device(device))
+    wanted = scoring.made_from(bench, cohort, run, extractor, weights)
+    if scoring.is_scored(run, wanted):
+        return "up to date", []
+    with bench.lock(f"run-{run.name}"):
+        _, missing = scoring.score_run(
+            bench, cohort, run, extractor=extractor, weights=weights, device=where, progress=progress
+        )
+    return "done", [f"{m.metric}: {m.reason}" for m in missing]
+
+
+def embed(
+    bench: Bench, cohort: Cohort, runs: Sequence[Run], *, weights: Path | None, device: str, progress: Progress
+) -> None:
+    """The joint t-SNE of all entrants that have samples and scores."""
+    extractor = bench.protocol.evaluation.extractor
+    where = str(choose_device(device))
+    with bench.lock("embedding"):
+        scoring.embed(
+            bench, cohort, runs, extractor=extractor, weights=weights, device=where, progress=progress
+        )
+
+
+def trained_models(bench: Bench) -> list[Run]:
+    """Runs of models, trained or not, in name order."""
+    return [run for run in bench.runs() if run.record.exists() and run.read_record()["kind"] == "model"]
+
+
+def entrants(bench: Bench) -> list[Run]:
+    """Runs that have samples."""
+    return [run for run in bench.runs() if run.samples_record.exists()]
+
+
+def verify(bench: Bench, progress: Progress) -> list[str]:
+    """Re-hash the cohort, weights and samples; returns one sentence per thing that is not as recorded."""
+    problems = []
+    if (bench.cohort_folder / "volumes.json").exists():
+        names = open_cohort(bench.cohort_folder).altered()
+        problems += [f"cohort volume {name} is not what volumes.json records" for name in names]
+    runs = bench.runs()
+    for done, run in enumerate(runs):
+        progress("runs", done + 1, len(runs))
+        problems += _verify_run(run)
+    return problems
+
+
+def _verify_run(run: Run) -> list[str]:
+    try:
+        problems = []
+        if run.weights_record.exists() and not training.is_trained(run):
+            problems.append(f"{run.name}: the weights are not what weights.json and run.json record")
+        if run.samples_record.exists():
+            samples = run.samples()
+            for i in range(len(samples)):
+                try:
+                    samples[i]
+                except MribenchError as error:
+                    problems.append(f"{run.name}: {error}")
+        return problems
+    except (MribenchError, KeyError, TypeError) as error:
+        return [f"{run.name}: {error}"]
+
+
+def prepare(
+    folder: Path,
+    protocol: str | None,
+    source: Path,
+    manifest: Path | None,
+    overwrite: bool,
+    progress: Progress,
+) -> tuple[Bench, Cohort, Done]:
+    """Make the bench's cohort from own volumes; a finished one is kept unless `overwrite`.
+
+    Raises UsageError for a protocol of simulated volumes, or when runs already depend on the cohort.
+    """
+    from mribench.data.own_cohort import prepared_cohort
+
+    if protocol is None and not (folder / "bench.json").exists():
+        protocol = DEFAULT_OWN_PROTOCOL
+    bench = start_bench(folder, protocol, simulated=False)
+    if bench.protocol.cohort.source != "prepared":
+        raise UsageError(
+            f"Protocol {bench.protocol.name} makes simulated brains and takes no own volumes. "
+            f"Choose another --bench and --protocol {DEFAULT_OWN_PROTOCOL}, peng2023 or a .toml file."
+        )
+    with bench.lock("cohort"):
+        if (bench.cohort_folder / "volumes.json").exists():
+            if not overwrite:
+                return bench, open_cohort(bench.cohort_folder), "up to date"
+            if bench.runs():
+                raise UsageError(
+                    f"{folder} has runs that were trained on its cohort. Prepare into another --bench."
+                )
+            shutil.rmtree(bench.cohort_folder)
+        return bench, prepared_cohort(bench.cohort_folder, bench.protocol, source, manifest, progress), "done"

@@ -1,0 +1,63 @@
+"""What a person sees while a command works: one progress display on stderr, with rate and time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+LINE_SECONDS = 30.0  # without a terminal, one line per task at most this often
+
+
+class Display:
+    """`report(what, done, total, note)`: a bar on a terminal, a line now and then in a log file."""
+
+    def __init__(self, progress: Progress | None, quiet: bool) -> None:
+        self.progress, self.quiet = progress, quiet
+        self._tasks: dict[str, TaskID] = {}
+        self._started: dict[str, tuple[float, int]] = {}
+        self._said: dict[str, float] = {}
+
+    def report(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Show that `done` of `total` are done; the rate counts from the first report of that name."""
+        started, first = self._started.setdefault(what, (time.monotonic(), done))
+        if self.quiet:
+            return
+        rate = (done - first) / max(time.monotonic() - started, 1e-9)
+        text = f"{rate:.3g}/s {note}" if done > first else note
+        if self.progress is None:
+            self._line(what, done, total, rate, note)
+            return
+        if what not in self._tasks:
+            self._tasks[what] = self.progress.add_task(what, total=total, note=text)
+        self.progress.update(self._tasks[what], completed=done, total=total, note=text)
+
+    def _line(self, what: str, done: int, total: int, rate: float, note: str) -> None:
+        now = time.monotonic()
+        if done < total and now - self._said.get(what, self._started[what][0]) < LINE_SECONDS:
+            return
+        self._said[what] = now
+        left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
+        print(f"{what}: {done}/{total}, {rate:.3g}/s{left} {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def display(quiet: bool) -> Iterator[Display]:
+    """A Display for the length of one command."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield Display(None, quiet)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Display(progress, quiet)

@@ -1,0 +1,286 @@
+"""Guarded NIfTI: what comes in is verified before it is believed; what goes out is always the same bytes."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import obliquity, voxel_sizes
+from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import OrientationError
+from nibabel.spatialimages import HeaderDataError
+
+from mribench.data.grid import dequantise, quantise
+from mribench.errors import MribenchError, UsageError
+from mribench.files import atomic
+
+SUFFIXES = (".nii.gz", ".nii")
+MAX_BYTES = 2 * 1024**3
+# A stripped brain inflates by 3 to 20, a label map by about 100; deflate's own limit is 1032.
+MAX_INFLATION = 200
+# Below this an inflation ratio can do no harm, and a nearly empty small sample is a legitimate volume.
+UNCHECKED_BYTES = 64 * 1024**2
+_TRAILING_BYTES = 64 * 1024
+_MAX_OFFSET = 16 * 1024**2
+_HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+_REAL_TYPES = (2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280)  # integers and floats of up to 64 bits
+_ORIENTATION_CODES = range(1, 6)
+_SLOPE = np.float32(1 / 65535)
+_TOLERANCE = 1e-6
+_OBLIQUE_RADIANS = 1e-3
+
+Rescale = tuple[float, float]
+_Stream = BinaryIO | gzip.GzipFile
+
+
+@dataclass(frozen=True, eq=False)
+class NiftiVolume:
+    """One volume in canonical orientation: `data` float32 `[D,H,W]` in the file's own units.
+
+    `affine` maps (i, j, k) = (W, H, D) indices to world mm, RAS+; `spacing_mm` is (x, y, z); `oblique` says
+    that the voxel axes are rotated against the world's.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    oblique: bool
+
+
+def is_nifti_name(path: Path) -> bool:
+    """Whether the file name ends in .nii or .nii.gz, in any case."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def stem(path: Path) -> str:
+    """The file name without .nii or .nii.gz."""
+    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
+    return path.name[: len(path.name) - len(suffix)]
+
+
+def read_nifti(path: Path, max_bytes: int = MAX_BYTES) -> NiftiVolume:
+    """Read one 3D volume as canonical RAS+; a gzip stream is drained, so that its checksum is verified.
+
+    Raises MribenchError for a wrong extension, a damaged or oversized file, NaN or infinity, a constant
+    volume, more than three dimensions, colour or complex voxels, and a header that does not state the
+    orientation.
+    """
+    path = Path(path)
+    with _explained(path), _opened(path) as stream:
+        start = stream.read(max(_HEADERS))
+        header = _parse_header(start, path)
+        expected = _expected_bytes(header, path, max_bytes)
+        content = start + _drain(stream, expected - len(start), path)
+        if len(content) < expected:
+            raise MribenchError(
+                f"{path} must hold the {expected} bytes that its header declares, but it holds "
+                f"{len(content)}. The file is cut off: copy or export it again."
+            )
+        kind = nib.Nifti1Image if header.sizeof_hdr == 348 else nib.Nifti2Image
+        image: Any = kind.from_bytes(content)
+        return _canonical(_voxels(image), image.affine, path)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise MribenchError(
+            f"{path} must be an undamaged gzip file, but: {error}. Copy or export it again."
+        ) from error
+    except OSError as error:
+        raise MribenchError(f"{path} must be readable, but: {error.strerror or error}.") from error
+    except (HeaderDataError, ImageFileError, OrientationError, ValueError, OverflowError) as error:
+        raise MribenchError(f"{path} must be a valid NIfTI file, but: {error}. Export it again.") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Stream]:
+    if not is_nifti_name(path):
+        raise MribenchError(f"{path} must end in .nii or .nii.gz. Convert it to NIfTI first.")
+    if not path.is_file():
+        raise MribenchError(f"{path} must be an existing regular file. Check the path.")
+    with open(path, "rb") as file:
+        if path.name.lower().endswith(".gz"):
+            with gzip.GzipFile(fileobj=file, mode="rb") as stream:
+                yield stream
+        else:
+            yield file
+
+
+def _parse_header(start: bytes, path: Path) -> nib.Nifti1Header:
+    sizes = {int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")}
+    kind = next((_HEADERS[size] for size in _HEADERS if size in sizes), None)
+    if kind is None or len(start) < kind.sizeof_hdr:
+        raise MribenchError(f"{path} must begin with a NIfTI-1 or NIfTI-2 header. Convert it to NIfTI first.")
+    header = kind.from_fileobj(io.BytesIO(start), check=False)
+    magic = bytes(header["magic"])
+    if magic[:3] not in (b"n+1", b"n+2"):
+        raise MribenchError(
+            f"{path} must be a single-file NIfTI, but its magic is {magic!r}. "
+            "Convert header/image pairs to one .nii.gz."
+        )
+    _check_meaning(header, path)
+    return header
+
+
+def _check_meaning(header: nib.Nifti1Header, path: Path) -> None:
+    sform, qform = int(header["sform_code"]), int(header["qform_code"])
+    if sform not in _ORIENTATION_CODES and qform not in _ORIENTATION_CODES:
+        raise MribenchError(
+            f"{path} must state its orientation, but sform_code is {sform} and qform_code is {qform}, "
+            "so left and right are unknown. Export it again with an affine, or set a code if you know it."
+        )
+    unit = int(header["xyzt_units"]) % 8
+    if unit not in (0, 2):  # unknown, millimetres
+        raise MribenchError(
+            f"{path} must be in millimetres, but its header says unit {unit} (1 is metre, 3 is micrometre). "
+            "Convert it to mm."
+        )
+    code = int(header["datatype"])
+    if code not in _REAL_TYPES:
+        raise MribenchError(
+            f"{path} must hold one real number per voxel, but its NIfTI data type is {code} "
+            "(32 is complex, 128 is RGB). Export one greyscale channel."
+        )
+
+
+def _shape(header: nib.Nifti1Header, path: Path) -> tuple[int, int, int]:
+    count = int(header["dim"][0])
+    shape = tuple(int(n) for n in header["dim"][1 : 1 + min(max(count, 0), 7)])
+    if count == 4 and shape[3] == 1:
+        shape = shape[:3]
+    if len(shape) != 3 or min(shape) < 1:
+        raise MribenchError(
+            f"{path} must be one 3D volume, but its header declares the shape {shape}. "
+            "Export one volume per file."
+        )
+    return (shape[0], shape[1], shape[2])
+
+
+def _expected_bytes(header: nib.Nifti1Header, path: Path, max_bytes: int) -> int:
+    """Bytes up to the last voxel; refuses, before anything is inflated, what would be too large in memory."""
+    itemsize = header.get_data_dtype().itemsize
+    x, y, z = _shape(header, path)
+    offset = float(header["vox_offset"])
+    if not header.sizeof_hdr + 4 <= offset <= _MAX_OFFSET:
+        raise MribenchError(
+            f"{path} must place its voxels after the header, but vox_offset is {offset:g}. Export it again."
+        )
+    if x * y * z * max(itemsize, 4) > max_bytes:
+        raise MribenchError(
+            f"{path} must need at most {max_bytes / 1024**2:.0f} MiB in memory, but its header declares "
+            f"{x} x {y} x {z} voxels of {itemsize} bytes. Crop or resample it."
+        )
+    expected, stored = int(offset) + x * y * z * itemsize, path.stat().st_size
+    if expected > UNCHECKED_BYTES and expected > MAX_INFLATION * stored:
+        raise MribenchError(
+            f"{path} must not inflate by more than a factor {MAX_INFLATION}, but {stored} bytes declare "
+            f"{expected}. If the file is genuine, store it uncompressed."
+        )
+    return expected
+
+
+def _drain(stream: _Stream, expected: int, path: Path) -> bytes:
+    """Read to the end of the stream, which makes gzip compare its checksum; more than declared is refused."""
+    limit = max(expected, 0) + _TRAILING_BYTES
+    content = bytearray()
+    while chunk := stream.read(min(1024**2, limit + 1 - len(content))):
+        content += chunk
+        if len(content) > limit:
+            raise MribenchError(f"{path} must hold only what its header declares. Export it again.")
+    return bytes(content)
+
+
+def _voxels(image: Any) -> np.ndarray:
+    """`[X,Y,Z]` float32 in the file's order, scaled as the header says."""
+    proxy = image.dataobj
+    if image.get_data_dtype() == np.uint16 and (proxy.slope, proxy.inter) == (float(_SLOPE), 0):
+        # Our own form: multiplying by the rounded slope would be off in the last bit.
+        voxels = dequantise(proxy.get_unscaled())
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            voxels = np.asarray(proxy).astype(np.float32)
+    return voxels.reshape(voxels.shape[:3])
+
+
+def _canonical(voxels: np.ndarray, affine: np.ndarray, path: Path) -> NiftiVolume:
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise MribenchError(
+            f"{path} must have an invertible affine, but it is {affine.tolist()}. Export it again."
+        )
+    bad = int(voxels.size - np.isfinite(voxels).sum())
+    if bad:
+        raise MribenchError(
+            f"{path} must be finite, but {bad} voxels are NaN or infinite. Nothing is imputed: "
+            "repair the volume or leave it out."
+        )
+    if voxels.min() == voxels.max():
+        raise MribenchError(f"{path} must vary, but every voxel is {voxels.flat[0]:g}. Leave it out.")
+    image: Any = nib.as_closest_canonical(nib.Nifti1Image(voxels, affine))
+    x, y, z = (float(s) for s in voxel_sizes(image.affine))
+    return NiftiVolume(
+        data=np.ascontiguousarray(np.asarray(image.dataobj).T, dtype=np.float32),
+        affine=np.asarray(image.affine, dtype=np.float64),
+        spacing_mm=(x, y, z),
+        oblique=bool(np.max(obliquity(image.affine)) > _OBLIQUE_RADIANS),
+    )
+
+
+def check_range(data: np.ndarray, name: str, rescale: Rescale | None = None) -> np.ndarray:
+    """`data` as float32 in [0,1]; with `rescale` = (LOW, HIGH) after (x - LOW) / (HIGH - LOW).
+
+    Raises MribenchError when values then lie outside [0,1] by more than 1e-6 or are not finite.
+    """
+    if rescale is not None:
+        if not (np.isfinite(rescale).all() and rescale[0] < rescale[1]):
+            raise UsageError(f"--rescale needs two numbers LOW < HIGH, but {rescale} was given.")
+        data = (data - np.float32(rescale[0])) / np.float32(rescale[1] - rescale[0])
+    low, high = float(data.min()), float(data.max())
+    if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
+        after = f" after --rescale {rescale[0]:g} {rescale[1]:g}" if rescale else ""
+        raise MribenchError(
+            f"{name} must have values in [0,1], but they run from {low:g} to {high:g}{after}. "
+            "Give the range that all volumes share with --rescale LOW HIGH."
+        )
+    return np.clip(data, 0, 1).astype(np.float32, copy=False)
+
+
+def write_nifti(path: Path, volume: np.ndarray, affine: np.ndarray) -> None:
+    """Write `[D,H,W]` in [0,1] as uint16 with slope 1/65535; the same volume gives the same bytes.
+
+    `affine` maps (W, H, D) indices to world mm, RAS+. A name that ends in .gz is compressed. Raises
+    MribenchError when values lie outside [0,1] or the disk refuses.
+    """
+    if volume.ndim != 3:
+        raise MribenchError(f"{path} must be written from [D,H,W], but the array has shape {volume.shape}.")
+    voxels = quantise(check_range(volume, str(path)))
+    content = _header_bytes(voxels, affine) + voxels.astype("<u2").tobytes()
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        if not path.name.lower().endswith(".gz"):
+            file.write(content)
+            return
+        # No name and no time in the gzip header: the bytes depend on the volume alone.
+        with gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0) as stream:
+            stream.write(content)
+
+
+def _header_bytes(voxels: np.ndarray, affine: np.ndarray) -> bytes:
+    header = nib.Nifti1Header(endianness="<")
+    header.set_data_dtype(np.uint16)
+    header.set_data_shape(voxels.shape[::-1])
+    header.set_qform(affine, code=2)
+    header.set_sform(affine, code=2)
+    header.set_xyzt_units("mm")
+    header["scl_slope"], header["scl_inter"] = _SLOPE, 0
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    return header.binaryblock + bytes(4)  # four zero bytes: no header extension

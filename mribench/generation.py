@@ -1,0 +1,122 @@
+"""Weights and seeds -> samples: volume i is a function of (run seed, i) alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from mribench.bench import Run
+from mribench.data.grid import Grid, from_model_range, quantise
+from mribench.data.nifti import write_nifti
+from mribench.data.volume_set import Slab
+from mribench.files import digest_file, digest_volume, read_json, write_json
+from mribench.models.generator import Generator
+from mribench.seeds import Noise, derive
+
+Make = Callable[[Sequence[int]], np.ndarray]  # volume numbers -> [B,D,H,W] in [0,1]
+
+
+def sampler(generator: Generator, seed: int, device: torch.device) -> Make:
+    """A function that makes the volumes of the given numbers from a loaded generator."""
+    generator.to(device).eval()
+
+    def make(numbers: Sequence[int]) -> np.ndarray:
+        noise = Noise([derive(seed, "sample", i) for i in numbers], device)
+        with torch.inference_mode():
+            return from_model_range(generator.sample(noise)[:, 0]).float().cpu().numpy()
+
+    return make
+
+
+def generate(
+    run: Run,
+    make: Make,
+    *,
+    count: int,
+    batch: int,
+    grid: Grid,
+    slab: Slab | None,
+    made_from: str,
+    seed: int,
+    device: dict[str, Any],
+) -> Iterator[int]:
+    """Write volumes 0..count-1 as NIfTI, yielding how many are done; makes only what is missing.
+
+    `made_from` is the digest of what decides the voxels (weights, sampler settings, seed); a file counts as
+    done when samples.json records it under the same `made_from` and its bytes are those recorded.
+    """
+    record = _open_record(run, made_from, seed, slab, grid, device)
+    files = {f["index"]: f for f in record["files"] if f["index"] < count and _intact(run, f)}
+    affine = slab_affine(grid, slab)
+    missing = [i for i in range(count) if i not in files]
+    if not missing and len(files) != len(record["files"]):
+        _write_record(run, record, files)
+    yield len(files)
+    for start in range(0, len(missing), batch):
+        numbers = missing[start : start + batch]
+        begun = time.monotonic()
+        volumes = make(numbers)
+        seconds = (time.monotonic() - begun) / len(numbers)
+        for number, volume in zip(numbers, volumes, strict=True):
+            path = run.samples_folder / f"{number:06d}.nii.gz"
+            write_nifti(path, volume, affine)
+            files[number] = {
+                "index": number,
+                "name": path.name,
+                "digest": digest_volume(quantise(volume), affine),
+                "file_digest": digest_file(path),
+                "seconds": round(seconds, 4),
+            }
+        _write_record(run, record, files)
+        yield len(files)
+
+
+def slab_affine(grid: Grid, slab: Slab | None) -> np.ndarray:
+    """The affine of a volume that holds the axial slices `slab` of the grid."""
+    affine = grid.affine
+    if slab is not None:
+        affine[2, 3] += slab[0] * grid.spacing_mm[2]
+    return affine
+
+
+def are_complete(run: Run, made_from: str, count: int) -> bool:
+    """Whether samples.json records `count` volumes made from this, all intact on disk."""
+    if not run.samples_record.exists():
+        return False
+    record = read_json(run.samples_record)
+    return (
+        record["made_from"] == made_from
+        and len(record["files"]) == count
+        and all(_intact(run, f) for f in record["files"])
+    )
+
+
+def _open_record(
+    run: Run, made_from: str, seed: int, slab: Slab | None, grid: Grid, device: dict[str, Any]
+) -> dict[str, Any]:
+    if run.samples_record.exists():
+        record = read_json(run.samples_record)
+        if record["made_from"] == made_from:
+            return record
+    depth = grid.size if slab is None else slab[1] - slab[0]
+    return {
+        "made_from": made_from,
+        "seed": seed,
+        "slab": slab,
+        "shape": [depth, grid.size, grid.size],
+        "device": device,
+        "files": [],
+    }
+
+
+def _intact(run: Run, entry: dict[str, Any]) -> bool:
+    path = run.samples_folder / entry["name"]
+    return path.exists() and digest_file(path) == entry["file_digest"]
+
+
+def _write_record(run: Run, record: dict[str, Any], files: dict[int, dict[str, Any]]) -> None:
+    write_json(run.samples_record, {**record, "files": [files[i] for i in sorted(files)]})

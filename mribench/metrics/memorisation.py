@@ -1,0 +1,110 @@
+"""Does a generator copy? The nearest training volume against the nearest held-out volume, by MS-SSIM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mribench.metrics.metric import Better, BlockSource, Keep
+from mribench.metrics.ms_ssim import definition_for
+
+COPY_RATIO = 0.5  # between 0.01 (noisy copies) and 0.90 (the smallest of independent volumes)
+DUPLICATE = 1e-6  # 1 - MS-SSIM below this is the same volume in float32
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """P(a sample's nearest training volume is more similar than its nearest held-out one); ties count half.
+
+    Both sides hold equally many volumes, because the nearest of more is nearer. A sample that is itself a
+    held-out volume (equal digests: the control real_heldout) is not compared with itself; one training
+    volume is left out for it too, so that the sides stay equal. Nothing else is ever masked on the
+    training side: an exact copy of a training volume is a copy.
+    """
+
+    name: str = "memorisation"
+    title: str = "Memorisation AUC"
+    unit: str = ""
+    family: str = "memorisation"
+    ranked: bool = True
+    better: Better = "match"
+    sees: tuple[str, ...] = ("train_copy",)
+    deletes: tuple[str, ...] = ("samples",)
+    target_deletes: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> Mapping[str, int]:
+        return {"samples": 2, "train": 2, "holdout": 2}
+
+    def definition(self, blocks: BlockSource) -> dict[str, Any]:
+        return {
+            "similarity": definition_for(min(blocks.shape)).name,
+            "statistic": "auc-within-sample",
+            "m": f"{len(blocks.sets['train'])}+{len(blocks.sets['holdout'])}",
+        }
+
+    def prepare(self, blocks: BlockSource) -> np.ndarray:
+        """Per sample 1, 0.5 or 0: is its nearest training volume the nearer one; `[N]`."""
+        train, holdout = (blocks.pairs("samples", name).copy() for name in ("train", "holdout"))
+        rows, columns = _same_volume(blocks)
+        holdout[rows, columns] = -np.inf
+        train[rows, columns % train.shape[1]] = -np.inf
+        difference = train.max(axis=1) - holdout.max(axis=1)
+        return np.heaviside(difference, 0.5)
+
+    def value(self, prepared: np.ndarray, keep: Keep) -> float:
+        return float(prepared[keep["samples"]].mean())
+
+    def target(self, prepared: Any, keep: Keep) -> float:
+        return 0.5
+
+
+def _same_volume(blocks: BlockSource) -> tuple[np.ndarray, np.ndarray]:
+    samples, holdout = (np.array(blocks.sets[name].digests) for name in ("samples", "holdout"))
+    rows, columns = np.nonzero(samples[:, None] == holdout[None])
+    return rows, columns
+
+
+@dataclass(frozen=True)
+class CopyRate:
+    """Share of samples whose nearest training volume is less than half as far (1 - MS-SSIM) as the second."""
+
+    name: str = "copy_rate"
+    title: str = "Copies"
+    unit: str = "share"
+    family: str = "memorisation"
+    ranked: bool = False
+    better: Better = "lower"
+    sees: tuple[str, ...] = ("train_copy",)
+    deletes: tuple[str, ...] = ("samples",)
+    target_deletes: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> Mapping[str, int]:
+        return {"samples": 2, "train": 2}
+
+    def definition(self, blocks: BlockSource) -> dict[str, Any]:
+        return {
+            "similarity": definition_for(min(blocks.shape)).name,
+            "statistic": f"ratio-below-{COPY_RATIO}",
+            "m": str(len(blocks.sets["train"])),
+        }
+
+    def prepare(self, blocks: BlockSource) -> np.ndarray:
+        """Per sample 1 if it is a copy, else 0; `[N]`."""
+        _, similarity = blocks.nearest("samples", "train", k=2)
+        first, second = 1 - similarity.T
+        return (first < COPY_RATIO * second) | (first < DUPLICATE)
+
+    def value(self, prepared: np.ndarray, keep: Keep) -> float:
+        return float(prepared[keep["samples"]].mean())
+
+    def target(self, prepared: Any, keep: Keep) -> None:
+        return None
+
+
+MEMORISATION = Memorisation()
+COPY_RATE = CopyRate()

@@ -1,0 +1,248 @@
+"""Maximum mean discrepancy (Gretton et al. 2012), squared, on features and on voxels.
+
+MMD^2 = E k(x,x') + E k(y,y') - 2 E k(x,y). The unbiased estimator (their equation 3) leaves the diagonals
+out and may be negative; it is never clamped and never square-rooted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mribench.errors import MribenchError
+from mribench.metrics.metric import Better, BlockSource, Keep
+from mribench.metrics.pairs import State
+
+Estimator = Literal["unbiased", "biased"]
+BANDWIDTHS = (0.5, 1.0, 2.0)  # times the median distance between reference volumes
+VIEWS = ("axial", "coronal", "sagittal")
+CHUNK_VOXELS = 2**16
+
+
+def mmd2(
+    real: np.ndarray,
+    fake: np.ndarray,
+    kernel: Literal["linear", "gaussian", "gaussian-bank"] = "linear",
+    estimator: Estimator = "unbiased",
+) -> float:
+    """Squared MMD of `real` `[M,F]` and `fake` `[N,F]`, float64, in plain sum form (divided by nothing).
+
+    "gaussian": bandwidth = median distance over all pooled pairs; "gaussian-bank": mean of three Gaussians
+    at 1/2, 1 and 2 times the median distance between real rows. Raises MribenchError for wrong shapes.
+    """
+    real, fake = np.asarray(real, dtype=np.float64), np.asarray(fake, dtype=np.float64)
+    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or min(len(real), len(fake)) < 2:
+        raise MribenchError(
+            "MMD needs two arrays [N,F] of equal F and at least 2 rows each, "
+            f"but got real {list(real.shape)} and fake {list(fake.shape)}."
+        )
+    distances = squared_distances(np.concatenate([real, fake]))
+    m = len(real)
+    if kernel == "linear":
+        return _from_gram(-distances / 2, m, estimator)
+    if kernel == "gaussian":
+        return _from_gram(_gaussian(distances, median_distance(distances)), m, estimator)
+    if kernel == "gaussian-bank":
+        return _from_gram(_bank(distances, m), m, estimator)
+    raise MribenchError(f"The kernel must be linear, gaussian or gaussian-bank, not {kernel!r}.")
+
+
+def squared_distances(rows: np.ndarray) -> np.ndarray:
+    """`[N,F]` -> `[N,N]`, exactly 0 on the diagonal; rows are centred first because the sums cancel."""
+    rows = rows - rows.mean(axis=0)
+    norms = (rows**2).sum(axis=1)
+    distances: np.ndarray = np.maximum(norms[:, None] + norms[None] - 2 * rows @ rows.T, 0)
+    np.fill_diagonal(distances, 0)
+    return distances
+
+
+def median_distance(squared: np.ndarray) -> float:
+    """Median of the distances above the diagonal; raises MribenchError when it is 0."""
+    median = float(np.median(np.sqrt(squared[np.triu_indices(len(squared), 1)])))
+    if median == 0:
+        raise MribenchError("A Gaussian kernel needs volumes that differ, but most of them are identical.")
+    return median
+
+
+def _gaussian(squared: np.ndarray, bandwidth: float) -> np.ndarray:
+    kernel: np.ndarray = np.exp(-squared / (2 * bandwidth**2))
+    return kernel
+
+
+def _bank(squared: np.ndarray, m: int) -> np.ndarray:
+    """Mean of the Gaussians whose bandwidths come from the first m rows (the reference)."""
+    median = median_distance(squared[:m, :m])
+    kernel: np.ndarray = np.mean([_gaussian(squared, factor * median) for factor in BANDWIDTHS], axis=0)
+    return kernel
+
+
+def _from_gram(gram: np.ndarray, m: int, estimator: Estimator) -> float:
+    """MMD^2 from kernel values of the pooled rows `[M+N,M+N]`, real first.
+
+    A linear kernel may be given as -|x-y|^2 / 2: both estimators are the same for it as for <x,y>.
+    """
+    real, fake, cross = gram[:m, :m], gram[m:, m:], gram[:m, m:]
+    return _mean_within(real, estimator) + _mean_within(fake, estimator) - 2 * float(cross.mean())
+
+
+def _mean_within(gram: np.ndarray, estimator: Estimator) -> float:
+    n = len(gram)
+    if estimator == "biased":
+        return float(gram.mean())
+    return float((gram.sum() - np.trace(gram)) / (n * (n - 1)))
+
+
+@dataclass(frozen=True)
+class VoxelDistance:
+    """Squared Euclidean distance of two volumes, summed over voxels, in float64."""
+
+    name: str = "voxel-squared-distance"
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        """Any shape will do."""
+
+    def prepare(self, volumes: Tensor) -> State:
+        """`[N,voxels]` float32."""
+        return (volumes.reshape(len(volumes), -1),)
+
+    def compare(self, rows: State, columns: State) -> Tensor:
+        """`[R,C]` float64; differences of sums, hence never float32."""
+        (x,), (y,) = rows, columns
+        total = x.new_zeros((len(x), len(y)), dtype=torch.float64)
+        for start in range(0, x.shape[1], CHUNK_VOXELS):
+            p = x[:, start : start + CHUNK_VOXELS].double()
+            q = y[:, start : start + CHUNK_VOXELS].double()
+            total += (p * p).sum(1)[:, None] + (q * q).sum(1)[None] - 2 * p @ q.T
+        return total.clamp_(min=0)
+
+
+@dataclass(frozen=True)
+class FeatureMMD:
+    """Unbiased MMD^2 on the features of three central slices, each over its RMS norm in the reference."""
+
+    name: str = "mmd"
+    title: str = "MMD"
+    unit: str = ""
+    family: str = "mmd"
+    ranked: bool = True
+    better: Better = "match"
+    sees: tuple[str, ...] = ("mean_volume", "blurred_real", "noise")
+    deletes: tuple[str, ...] = ("samples", "reference")
+    target_deletes: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> Mapping[str, int]:
+        return {"samples": 3, "reference": 3}
+
+    def definition(self, blocks: BlockSource) -> dict[str, Any]:
+        return {
+            "kernel": "gaussian-bank-0.5-1-2-median-reference",
+            "estimator": "unbiased",
+            "views": "concatenated-rms-reference",
+            **blocks.feature_definition(*VIEWS),
+        }
+
+    def prepare(self, blocks: BlockSource) -> list[tuple[np.ndarray, np.ndarray, int]]:
+        """Per view: squared distances of reference then samples `[M+N,M+N]`, squared norms, and M."""
+        views = []
+        for view in VIEWS:
+            reference, samples = (blocks.features(name, view) for name in ("reference", "samples"))
+            distances = squared_distances(np.concatenate([reference, samples]))
+            views.append((distances, (reference**2).sum(axis=1), len(reference)))
+        return views
+
+    def value(self, prepared: list[tuple[np.ndarray, np.ndarray, int]], keep: Keep) -> float:
+        kept = _pooled(keep, prepared[0][2])
+        joint = sum(d[np.ix_(kept, kept)] / n[keep["reference"]].mean() for d, n, _ in prepared)
+        assert isinstance(joint, np.ndarray)
+        m = len(keep["reference"])
+        return _from_gram(_bank(joint, m), m, "unbiased")
+
+    def target(self, prepared: Any, keep: Keep) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True)
+class VoxelMMD:
+    """MMD^2 with the linear kernel on voxels: compares the two mean images and nothing else."""
+
+    name: str
+    title: str
+    unit: str
+    estimator: Estimator
+    per_voxel: bool
+    better: Better
+    sees: tuple[str, ...]
+    family: str = "mmd"
+    ranked: bool = False
+    deletes: tuple[str, ...] = ("samples", "reference")
+    target_deletes: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> Mapping[str, int]:
+        return {"samples": 3, "reference": 3}
+
+    def definition(self, blocks: BlockSource) -> dict[str, Any]:
+        return {
+            "kernel": "linear",
+            "estimator": self.estimator,
+            "space": "voxels",
+            "scale": "mean" if self.per_voxel else "sum",
+            "batch": "all",
+        }
+
+    def prepare(self, blocks: BlockSource) -> tuple[np.ndarray, int]:
+        """Squared distances of reference then samples `[M+N,M+N]`, divided as defined, and M."""
+        kernel = VoxelDistance()
+        real = blocks.pairs("reference", "reference", kernel)
+        fake = blocks.pairs("samples", "samples", kernel)
+        cross = blocks.pairs("samples", "reference", kernel).T
+        voxels = float(np.prod(blocks.shape)) if self.per_voxel else 1.0
+        return np.block([[real, cross], [cross.T, fake]]) / voxels, len(real)
+
+    def value(self, prepared: tuple[np.ndarray, int], keep: Keep) -> float:
+        distances, m = prepared
+        kept = _pooled(keep, m)
+        return _from_gram(-distances[np.ix_(kept, kept)] / 2, len(keep["reference"]), self.estimator)
+
+    def target(self, prepared: Any, keep: Keep) -> float | None:
+        return 0.0 if self.better == "match" else None
+
+
+def _pooled(keep: Keep, m: int) -> np.ndarray:
+    return np.concatenate([keep["reference"], keep["samples"] + m])
+
+
+def join_views(features: Callable[[str, str], np.ndarray], set_name: str) -> np.ndarray:
+    """Features of the three views of a set side by side `[N,3F]`, each over its RMS norm in the reference."""
+    scaled = []
+    for view in VIEWS:
+        rms = float(np.sqrt((features("reference", view) ** 2).sum(axis=1).mean()))
+        scaled.append(features(set_name, view) / rms)
+    return np.concatenate(scaled, axis=1)
+
+
+MMD = FeatureMMD()
+MMD_VOXEL = VoxelMMD(
+    name="mmd_voxel",
+    title="MMD (voxels)",
+    unit="per voxel",
+    estimator="unbiased",
+    per_voxel=True,
+    better="match",
+    sees=("noise",),
+)
+MMD_LEGACY = VoxelMMD(
+    name="mmd_legacy",
+    title="MMD (legacy, biased)",
+    unit="voxel sum",
+    estimator="biased",
+    per_voxel=False,
+    better="lower",
+    sees=("noise",),
+)

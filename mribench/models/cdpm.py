@@ -1,0 +1,267 @@
+"""cDPM: conditional diffusion over sets of slices (Peng et al., MICCAI 2023)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from mribench.models.diffusion import Diffusion, linear_betas, trailing_steps
+from mribench.models.generator import Generator, GeneratorConfig, NextBatch
+from mribench.models.unet import SliceUNet
+from mribench.seeds import Noise
+
+BACKGROUND = -1.0
+
+
+class CDPMConfig(GeneratorConfig):
+    """Every choice that the paper leaves open is a field here; sources in docs/models.md."""
+
+    axis: Literal["axial", "coronal", "sagittal"] = "axial"
+    tau_max: int = 20  # most slices in one network call
+    stage_slices: int = 10  # slices made per stage; the next stage is conditioned on as many
+    anchor: bool = False  # slice 0 is background in training and given at sampling
+    index_embedding: bool = True  # absolute slice index enters the residual blocks
+    base: int = 128  # channels at full slice size
+    multipliers: tuple[int, ...] = (1, 1, 2, 3, 4)
+    res_blocks: int = 2
+    attention_sizes: tuple[int, ...] = (16, 8)  # slice sizes, pixels
+    heads: int = 4
+    norm: Literal["set", "slice"] = "set"
+    residual: Literal["normed", "raw"] = "normed"
+    steps: int = 1000  # T
+    prediction: Literal["eps", "x0", "v"] = "eps"
+    variance: Literal["large", "small"] = "large"  # of the ancestral sampler
+    ddim_steps: int | None = None  # None = ancestral over all T
+    eta: float = 0.0  # DDIM: 0 deterministic, 1 as noisy as ancestral
+    tail_skip: bool = True  # exact: condition slices leave the network after its last attention
+    learning_rate: float = 1e-4
+    ema: float = 0.9999
+    ema_warmup: bool = False  # average over (1 + n)/(10 + n) of the past while training is short
+
+    @model_validator(mode="after")
+    def _check(self) -> CDPMConfig:
+        if self.size % 2 ** (len(self.multipliers) - 1):
+            raise ValueError(f"size must be a multiple of {2 ** (len(self.multipliers) - 1)}")
+        if not 0 < self.stage_slices < self.tau_max:
+            raise ValueError("stage_slices must be at least 1 and less than tau_max")
+        if self.ddim_steps is not None and not 0 < self.ddim_steps <= self.steps:
+            raise ValueError(f"ddim_steps must be between 1 and {self.steps}")
+        return self
+
+
+PAPER: dict[str, Any] = {"size": 128, "batch_size": 3, "budget": 600_000}  # 200,000 iterations of batch 3
+
+
+# 32^3 on a CPU: x0-prediction and absolute positions give one head within minutes (docs/models.md).
+TINY: dict[str, Any] = {
+    "size": 32,
+    "batch_size": 2,
+    "budget": 600,
+    "tau_max": 16,
+    "stage_slices": 8,
+    "base": 32,
+    "multipliers": (1, 1, 2, 2),
+    "res_blocks": 1,
+    "attention_sizes": (8,),
+    "heads": 2,
+    "residual": "raw",
+    "prediction": "x0",
+    "ddim_steps": 8,
+    "learning_rate": 2e-3,
+    "ema": 0.99,
+    "ema_warmup": True,
+}
+# 64^3 on one GPU: our scaling of the paper's network, not the paper's.
+SMALL: dict[str, Any] = {
+    "size": 64,
+    "batch_size": 3,
+    "budget": 60_000,
+    "base": 64,
+    "multipliers": (1, 2, 3, 4),
+    "res_blocks": 1,
+    "residual": "raw",
+    "prediction": "x0",
+    "ddim_steps": 20,
+    "learning_rate": 3e-4,
+    "ema": 0.999,
+    "ema_warmup": True,
+}
+
+
+def spaced_group(rng: np.random.Generator, most: int, slices: int) -> list[int]:
+    """Equally spaced indices: 1 to `most` of them, stride log-uniform from 1 to the largest that fits."""
+    while True:
+        count = int(rng.integers(1, most + 1))
+        stride = (slices / (count - 0.999)) ** rng.random()
+        start = rng.random() * (slices - stride * (count - 1))
+        indices = [math.floor(start + stride * i) for i in range(count)]
+        if 0 <= indices[0] and indices[-1] < slices:
+            return indices
+
+
+def draw_index_sets(rng: np.random.Generator, tau_max: int, slices: int) -> tuple[list[int], list[int]]:
+    """Condition set C and target set P of one training example: "differently spaced groups".
+
+    P is never empty, C often is, |C| + |P| <= tau_max, and no index occurs twice.
+    """
+    condition: list[int] = []
+    target = spaced_group(rng, tau_max, slices)
+    while True:
+        chosen = condition if rng.random() < 0.5 else target
+        used = set(condition) | set(target)
+        fresh = [i for i in spaced_group(rng, tau_max, slices) if i not in used]
+        if len(fresh) > tau_max - len(used):
+            return condition, target
+        chosen.extend(fresh)
+
+
+def stage_plan(slices: int, per_stage: int, anchor: bool) -> list[tuple[list[int], list[int]]]:
+    """(condition, target) indices of each sampling stage, in ascending order.
+
+    128 slices, 10 a stage: 13 stages [10 x 12, 8]; with slice 0 given as anchor [10 x 12, 7].
+    """
+    first = 1 if anchor else 0
+    plan: list[tuple[list[int], list[int]]] = []
+    for start in range(first, slices, per_stage):
+        before = list(range(max(start - per_stage, first), start))
+        condition = [0] if anchor and not before else before
+        plan.append((condition, list(range(start, min(start + per_stage, slices)))))
+    return plan
+
+
+class CDPM(Generator):
+    """Slice-wise conditional diffusion, one short stack of slices at a time, each given the stack before.
+
+    Exact: index sets, network (parameter counts), loss on all but condition slices with a fixed
+    denominator, AdamW without weight decay, averaged weights, stage plan. Choices: docs/models.md.
+    """
+
+    Config = CDPMConfig
+    title = "cDPM"
+    needs = ("ema",)
+    PRESETS = {
+        "tiny": TINY,
+        "small": SMALL,
+        "paper": PAPER,
+        "paper-anchor": {**PAPER, "index_embedding": False, "anchor": True},
+    }
+
+    def __init__(self, config: CDPMConfig) -> None:
+        super().__init__(config)
+        self.config: CDPMConfig = config
+        self.net = SliceUNet(
+            size=config.size,
+            slices=config.size,
+            base=config.base,
+            multipliers=config.multipliers,
+            res_blocks=config.res_blocks,
+            attention_sizes=config.attention_sizes,
+            heads=config.heads,
+            steps=config.steps,
+            index_embedding=config.index_embedding,
+            norm=config.norm,
+            residual=config.residual,
+            tail_skip=config.tail_skip,
+        )
+        self.ema = copy.deepcopy(self.net).requires_grad_(False)
+        self.diffusion = Diffusion(linear_betas(config.steps), config.prediction)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.optimizers = {
+            "net": torch.optim.AdamW(self.net.parameters(), lr=config.learning_rate, weight_decay=0.0)
+        }
+
+    def _slicing(self, volume: Tensor) -> Tensor:
+        """Swap the slicing axis of `[B,?,D,H,W]` with D; its own inverse."""
+        return volume.transpose(2, {"axial": 2, "coronal": 3, "sagittal": 4}[self.config.axis])
+
+    def training_step(self, next_batch: NextBatch) -> dict[str, Tensor]:
+        """Index sets per volume, one diffusion time per volume, squared error on every slice not given.
+
+        Unused slots are filled with slices of the batch's next volume, which attend among themselves only.
+        """
+        volumes = self._slicing(next_batch())[:, 0]  # [B,N,H,W]
+        index, observed, group = self._draw_sets(len(volumes), volumes.device)
+        if self.config.anchor:
+            volumes = volumes.clone()
+            volumes[:, 0] = BACKGROUND
+        owner = (torch.arange(len(volumes), device=volumes.device)[:, None] + group) % len(volumes)
+        x_0 = volumes[owner, index][:, :, None]  # [B,K,1,H,W]
+        t = torch.randint(self.config.steps, (len(volumes),), device=volumes.device)
+        noise = torch.randn_like(x_0)
+        x_t = self.diffusion.add_noise(x_0, noise, t)
+        output = self.net(x_t, x_0, index, observed, group, t)
+        target = self.diffusion.target(x_0, noise, t).flatten(0, 1)[(~observed).flatten()]
+        # Fixed denominator K*H*W: volumes with many given slices weigh less, as in eq. 6's sum of squares.
+        loss = (output.float() - target).square().sum() / x_0.numel()
+        self.descend(loss, "net")
+        self._average()
+        return {"loss": loss.detach()}
+
+    def _draw_sets(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """`[B,K]` slice indices, which of them are given, and 1 for the slots of another volume."""
+        rng = np.random.default_rng(int(torch.randint(2**62, ()).item()))
+        most, slices = self.config.tau_max, self.config.size
+        index = np.empty((batch, most), np.int64)
+        observed, padding = np.zeros((batch, most), bool), np.zeros((batch, most), np.int64)
+        for b in range(batch):
+            condition, target = draw_index_sets(rng, most, slices)
+            used = len(condition) + len(target)
+            index[b] = [*condition, *target, *rng.integers(0, slices, most - used)]
+            observed[b, : len(condition)] = True
+            padding[b, used:] = 1
+        return tuple(torch.from_numpy(a).to(device) for a in (index, observed, padding))  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        self.updates += 1
+        decay = self.config.ema
+        if self.config.ema_warmup:
+            count = int(self.updates)
+            decay = min(decay, (1 + count) / (10 + count))
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - decay)
+
+    @torch.no_grad()
+    def sample(self, noise: Noise) -> Tensor:
+        """`[B,1,D,H,W]` in [-1,1]: stage after stage, each given the slices of the stage before."""
+        size = self.config.size
+        volume = torch.full((len(noise), size, 1, size, size), BACKGROUND, device=noise.device)
+        for condition, target in stage_plan(size, self.config.stage_slices, self.config.anchor):
+            volume[:, target] = self._sample_stage(volume, condition, target, noise)
+        return self._slicing(volume.transpose(1, 2))
+
+    def _sample_stage(self, volume: Tensor, condition: list[int], target: list[int], noise: Noise) -> Tensor:
+        """The target slices `[B,P,1,H,W]` given the finished ones."""
+        batch, given = len(volume), len(condition)
+        index = torch.tensor(condition + target, device=volume.device).expand(batch, -1)
+        observed = torch.zeros_like(index, dtype=torch.bool)
+        observed[:, :given] = True
+        group = torch.zeros_like(index)
+        clean = volume[:, condition + target]
+        shape = (len(target), 1, *volume.shape[-2:])
+        x = noise.normal(*shape)
+        for t, t_next in self._times():
+            times = torch.full((batch,), t, device=volume.device)
+            x_t = torch.cat([clean[:, :given], x], dim=1)
+            output = self.ema(x_t, clean, index, observed, group, times).float().unflatten(0, (batch, -1))
+            x_0 = self.diffusion.estimate(x, output, times)
+            x = self._step(x, x_0, t, t_next, noise, shape)
+        return x
+
+    def _times(self) -> list[tuple[int, int | None]]:
+        steps = trailing_steps(self.config.steps, self.config.ddim_steps or self.config.steps)
+        return list(zip(steps, [*steps[1:], None], strict=True))
+
+    def _step(
+        self, x: Tensor, x_0: Tensor, t: int, t_next: int | None, noise: Noise, shape: tuple[int, ...]
+    ) -> Tensor:
+        if self.config.ddim_steps is None:
+            fresh = noise.normal(*shape) if t > 0 else None
+            return self.diffusion.ancestral(x, x_0, t, fresh, self.config.variance)
+        fresh = noise.normal(*shape) if self.config.eta > 0 and t_next is not None else None
+        return self.diffusion.ddim(x, x_0, t, t_next, fresh, self.config.eta)

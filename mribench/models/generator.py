@@ -1,0 +1,133 @@
+"""The one interface of all generators: the model owns its recipe, the loop owns the machinery."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mribench.data.volume_set import Slab
+from mribench.errors import MribenchError, UsageError
+from mribench.files import atomic
+from mribench.seeds import Noise
+
+NextBatch = Callable[[], Tensor]  # -> [B,1,D,H,W] in [-1,1]
+
+
+class GeneratorConfig(BaseModel):
+    """What every generator must be told; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int  # voxels per side of the volumes it makes
+    batch_size: int  # volumes per batch drawn
+    budget: int  # volumes seen in the whole training
+
+
+class Generator(nn.Module):
+    """A trainable source of brain volumes.
+
+    Everything learned is a submodule (averaged copies too), every optimizer sits in `optimizers`, so one
+    checkpoint format serves all. `needs` names the submodules that sampling needs.
+    """
+
+    Config: ClassVar[type[GeneratorConfig]]
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]]
+    title: ClassVar[str]  # the paper's name
+    needs: ClassVar[tuple[str, ...]]
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.optimizers: dict[str, Optimizer] = {}
+        self.clip_norm: float | None = None
+        self.unfinite: Tensor | None = None  # count of non-finite losses or gradients since the loop last looked
+
+    @property
+    def slab(self) -> Slab | None:
+        """Axial slices [start, stop) that it makes; None = the whole volume."""
+        return None
+
+    def training_step(self, next_batch: NextBatch) -> dict[str, Tensor]:
+        """All updates of all optimizers for one step; returns named scalar losses (detached)."""
+        raise NotImplementedError(f"{type(self).__name__} must define training_step")
+
+    def sample(self, noise: Noise) -> Tensor:
+        """`[B,1,D,H,W]` in [-1,1], a function of the weights and of `noise` alone."""
+        raise NotImplementedError(f"{type(self).__name__} must define sample")
+
+    def descend(self, loss: Tensor, *names: str) -> None:
+        """One backward of `loss`, then one step of each named optimizer.
+
+        The only place that zeroes, clips and steps; counts non-finite values without a device synchronisation.
+        """
+        chosen = [self.optimizers[name] for name in names]
+        for optimizer in chosen:
+            optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(loss.device.type, enabled=False):
+            loss.backward()
+        parameters = [p for o in chosen for g in o.param_groups for p in g["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        bad = ~(torch.isfinite(norm) & torch.isfinite(loss.detach()))
+        self.unfinite = bad.int() if self.unfinite is None else self.unfinite + bad
+        if self.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+        for optimizer in chosen:
+            optimizer.step()
+
+    @classmethod
+    def build_config(cls, preset: str, **overrides: Any) -> GeneratorConfig:
+        """The preset's config with overrides; raises UsageError for unknown presets, keys and bad values."""
+        if preset not in cls.PRESETS:
+            raise UsageError(f"Preset must be one of {', '.join(cls.PRESETS)}, not {preset!r}.")
+        for key in overrides:
+            if key not in cls.Config.model_fields:
+                near = difflib.get_close_matches(key, cls.Config.model_fields, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise UsageError(f"{cls.title} has no setting {key!r}.{hint}")
+        try:
+            return cls.Config(**{**cls.PRESETS[preset], **overrides})
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the settings"
+            raise UsageError(
+                f"{cls.title}: {where} is not valid: {first['msg']} (given: {first['input']!r})."
+            ) from error
+
+    def parameter_count(self) -> dict[str, int]:
+        """Parameters of each learned sub-network; averaged copies are left out."""
+        return {
+            name: sum(p.numel() for p in child.parameters())
+            for name, child in self.named_children()
+            if not name.startswith("ema") and any(True for _ in child.parameters())
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the submodules named in `needs` as safetensors, atomically."""
+        state = {
+            f"{name}.{key}": value.detach().cpu().contiguous()
+            for name in self.needs
+            for key, value in self.get_submodule(name).state_dict().items()
+        }
+        with atomic(path) as temporary:
+            safetensors.torch.save_file(state, temporary)
+
+    def load(self, path: Path) -> None:
+        """Read what `save` wrote; raises MribenchError when the file does not fit this model."""
+        try:
+            state = safetensors.torch.load_file(path)
+            for name in self.needs:
+                mine = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+                self.get_submodule(name).load_state_dict(mine)
+        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+            reason = str(error).splitlines()[0]
+            raise MribenchError(
+                f"{path} must hold weights of {self.title} with these settings, but: {reason}. Train again."
+            ) from error

@@ -1,0 +1,325 @@
+"""U-Net over stacks of 2-D slices with factorised attention: across slices, then within each slice.
+
+The network of flexible video diffusion (Harvey et al. 2022) with one channel, which cDPM (Peng et al.
+2023) uses on index sets of MRI slices. Written from its published description.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def zero_init(module: nn.Module) -> nn.Module:
+    """Set every parameter of `module` to 0, so that its branch starts silent."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+def sinusoid(position: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """`[N]` positions -> `[N,width]`: cosines then sines of geometrically spaced frequencies."""
+    frequencies = torch.exp(
+        -math.log(max_period) / (width // 2) * torch.arange(width // 2, device=position.device)
+    )
+    angle = position.float()[:, None] * frequencies
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm in float32 whatever the autocast type (at most 32 groups)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(math.gcd(32, channels), channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float32:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
+
+
+class ResBlock(nn.Module):
+    """Residual block whose second norm is scaled and shifted by the embedding `[N,E]` of each slice."""
+
+    def __init__(self, channels_in: int, channels_out: int, embedding: int) -> None:
+        super().__init__()
+        self.norm_in = GroupNorm(channels_in)
+        self.conv_in = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.modulate = nn.Linear(embedding, 2 * channels_out)
+        self.norm_out = GroupNorm(channels_out)
+        self.conv_out = zero_init(nn.Conv2d(channels_out, channels_out, 3, padding=1))
+        self.skip = (
+            nn.Identity() if channels_in == channels_out else nn.Conv2d(channels_in, channels_out, 1)
+        )
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv_in(F.silu(self.norm_in(x)))
+        scale, shift = self.modulate(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
+        h = self.norm_out(h) * (1 + scale) + shift
+        return self.skip(x) + self.conv_out(F.silu(h))
+
+
+class Downsample(nn.Module):
+    """Halve height and width by a strided convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Double height and width: nearest neighbour, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+class RelativePosition(nn.Module):
+    """Table of vectors per signed slice distance and diffusion time, `[B,2N-1,heads,f]`; 0 at the start.
+
+    R(e, d) = W_o SiLU(W_t e + W_d phi(d)), phi(d) = [ln(1+max(d,0)), ln(1+max(-d,0)), 1{d=0}]. It depends
+    on the data through (time, distance) alone, hence one row per distinct distance instead of K^2 pairs.
+    """
+
+    def __init__(self, channels: int, heads: int, embedding: int, slices: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.time = nn.Linear(embedding, channels)
+        self.distance = nn.Linear(3, channels)
+        self.out = zero_init(nn.Linear(channels, channels))
+        distance = torch.arange(-(slices - 1), slices, dtype=torch.float32)
+        features = [distance.clamp(min=0).log1p(), (-distance).clamp(min=0).log1p(), (distance == 0).float()]
+        self.register_buffer("features", torch.stack(features, dim=1), persistent=False)
+
+    def forward(self, time: Tensor) -> Tensor:
+        hidden = F.silu(self.time(time)[:, None] + self.distance(self.features)[None])
+        return self.out(hidden).unflatten(-1, (self.heads, -1))
+
+
+class AcrossSliceAttention(nn.Module):
+    """At each pixel, attention over the K slices with relative positions on queries, keys and values.
+
+    `norm="set"` takes the group statistics over all K slices (as published; padding slices leak into
+    them), `norm="slice"` over each slice's own pixels. `residual="normed"` adds the normalised input back
+    (as published), `"raw"` the input itself.
+    """
+
+    def __init__(
+        self, channels: int, heads: int, embedding: int, slices: int, norm: str, residual: str
+    ) -> None:
+        super().__init__()
+        self.heads, self.slices, self.norm_scope, self.residual = heads, slices, norm, residual
+        self.norm = GroupNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.project = zero_init(nn.Linear(channels, channels))
+        self.relative_q = RelativePosition(channels, heads, embedding, slices)
+        self.relative_k = RelativePosition(channels, heads, embedding, slices)
+        self.relative_v = RelativePosition(channels, heads, embedding, slices)
+
+    def _normalise(self, x: Tensor, k: int) -> Tensor:
+        """`[BK,C,H,W]` -> normalised `[B,HW,K,C]`."""
+        height, width = x.shape[-2:]
+        if self.norm_scope == "slice":
+            return self.norm(x).unflatten(0, (-1, k)).flatten(-2).permute(0, 3, 1, 2)
+        per_pixel = x.unflatten(0, (-1, k)).permute(0, 3, 4, 2, 1).flatten(0, 2)  # [B*HW,C,K]
+        return self.norm(per_pixel).unflatten(0, (-1, height * width)).transpose(-1, -2)
+
+    def forward(self, x: Tensor, time: Tensor, index: Tensor, group: Tensor) -> Tensor:
+        """`x [BK,C,H,W]`, `time [B,E]`, `index [B,K]` slice numbers, `group [B,K]`: slices attend in groups."""
+        k, (height, width) = index.shape[1], x.shape[-2:]
+        u = self._normalise(x, k)
+        q, key, v = self.qkv(u).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # [B,HW,K,h,f]
+        row = torch.arange(len(index), device=index.device)[:, None, None]
+        distance = index[:, :, None] - index[:, None, :] + self.slices - 1  # i - j, shifted to >= 0
+        r_k = self.relative_k(time)[row, distance]  # [B,K,K,h,f] at (i, j)
+        r_q = self.relative_q(time)[row, distance.transpose(1, 2)]  # at (j, i)
+        r_v = self.relative_v(time)[row, distance]
+        score = torch.einsum("bdihf,bdjhf->bdhij", q, key)
+        score = score + torch.einsum("bdihf,bijhf->bdhij", q, r_k)
+        score = score + torch.einsum("bdjhf,bijhf->bdhij", key, r_q)
+        apart = group[:, None, None, :, None] != group[:, None, None, None, :]
+        score = score.float() * q.shape[-1] ** -0.5
+        weight = score.masked_fill(apart, float("-inf")).softmax(-1).to(v.dtype)
+        out = torch.einsum("bdhij,bdjhf->bdihf", weight, v)
+        out = out + torch.einsum("bdhij,bijhf->bdihf", weight, r_v)
+        out = self.project(out.flatten(-2))
+        if self.residual == "normed":
+            out = out + u
+        out = out.transpose(1, 2).flatten(0, 1).transpose(1, 2).unflatten(-1, (height, width))
+        return out if self.residual == "normed" else out + x
+
+
+class InSliceAttention(nn.Module):
+    """Self-attention over the pixels of each slice; `residual` as in AcrossSliceAttention."""
+
+    def __init__(self, channels: int, heads: int, residual: str) -> None:
+        super().__init__()
+        self.heads, self.residual = heads, residual
+        self.norm = GroupNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.project = zero_init(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x [N,C,H,W]`."""
+        u = self.norm(x)
+        tokens = u.flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        out = self.project(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return (u if self.residual == "normed" else x) + out.transpose(1, 2).unflatten(-1, x.shape[-2:])
+
+
+class FactorisedAttention(nn.Module):
+    """Across slices first, then within each slice."""
+
+    def __init__(
+        self, channels: int, heads: int, embedding: int, slices: int, norm: str, residual: str
+    ) -> None:
+        super().__init__()
+        self.across = AcrossSliceAttention(channels, heads, embedding, slices, norm, residual)
+        self.within = InSliceAttention(channels, heads, residual)
+
+    def forward(self, x: Tensor, time: Tensor, index: Tensor, group: Tensor) -> Tensor:
+        return self.within(self.across(x, time, index, group))
+
+
+class Block(nn.Module):
+    """One entry of the skip stack: a residual block, then optional attention, then optional resampling."""
+
+    def __init__(
+        self, res: ResBlock | None, attention: FactorisedAttention | None, resample: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.res, self.attention, self.resample = res, attention, resample
+
+    def forward(self, x: Tensor, embedding: Tensor, time: Tensor, index: Tensor, group: Tensor) -> Tensor:
+        if self.res is not None:
+            x = self.res(x, embedding)
+        if self.attention is not None:
+            x = self.attention(x, time, index, group)
+        return x if self.resample is None else self.resample(x)
+
+
+class SliceUNet(nn.Module):
+    """Predicts one image per slice of a set: `[B,K,1,H,W]` in, `[R,1,H,W]` out for the R slices not given.
+
+    Layers after the last attention act on each slice alone, so given slices are dropped there (exact).
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int,  # slice height = width, pixels
+        slices: int,  # slices of a whole volume (largest index + 1)
+        base: int,
+        multipliers: tuple[int, ...],
+        res_blocks: int,
+        attention_sizes: tuple[int, ...],  # slice sizes, in pixels, at which attention happens
+        heads: int,
+        steps: int,  # diffusion steps T; times are rescaled to span 0..1000
+        index_embedding: bool,
+        norm: str,
+        residual: str,
+        tail_skip: bool,  # drop slices not kept after the last attention instead of at the end
+    ) -> None:
+        super().__init__()
+        self.base, self.steps = base, steps
+        width = 4 * base
+        self.time_mlp = nn.Sequential(nn.Linear(base, width), nn.SiLU(), nn.Linear(width, width))
+        self.index_mlp = (
+            nn.Sequential(nn.Linear(base, width), nn.SiLU(), nn.Linear(width, width))
+            if index_embedding
+            else None
+        )
+
+        def attention(channels: int, at: int) -> FactorisedAttention | None:
+            if at not in attention_sizes:
+                return None
+            return FactorisedAttention(channels, heads, width, slices, norm, residual)
+
+        channels, at = base * multipliers[0], size
+        self.stem = nn.Conv2d(2, channels, 3, padding=1)
+        self.down, pushed = nn.ModuleList(), [channels]
+        for level, multiplier in enumerate(multipliers):
+            for _ in range(res_blocks):
+                res = ResBlock(channels, base * multiplier, width)
+                channels = base * multiplier
+                self.down.append(Block(res, attention(channels, at), None))
+                pushed.append(channels)
+            if level < len(multipliers) - 1:
+                self.down.append(Block(None, None, Downsample(channels)))
+                pushed.append(channels)
+                at //= 2
+        self.middle = Block(
+            ResBlock(channels, channels, width),
+            FactorisedAttention(channels, heads, width, slices, norm, residual),
+            None,
+        )
+        self.middle_out = ResBlock(channels, channels, width)
+        self.up = nn.ModuleList()
+        for level, multiplier in reversed(list(enumerate(multipliers))):
+            for i in range(res_blocks + 1):
+                res = ResBlock(channels + pushed.pop(), base * multiplier, width)
+                channels = base * multiplier
+                attend, last = attention(channels, at), level > 0 and i == res_blocks
+                self.up.append(Block(res, attend, Upsample(channels) if last else None))
+                at = at * 2 if last else at
+        self.head = nn.Sequential(
+            GroupNorm(channels), nn.SiLU(), zero_init(nn.Conv2d(channels, 1, 3, padding=1))
+        )
+        attending = [i for i, block in enumerate(self.up) if block.attention is not None]
+        last_attention = attending[-1] if attending else -1  # -1 = in the middle
+        self.drop_after = last_attention if tail_skip else len(self.up) - 1
+
+    def embed(self, t: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """`t [B]`, `index [B,K]` -> time embedding `[B,E]` and per-slice embedding `[BK,E]`."""
+        time = self.time_mlp(sinusoid(t.float() * (1000.0 / self.steps), self.base))
+        per_slice = time.repeat_interleave(index.shape[1], dim=0)
+        if self.index_mlp is not None:
+            per_slice = per_slice + self.index_mlp(sinusoid(index.flatten(), self.base))
+        return time, per_slice
+
+    def forward(
+        self,
+        x_t: Tensor,
+        x_0: Tensor,
+        index: Tensor,
+        observed: Tensor,
+        group: Tensor,
+        t: Tensor,
+    ) -> Tensor:
+        """Noisy `x_t` and clean `x_0` `[B,K,1,H,W]`, `index [B,K]`, `observed [B,K]` bool, `t [B]`.
+
+        Clean slices replace noisy ones where `observed`; a second channel says which. The predictions are
+        of the slices not observed, in row-major order.
+        """
+        flag = observed[:, :, None, None, None].to(x_t.dtype)
+        x = torch.cat([x_t * (1 - flag) + x_0 * flag, flag.expand_as(x_t)], dim=2).flatten(0, 1)
+        time, embedding = self.embed(t, index)
+        wanted = (~observed).flatten().nonzero()[:, 0]
+        h = self.stem(x)
+        skips = [h]
+        for block in self.down:
+            h = block(h, embedding, time, index, group)
+            skips.append(h)
+        h = self.middle_out(self.middle(h, embedding, time, index, group), embedding)
+        dropped = self.drop_after < 0
+        if dropped:
+            h, embedding = h[wanted], embedding[wanted]
+        for i, block in enumerate(self.up):
+            skip = skips.pop()
+            h = torch.cat([h, skip[wanted] if dropped else skip], dim=1)
+            h = block(h, embedding, time, index, group)
+            if i == self.drop_after:
+                h, embedding, dropped = h[wanted], embedding[wanted], True
+        return self.head(h)

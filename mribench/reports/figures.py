@@ -1,0 +1,167 @@
+"""Pictures as PNG data URIs: central slices of volumes in their true aspect, t-SNE panels, training curves."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from scipy.ndimage import zoom
+
+from mribench.data.grid import Grid
+from mribench.data.volume_set import Slab
+from mribench.reports.records import Point, TrainingRecord
+
+VIEWS = ("axial", "coronal", "sagittal")
+ABSENT = 0.5  # grey of slices that a slab entrant does not make
+SAMPLE, NEAREST, REST = "#1f5fa8", "#e07b00", "#c4c8cc"
+LINES = ("#1f5fa8", "#e07b00", "#2a7f3f", "#9b3fa0", "#7a5c2e", "#c0392b")
+MOST_POINTS = 1500  # of one training curve; a page is no archive
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One PNG; `width` and `height` in pixels, `alt` for those who cannot see it."""
+
+    uri: str
+    alt: str
+    width: int
+    height: int
+
+
+def central_pictures(
+    volume: np.ndarray, grid: Grid, slab: Slab | None, pixel_mm: float, alt: str
+) -> tuple[Picture, ...]:
+    """The three central slices of `[D,H,W]` in [0,1] at the window [0,1], square pixels of `pixel_mm`.
+
+    Neurological convention: the subject's left is on the left; anterior is up in axial and right in sagittal
+    views, superior is up in coronal and sagittal views.
+    """
+    if slab is not None:
+        whole = np.full((grid.size, *volume.shape[1:]), ABSENT, dtype=np.float32)
+        whole[slab[0] : slab[1]] = volume
+        volume = whole
+    d, h, w = (n // 2 for n in volume.shape)
+    x, y, z = grid.spacing_mm
+    cuts = ((volume[d], y, x), (volume[:, h], z, x), (volume[:, :, w], z, y))
+    return tuple(
+        grey_picture(_square_pixels(plane[::-1], down / pixel_mm, across / pixel_mm), f"{alt}, {view} view")
+        for view, (plane, down, across) in zip(VIEWS, cuts, strict=True)
+    )
+
+
+def _square_pixels(plane: np.ndarray, down: float, across: float) -> np.ndarray:
+    """Resample by two factors; where a voxel covers several pixels it stays visible as a voxel."""
+    order = 0 if min(down, across) >= 2 else 1
+    resampled: np.ndarray = zoom(plane, (down, across), order=order, mode="nearest", grid_mode=True)
+    return resampled
+
+
+def grey_picture(plane: np.ndarray, alt: str) -> Picture:
+    """`[h,w]` as 8-bit grey: 0 is black, 1 is white, whatever the plane's own range."""
+    levels = np.round(np.clip(plane, 0, 1) * 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "png", optimize=True)
+    return Picture(_uri(file), alt, levels.shape[1], levels.shape[0])
+
+
+def _uri(file: io.BytesIO) -> str:
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _plotted(figure: Figure, alt: str) -> Picture:
+    canvas, file = FigureCanvasAgg(figure), io.BytesIO()
+    canvas.print_png(file, metadata={"Software": None})  # unchanged scores must give an unchanged page
+    width, height = canvas.get_width_height()
+    return Picture(_uri(file), alt, width, height)
+
+
+def embedding_panel(points: Sequence[Point], entrant: str, label: str) -> Picture:
+    """One entrant in the joint t-SNE: its samples blue, their nearest training volumes orange, the rest grey."""
+    samples = [p for p in points if p.kind == "sample" and p.entrant == entrant]
+    near = {p.nearest for p in samples}
+    train = [p for p in points if p.kind == "train"]
+    figure = Figure(figsize=(3, 3), dpi=110, layout="tight")
+    axes = figure.add_subplot()
+    axes.set(xticks=[], yticks=[], **_limits(points))
+    layers = (
+        ([p for p in train if p.name not in near], REST, "."),
+        ([p for p in train if p.name in near], NEAREST, "^"),
+        (samples, SAMPLE, "o"),
+    )
+    for chosen, colour, marker in layers:
+        axes.scatter(
+            [p.x for p in chosen], [p.y for p in chosen], _size(points), colour, marker, linewidths=0
+        )
+    for spine in axes.spines.values():
+        spine.set_color("#c4c8cc")
+    found = sum(p.name in near for p in train)
+    alt = f"t-SNE panel of {label}: {len(samples)} samples, {found} nearest of {len(train)} training volumes"
+    return _plotted(figure, alt)
+
+
+def _limits(points: Sequence[Point]) -> dict[str, tuple[float, float]]:
+    """The same for every panel, because the fit is one."""
+    limits = {}
+    for axis, values in (("xlim", [p.x for p in points]), ("ylim", [p.y for p in points])):
+        margin = 0.06 * (max(values) - min(values)) or 1.0
+        limits[axis] = (min(values) - margin, max(values) + margin)
+    return limits
+
+
+def _size(points: Sequence[Point]) -> float:
+    return float(np.clip(6000 / len(points), 6, 36))
+
+
+def training_curves(records: Sequence[TrainingRecord], label: str) -> Picture:
+    """Losses against volumes seen: every record pale, their running mean dark."""
+    names = sorted({name for record in records for name in record.losses})
+    figure = Figure(figsize=(5.2, 2.9), dpi=110, layout="tight")
+    axes = figure.add_subplot()
+    lowest = np.inf
+    for name, colour in zip(names, _cycle(len(names)), strict=True):
+        seen, loss = _curve(records, name)
+        lowest = min(lowest, loss.min())
+        axes.plot(seen, loss, color=colour, alpha=0.25, linewidth=0.7)
+        axes.plot(seen, _running_mean(loss), color=colour, linewidth=1.6, label=_shown(name))
+    if lowest > 0:
+        axes.set_yscale("log")
+    axes.set_xlabel("volumes seen", fontsize=8)
+    axes.tick_params(labelsize=8, which="both")
+    axes.grid(color="#e4e6e8", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    if names:
+        axes.legend(fontsize=8, frameon=False)
+    last = records[-1]
+    return _plotted(figure, f"Training losses of {label} over {last.seen} volumes in {last.step} steps")
+
+
+def _cycle(count: int) -> Iterable[str]:
+    return (LINES[i % len(LINES)] for i in range(count))
+
+
+def _shown(name: str) -> str:
+    """A loss's name as a legend label: no mathtext, and no leading underscore, which would hide it."""
+    return name.replace("$", r"\$").lstrip("_")[:40]
+
+
+def _curve(records: Sequence[TrainingRecord], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(volumes seen, loss), thinned by averaging neighbours."""
+    points = np.array([(r.seen, r.losses[name]) for r in records if name in r.losses])
+    groups = np.array_split(points, min(len(points), MOST_POINTS))
+    seen, loss = np.array([group.mean(axis=0) for group in groups]).T
+    return seen, loss
+
+
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    half = max(1, len(values) // 60)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    first, last = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    smooth: np.ndarray = (sums[last] - sums[first]) / (last - first)
+    return smooth

@@ -1,0 +1,100 @@
+"""Scores -> leaderboard: what `mribench report` writes and `mribench evaluate` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mribench.bench import Bench
+from mribench.controls import CONTROLS
+from mribench.data.cohort import Cohort
+from mribench.files import write_text
+from mribench.metrics.metric import Score
+from mribench.protocol import Protocol
+from mribench.reports import words
+from mribench.reports.ranking import mark_best, rank
+from mribench.reports.records import Entrant, read_cohort, read_entrants
+from mribench.reports.rows import Leaderboard, Row, fixed, make_cells, usual_scores
+from mribench.reports.tables import as_csv, as_scores_csv, as_tex, as_text
+
+__all__ = ["Entrant", "Leaderboard", "as_text", "build", "from_scores", "write_tables"]
+
+
+def build(bench: Bench) -> Leaderboard:
+    """The leaderboard of a bench, from the files of its runs alone."""
+    cohort, _ = read_cohort(bench)
+    return from_bench(bench, cohort, read_entrants(bench, cohort))
+
+
+def from_bench(bench: Bench, cohort: Cohort | None, entrants: Sequence[Entrant]) -> Leaderboard:
+    """As `build`, from entrants already read."""
+    spec = bench.protocol.cohort
+    reference = len(cohort.set("reference")) if cohort else spec.reference
+    expected = {"samples": bench.protocol.evaluation.samples, "reference": reference}
+    return from_scores(entrants, expected, _absent_controls(bench.protocol, entrants))
+
+
+def from_scores(
+    entrants: Sequence[Entrant], expected: Mapping[str, int] | None = None, remarks: Iterable[str] = ()
+) -> Leaderboard:
+    """The leaderboard of entrants given as scores.
+
+    `expected` is the number of volumes per set that a comparable score has; without it, that of the scores
+    under the usual definition.
+    """
+    usual = usual_scores(entrants)
+    expected = _usual_counts(usual) if expected is None else expected
+    rows = [Row(entrant, make_cells(entrant, expected, usual)) for entrant in entrants]
+    contestants = [row for row in rows if row.entrant.kind != "control"]
+    controls = sorted((row for row in rows if row.entrant.kind == "control"), key=_control_order)
+    ranked, left_out = rank(mark_best(contestants))
+    said = [*_too_few(ranked), *left_out, *remarks]
+    board = Leaderboard(tuple(ranked), tuple(controls), _real(usual), tuple(said))
+    met = [remark for row in board.rows for cell in row.cells for remark in cell.remarks]
+    met += [row.unranked for row in board.rows if row.unranked]
+    return replace(board, footnotes=tuple(dict.fromkeys(met)))
+
+
+def write_tables(board: Leaderboard, folder: Path) -> None:
+    """Write table.csv, scores.csv and table.tex."""
+    write_text(folder / "table.csv", as_csv(board))
+    write_text(folder / "scores.csv", as_scores_csv(board))
+    write_text(folder / "table.tex", as_tex(board))
+
+
+def _usual_counts(usual: Mapping[str, Score]) -> dict[str, int]:
+    score = usual.get("ms_ssim") or next(iter(usual.values()), None)
+    return {side: n for side, n in score.n.items() if side in ("samples", "reference")} if score else {}
+
+
+def _real(usual: Mapping[str, Score]) -> str:
+    score = usual.get("ms_ssim")
+    return fixed(100 * score.target, 2) if score and score.target is not None else ""
+
+
+def _too_few(contestants: Sequence[Row]) -> list[str]:
+    """A sentence when nothing could be ranked, so that the missing ranks are no riddle."""
+    if any(row.rank is not None for row in contestants):
+        return []
+    return [words.ONE_MODEL if sum(bool(row.entrant.scores) for row in contestants) < 2 else words.NO_RANKS]
+
+
+def _control_order(row: Row) -> tuple[int, str]:
+    names = list(CONTROLS)
+    name = row.entrant.name
+    return (names.index(name) if name in names else len(names)), name
+
+
+def _absent_controls(protocol: Protocol, entrants: Sequence[Entrant]) -> list[str]:
+    there = {entrant.name for entrant in entrants}
+    absent = [control for control in CONTROLS.values() if control.name not in there]
+    without_holdout = [c.name for c in absent if c.draws_on == "holdout" and protocol.cohort.holdout == 0]
+    other = [c.name for c in absent if c.name not in without_holdout]
+    remarks = []
+    if without_holdout:
+        names = " and ".join(without_holdout)
+        remarks.append(f"No {names}: protocol {protocol.name} keeps no held-out volumes.")
+    if other:
+        remarks.append(f"Controls not made yet: {', '.join(other)}. Run: mribench generate --all")
+    return remarks

@@ -1,0 +1,370 @@
+"""What the report reads of a run: every file may be missing, torn or altered, and then says so in one sentence."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, ValidationError
+
+from mribench.bench import Bench, Run
+from mribench.controls import CONTROLS
+from mribench.data.cohort import Cohort, open_cohort
+from mribench.data.volume_set import Slab, VolumeSet
+from mribench.errors import MribenchError
+from mribench.files import read_json
+from mribench.metrics.metric import Score
+from mribench.protocol import ROLES
+
+Kind = Literal["model", "control", "folder", "unknown"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+_R = TypeVar("_R", bound=_Record)
+
+
+class RunRecord(_Record):
+    """run.json: what made the samples."""
+
+    kind: Literal["model", "control", "folder"]
+    model: str | None = None
+    title: str = ""
+    what: str = ""
+    preset: str | None = None
+    config: dict[str, Any] = {}
+    seed: int | None = None
+    cohort_digest: str | None = None
+    protocol_digest: str | None = None
+    parameters: dict[str, NonNegativeInt] = {}
+    versions: dict[str, str] = {}
+    device: dict[str, Any] | str | None = None
+
+
+class WeightsRecord(_Record):
+    """weights.json: the end of a training."""
+
+    digest: str
+    seen: NonNegativeInt
+    seconds: NonNegativeFloat
+    step: NonNegativeInt
+    device: dict[str, Any] | str | None = None
+
+
+class SampleFile(_Record):
+    name: str
+    digest: str
+    seconds: NonNegativeFloat | None = None
+
+
+class SamplesRecord(_Record):
+    """samples.json."""
+
+    seed: int | None = None
+    slab: Slab | None = None
+    shape: tuple[int, int, int]
+    files: list[SampleFile]
+    device: dict[str, Any] | str | None = None
+
+
+class ScoresRecord(_Record):
+    """scores.json; each score is checked by itself, so that one bad score costs one cell."""
+
+    protocol_digest: str | None = None
+    samples_digest: str | None = None
+    reference_digest: str | None = None
+    scores: list[dict[str, Any]] = []
+    missing: list[dict[str, Any]] = []
+
+
+class Pair(_Record):
+    sample: str
+    sample_index: NonNegativeInt
+    neighbour: str
+    neighbour_index: NonNegativeInt
+    similarity: float
+    second: float
+
+
+class NearestRecord(_Record):
+    """nearest.json: every sample's most similar training volume, the most similar pair first."""
+
+    definition: str = ""
+    copy_threshold: float = 0.5
+    pairs: list[Pair] = []
+
+
+class TrainingRecord(_Record):
+    """One line of training.jsonl."""
+
+    step: NonNegativeInt
+    seen: NonNegativeInt
+    seconds: NonNegativeFloat
+    losses: dict[str, float] = {}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One volume in the joint t-SNE; `nearest` names a sample's most similar training volume."""
+
+    kind: str
+    entrant: str
+    name: str
+    x: float
+    y: float
+    nearest: str
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """Anything with (or that should have) samples and scores.
+
+    `missing` maps a metric to the reason why it has no score, `problems` say what could not be read, and
+    `doubts` say why none of the scores can be compared with the others'.
+    """
+
+    name: str
+    title: str = ""
+    kind: Kind = "folder"
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    slab: Slab | None = None
+    run: RunRecord | None = None
+    weights: WeightsRecord | None = None
+    samples: SamplesRecord | None = None
+    nearest: NearestRecord | None = None
+    training: tuple[TrainingRecord, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The paper's name, or the run's where there is none."""
+        return self.title or self.name
+
+    @property
+    def parameters(self) -> int | None:
+        return sum(self.run.parameters.values()) if self.run and self.run.parameters else None
+
+    @property
+    def seen(self) -> int | None:
+        """Volumes seen in training."""
+        return self.weights.seen if self.weights else self.training[-1].seen if self.training else None
+
+    @property
+    def training_seconds(self) -> float | None:
+        return self.weights.seconds if self.weights else self.training[-1].seconds if self.training else None
+
+    @property
+    def seconds_per_volume(self) -> float | None:
+        """Mean time of making one sample."""
+        files = self.samples.files if self.samples and self.kind == "model" else []
+        times = [file.seconds for file in files if file.seconds is not None]
+        return fmean(times) if times else None
+
+    @property
+    def devices(self) -> str:
+        """Where it was trained and, if elsewhere, sampled."""
+        if self.kind != "model":
+            return ""
+        trained = device_name((self.weights or self.run or _NOTHING).device)
+        sampled = device_name((self.samples or _NOTHING).device)
+        return trained if sampled in ("", trained) else f"{trained or '?'}, sampled on {sampled}"
+
+
+class _Nothing(_Record):
+    device: None = None
+
+
+_NOTHING = _Nothing()
+
+
+def device_name(device: Mapping[str, Any] | str | None) -> str:
+    """ "cpu x86_64, 2 threads, fp32" of a device record."""
+    if not isinstance(device, Mapping):
+        return device or ""
+    threads = f"{device['threads']} threads" if device.get("device") == "cpu" and "threads" in device else ""
+    kind = " ".join(str(device[key]) for key in ("device", "name") if device.get(key))
+    return ", ".join(part for part in (kind, threads, str(device.get("precision", ""))) if part)
+
+
+class Reader:
+    """Reads one run's files, collecting a sentence for each that cannot be read."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.problems: list[str] = []
+
+    def note(self, error: Exception | str) -> None:
+        """Remember a problem, without the absolute path of the bench."""
+        self.problems.append(said(error, self.bench.folder))
+
+    def optional(self, kind: type[_R], path: Path) -> _R | None:
+        """The record in that file; None when the file is absent or (a problem) unreadable."""
+        return self.required(kind, path, "") if path.exists() else None
+
+    def required(self, kind: type[_R], path: Path, remedy: str) -> _R | None:
+        """As `optional`, but absence is a problem too."""
+        if not path.exists():
+            self.note(f"There is no {path.name}. {remedy}")
+            return None
+        try:
+            return kind.model_validate(read_json(path))
+        except MribenchError as error:
+            self.note(error)
+        except ValidationError as error:
+            self.note(f"{path} is not what it should be: {first_error(error)}.")
+        return None
+
+
+def said(error: Exception | str, folder: Path) -> str:
+    """An error's text with paths relative to the bench: a page that travels must not name somebody's disk."""
+    return str(error).replace(f"{folder}/", "").replace(f"{folder.resolve()}/", "")
+
+
+def first_error(error: ValidationError) -> str:
+    """Where and what, of the first thing that is wrong."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def read_cohort(bench: Bench) -> tuple[Cohort | None, str]:
+    """The bench's cohort, or None and the reason why it cannot be used."""
+    try:
+        cohort = open_cohort(bench.cohort_folder)
+        _ = cohort.digest, cohort.source, cohort.grid, [cohort.set(role) for role in ROLES]
+        return cohort, ""
+    except MribenchError as error:
+        return None, said(error, bench.folder)
+    except (KeyError, TypeError, ValueError) as error:
+        return None, f"cohort/volumes.json is not what it should be: {type(error).__name__} {error}"
+
+
+def read_entrants(bench: Bench, cohort: Cohort | None) -> list[Entrant]:
+    """Every run of the bench, readable or not."""
+    return [read_entrant(bench, run, cohort) for run in bench.runs()]
+
+
+def read_entrant(bench: Bench, run: Run, cohort: Cohort | None) -> Entrant:
+    """One run; never raises for what is on disk."""
+    reader = Reader(bench)
+    record = reader.required(RunRecord, run.record, "What made these samples is unknown.")
+    samples = reader.required(SamplesRecord, run.samples_record, f"Run: mribench generate {run.name}")
+    if samples and not samples.files:
+        reader.note(f"It has no samples yet. Run: mribench generate {run.name}")
+        samples = None
+    remedy = f"Run: mribench evaluate {run.name}"
+    scored = reader.required(ScoresRecord, run.scores, remedy) if samples else None
+    control = CONTROLS.get(run.name)
+    scores, missing = _scores(scored)
+    kind: Kind = record.kind if record else "control" if control else "unknown"
+    training = tuple(read_training(run.progress, reader)) if run.progress.exists() else ()
+    return Entrant(
+        name=run.name,
+        title=record.title if record else control.title if control else "",
+        kind=kind,
+        scores=scores,
+        missing=missing,
+        slab=samples.slab if samples else None,
+        run=record,
+        weights=reader.optional(WeightsRecord, run.weights_record),
+        samples=samples,
+        nearest=reader.optional(NearestRecord, run.nearest),
+        training=training,
+        problems=tuple(reader.problems),
+        doubts=tuple(_doubts(bench, run, cohort, record, scored, scores)) if scored and scores else (),
+    )
+
+
+def _scores(record: ScoresRecord | None) -> tuple[dict[str, Score], dict[str, str]]:
+    scores, missing = {}, {}
+    for entry in record.missing if record else []:
+        missing[str(entry.get("metric"))] = str(entry.get("reason", "no reason was recorded"))
+    for entry in record.scores if record else []:
+        try:
+            score = Score.model_validate(entry)
+            scores[score.metric] = score
+        except ValidationError as error:
+            missing[str(entry.get("metric"))] = f"The score in scores.json is damaged: {first_error(error)}."
+    return scores, missing
+
+
+def _doubts(
+    bench: Bench,
+    run: Run,
+    cohort: Cohort | None,
+    record: RunRecord | None,
+    scored: ScoresRecord,
+    scores: Mapping[str, Score],
+) -> list[str]:
+    """Why these scores are not of this bench's protocol, cohort and samples."""
+    doubts = []
+    if record is None:
+        doubts.append("run.json cannot be read, so it is unknown what made these samples")
+    elif cohort and record.kind != "folder" and record.cohort_digest not in (None, cohort.digest):
+        doubts.append("made from another cohort than this bench's")
+    if scored.protocol_digest not in (None, bench.protocol.digest):
+        doubts.append("scored under another protocol")
+    samples = run.samples()
+    if scored.samples_digest not in (None, *_sample_digests(samples, scores)):
+        doubts.append("the samples have changed since they were scored")
+    if cohort and scored.reference_digest not in (None, cohort.set("reference").crop(samples.slab).digest):
+        doubts.append("scored against other reference volumes than this bench's")
+    return doubts
+
+
+def _sample_digests(samples: VolumeSet, scores: Mapping[str, Score]) -> set[str]:
+    """Digest of all samples, and of the first n where only those were scored."""
+    counts = {score.n.get("samples", 0) for score in scores.values()} | {len(samples)}
+    return {samples.subset(range(n)).digest for n in counts if 0 < n <= len(samples)}
+
+
+def read_training(path: Path, reader: Reader) -> list[TrainingRecord]:
+    """The records by step; of a step recorded twice (a resumed run) the last wins; torn lines are left out."""
+    records: dict[int, TrainingRecord] = {}
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        reader.note(f"{path} cannot be read: {error.strerror}.")
+        return []
+    torn = 0
+    for line in lines:
+        try:
+            record = TrainingRecord.model_validate(json.loads(line))
+            records[record.step] = record
+        except ValueError:  # ValidationError is one
+            torn += 1
+    if torn > 1:
+        reader.note(f"{path}: {torn} of {len(lines)} lines are no training records and were left out.")
+    return [records[step] for step in sorted(records)]
+
+
+def read_embedding(path: Path) -> list[Point]:
+    """The joint t-SNE; raises MribenchError when it is absent or not what it should be."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            points = [
+                Point(
+                    row["kind"],
+                    row["entrant"] or "",
+                    row["name"],
+                    float(row["x"]),
+                    float(row["y"]),
+                    row["nearest"] or "",
+                )
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise MribenchError(
+            f"{path} must be a readable t-SNE table, but: {error!r}. Run: mribench report"
+        ) from error
+    return [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]

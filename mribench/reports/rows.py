@@ -1,0 +1,216 @@
+"""The leaderboard as data: one row an entrant, one cell a column, and which cells may be compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mribench.metrics.metric import Score
+from mribench.reports.records import Entrant
+
+COMPARED_IN_A_SLAB = ("fid_a",)  # a slice that the slab holds is the same slice (the paper's Table 1 does so)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table. `family` is its ranking family, "" for a companion that is never ranked."""
+
+    key: str
+    title: str
+    metric: str
+    aim: str
+    family: str = ""
+    scale: float = 1.0
+    digits: int | None = None  # decimals; None = three significant digits
+    bounds: tuple[float, float] = (-math.inf, math.inf)  # of the quantity itself, in table units
+
+    def numbers(self, score: Score) -> tuple[float, float, float]:
+        """Value and 95 % interval in table units; an interval is cut where the quantity itself ends."""
+        if self.key == "gap":
+            value, low, high = abs(score.gap), *_fold(*score.gap_interval)
+        else:
+            value, low, high = score.value, score.low, score.high
+        low, high = max(low * self.scale, self.bounds[0]), min(high * self.scale, self.bounds[1])
+        return value * self.scale, low, high
+
+
+# Table 1 of Peng et al. 2023, then what it lacks.
+COLUMNS = (
+    Column("ms_ssim", "MS-SSIM (%)", "ms_ssim", "as the real set", "ms_ssim", 100, 2, (0, 100)),
+    Column("gap", "gap", "ms_ssim", "lower", "ms_ssim", 100, 2, (0, 100)),
+    Column("mmd", "MMD (x10³)", "mmd", "near 0", "mmd", 1000),
+    Column("fid_a", "FID-A", "fid_a", "lower", "fid"),
+    Column("fid_c", "FID-C", "fid_c", "lower", "fid"),
+    Column("fid_s", "FID-S", "fid_s", "lower", "fid"),
+    Column("memorisation", "memorisation AUC", "memorisation", "near 0.5", "memorisation", 1, 2, (0, 1)),
+    Column("copy_rate", "copy rate (%)", "copy_rate", "lower", "", 100, 1, (0, 100)),
+)
+TABLE_1 = COLUMNS[:6]
+FAMILY_TITLES = {
+    "ms_ssim": "MS-SSIM gap",
+    "mmd": "MMD",
+    "fid": "FID",
+    "memorisation": "memorisation",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value with its interval, in table units.
+
+    `why_not` says why it cannot be compared with the others (an asterisk), `notes` what else to know,
+    `absent` why there is no value. `tied`: not distinguishable from the best at 95 %.
+    """
+
+    column: Column
+    score: Score | None = None
+    absent: str = ""
+    why_not: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    best: bool = False
+    tied: bool = False
+
+    @property
+    def comparable(self) -> bool:
+        return self.score is not None and not self.why_not
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Everything that a footnote says about this cell."""
+        return (*self.why_not, *self.notes, *([self.absent] if self.absent else []))
+
+    @property
+    def text(self) -> str:
+        """The value, or a dash."""
+        return self.texts[0]
+
+    @property
+    def interval(self) -> str:
+        """ "[low, high]", or nothing."""
+        _, low, high = self.texts
+        return f"[{low}, {high}]" if low else ""
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """Value, low and high with the same number of decimals."""
+        if self.score is None:
+            return "–", "", ""
+        value, low, high = self.column.numbers(self.score)
+        digits = self.column.digits if self.column.digits is not None else decimals(value, (high - low) / 2)
+        return fixed(value, digits), fixed(low, digits), fixed(high, digits)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entrant. `rank` is its mean rank over the families, None with `unranked` saying why."""
+
+    entrant: Entrant
+    cells: tuple[Cell, ...]
+    rank: float | None = None
+    unranked: str = ""
+    best: bool = False
+
+    def cell(self, key: str) -> Cell:
+        return next(cell for cell in self.cells if cell.column.key == key)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it makes whole volumes."""
+        return self.entrant.slab is None
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Contestants (best first) and controls; `footnotes` in the order in which the table meets them."""
+
+    contestants: tuple[Row, ...]
+    controls: tuple[Row, ...]
+    real_ms_ssim: str
+    remarks: tuple[str, ...]
+    columns: tuple[Column, ...] = COLUMNS
+    footnotes: tuple[str, ...] = field(default=())
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return self.contestants + self.controls
+
+    def numbers(self, remarks: Iterable[str]) -> list[int]:
+        """Numbers of the footnotes that hold these remarks."""
+        return sorted({self.footnotes.index(remark) + 1 for remark in remarks})
+
+
+def make_cells(entrant: Entrant, expected: Mapping[str, int], usual: Mapping[str, Score]) -> tuple[Cell, ...]:
+    """Cells of one entrant; `expected` counts of volumes, `usual` a score under each metric's usual definition."""
+    return tuple(_cell(entrant, column, expected, usual.get(column.metric)) for column in COLUMNS)
+
+
+def _cell(entrant: Entrant, column: Column, expected: Mapping[str, int], usual: Score | None) -> Cell:
+    score = entrant.scores.get(column.metric)
+    if score is None:
+        # An entrant without any score has its problem written under its name, not at every dash.
+        unexplained = "" if entrant.problems else "not computed"
+        return Cell(column, absent=entrant.missing.get(column.metric, unexplained))
+    why_not = list(entrant.doubts)
+    notes = list(score.notes)
+    if entrant.slab and column.metric not in COMPARED_IN_A_SLAB:
+        start, stop = entrant.slab
+        why_not += notes or [f"axial slices {start} to {stop - 1} only, against real volumes cropped alike"]
+        notes = []
+    why_not += _other_counts(score, expected)
+    if usual is not None and score.version != usual.version and not entrant.slab:
+        why_not.append(_other_definition(score, usual))
+    return Cell(column, score, why_not=tuple(why_not), notes=tuple(notes))
+
+
+def _other_counts(score: Score, expected: Mapping[str, int]) -> list[str]:
+    return [
+        f"{score.n[side]} {side}{'' if side == 'samples' else ' volumes'} instead of {count}"
+        for side, count in expected.items()
+        if side in score.n and score.n[side] != count
+    ]
+
+
+def _other_definition(score: Score, usual: Score) -> str:
+    """ "defined otherwise than the rest: extractor:a instead of b", from the two signatures."""
+    mine, theirs = (dict(part.partition(":")[::2] for part in s.signature.split("|")) for s in (score, usual))
+    changed = [
+        f"{key} {mine.get(key, 'absent')} instead of {theirs.get(key, 'absent')}"
+        for key in sorted(mine.keys() | theirs.keys())
+        if key != "n" and mine.get(key) != theirs.get(key)
+    ]
+    return f"{score.title} is defined otherwise than for most entrants: {'; '.join(changed) or score.version}"
+
+
+def usual_scores(entrants: Sequence[Entrant]) -> dict[str, Score]:
+    """Per metric a score under the definition that most whole-volume entrants share; the first met wins a tie."""
+    seen: dict[str, list[Score]] = {}
+    for entrant in entrants:
+        for metric, score in entrant.scores.items():
+            if entrant.slab is None and not entrant.doubts:
+                seen.setdefault(metric, []).append(score)
+    return {metric: _majority(scores) for metric, scores in seen.items()}
+
+
+def _majority(scores: Sequence[Score]) -> Score:
+    versions = [score.version for score in scores]
+    return max(scores, key=lambda score: versions.count(score.version))
+
+
+def decimals(value: float, half_width: float) -> int:
+    """Decimals that show three significant digits of the larger of a value and its uncertainty."""
+    size = max(abs(value), abs(half_width))
+    return 2 if size == 0 or not math.isfinite(size) else min(6, max(0, 2 - math.floor(math.log10(size))))
+
+
+def fixed(value: float, digits: int) -> str:
+    """Fixed-point text without a negative zero."""
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def _fold(low: float, high: float) -> tuple[float, float]:
+    """The interval of |x| when x lies in [low, high]."""
+    if low <= 0 <= high:
+        return 0.0, max(-low, high)
+    return min(abs(low), abs(high)), max(abs(low), abs(high))

@@ -1,0 +1,203 @@
+"""One entrant of a bench -> scores.json and nearest.json; all entrants together -> the joint t-SNE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mribench.bench import Bench, Run
+from mribench.data.cohort import Cohort, Progress
+from mribench.data.volume_set import VolumeSet
+from mribench.evaluation import Blocks, evaluate
+from mribench.files import digest_file, digest_json, read_json, write_json, write_text
+from mribench.metrics import get_metric
+from mribench.metrics.memorisation import COPY_RATIO
+from mribench.metrics.metric import Missing, Score
+from mribench.metrics.mmd import join_views
+from mribench.metrics.ms_ssim import definition_for
+from mribench.metrics.tsne import joint_embedding
+from mribench.seeds import derive
+
+NO_HOLDOUT = "protocol {name} keeps no held-out volumes, so there is nothing to compare copies with"
+METRICS_OF_HOLDOUT = ("memorisation",)
+
+
+def comparison_sets(bench: Bench, cohort: Cohort, samples: VolumeSet) -> dict[str, VolumeSet]:
+    """The sets every metric works on; train and holdout are cut to equal seeded numbers for memorisation."""
+    train, holdout = cohort.set("train"), cohort.set("holdout")
+    sets = {"samples": samples, "reference": cohort.set("reference"), "train_all": train}
+    if len(holdout):
+        m = min(len(train), len(holdout))
+        sets["train"] = _seeded_subset(train, m, bench.protocol.seed)
+        sets["holdout"] = _seeded_subset(holdout, m, bench.protocol.seed)
+    else:
+        sets["train"] = train
+    return sets
+
+
+def _seeded_subset(volumes: VolumeSet, count: int, seed: int) -> VolumeSet:
+    order = np.random.default_rng(derive(seed, "memorisation", volumes.name)).permutation(len(volumes))
+    return volumes.subset(sorted(order[:count]))
+
+
+def made_from(bench: Bench, cohort: Cohort, run: Run, extractor: str, weights: Path | None) -> str:
+    """Digest of everything that decides an entrant's scores."""
+    return digest_json(
+        {
+            "protocol": bench.protocol.digest,
+            "cohort": cohort.digest,
+            "samples": run.samples().digest,
+            "extractor": extractor,
+            "weights": digest_file(weights) if weights else None,
+        }
+    )
+
+
+def is_scored(run: Run, wanted: str) -> bool:
+    """Whether scores.json and nearest.json were made from exactly this."""
+    if not (run.scores.exists() and run.nearest.exists()):
+        return False
+    return read_json(run.scores).get("made_from") == wanted
+
+
+def score_run(
+    bench: Bench,
+    cohort: Cohort,
+    run: Run,
+    *,
+    extractor: str,
+    weights: Path | None,
+    device: str,
+    progress: Progress,
+) -> tuple[list[Score], list[Missing]]:
+    """Score one entrant and write scores.json and nearest.json (written first, so that scores.json means done)."""
+    stamp = made_from(bench, cohort, run, extractor, weights)
+    sets = comparison_sets(bench, cohort, run.samples())
+    metrics = bench.protocol.evaluation.metrics
+    missing = []
+    if "holdout" not in sets:
+        reason = NO_HOLDOUT.format(name=bench.protocol.name)
+        missing = [Missing(metric=name, reason=reason) for name in metrics if name in METRICS_OF_HOLDOUT]
+        metrics = tuple(name for name in metrics if name not in METRICS_OF_HOLDOUT)
+    blocks = Blocks(sets, bench.blocks, extractor, weights, progress, device)
+    scores, failed = evaluate(
+        sets,
+        bench.blocks,
+        metrics=metrics,
+        extractor=extractor,
+        weights=weights,
+        progress=progress,
+        device=device,
+    )
+    missing.extend(failed)
+    write_json(run.nearest, {"made_from": stamp, **_nearest_pairs(blocks)})
+    write_json(run.scores, _scores_record(run, bench, stamp, sets, scores, missing))
+    return scores, missing
+
+
+def _scores_record(
+    run: Run,
+    bench: Bench,
+    stamp: str,
+    sets: dict[str, VolumeSet],
+    scores: Sequence[Score],
+    missing: Sequence[Missing],
+) -> dict[str, Any]:
+    return {
+        "entrant": run.name,
+        "made_from": stamp,
+        "protocol_digest": bench.protocol.digest,
+        "samples_digest": sets["samples"].digest,
+        "reference_digest": sets["reference"].digest,
+        "scores": [score.model_dump(mode="json") for score in scores],
+        "missing": [
+            {"metric": m.metric, "title": get_metric(m.metric).title, "reason": m.reason} for m in missing
+        ],
+        "seconds": round(sum(score.seconds for score in scores), 3),
+    }
+
+
+def _nearest_pairs(blocks: Blocks) -> dict[str, Any]:
+    """Every sample's most similar training volume, the most similar pair first."""
+    indices, similarities = blocks.nearest("samples", "train_all", 2)
+    samples, train = blocks.sets["samples"], blocks.sets["train_all"]
+    pairs = [
+        {
+            "sample": samples.names[i],
+            "sample_index": i,
+            "neighbour": train.names[indices[i, 0]],
+            "neighbour_index": int(indices[i, 0]),
+            "similarity": float(similarities[i, 0]),
+            "second": float(similarities[i, 1]),
+        }
+        for i in range(len(samples))
+    ]
+    return {
+        "definition": definition_for(min(blocks.shape)).name,
+        "copy_threshold": COPY_RATIO,
+        "pairs": sorted(pairs, key=lambda pair: -pair["similarity"]),
+    }
+
+
+def embed(
+    bench: Bench,
+    cohort: Cohort,
+    runs: Sequence[Run],
+    *,
+    extractor: str,
+    weights: Path | None,
+    device: str,
+    progress: Progress,
+) -> None:
+    """One joint t-SNE of the training volumes and every entrant's first samples -> embedding/tsne.csv.
+
+    Features are those of the headline MMD. Entrants that make only a slab have other features and stay out.
+    """
+    count = bench.protocol.evaluation.tsne_samples
+    whole = [run for run in runs if run.samples().slab is None]
+    stamp = digest_json(
+        {
+            "cohort": cohort.digest,
+            "entrants": {run.name: run.samples().digest for run in whole},
+            "extractor": extractor,
+            "weights": digest_file(weights) if weights else None,
+            "count": count,
+        }
+    )
+    record = bench.embedding.with_suffix(".json")
+    if record.exists() and bench.embedding.exists() and read_json(record)["made_from"] == stamp:
+        return
+    features = {}
+    for run in whole:
+        sets = comparison_sets(bench, cohort, run.samples())
+        blocks = Blocks(sets, bench.blocks, extractor, weights, progress, device)
+        features[run.name] = join_views(blocks.features, "samples")[:count]
+        features[""] = join_views(blocks.features, "train_all")
+    rows = _embedding_rows(cohort, whole, joint_embedding(features, seed=bench.protocol.seed))
+    write_text(bench.embedding, pd.DataFrame(rows).to_csv(index=False))
+    write_json(record, {"made_from": stamp})
+
+
+def _embedding_rows(cohort: Cohort, runs: Sequence[Run], points: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    rows = [
+        {"kind": "train", "entrant": "", "name": name, "x": float(x), "y": float(y), "nearest": ""}
+        for name, (x, y) in zip(cohort.set("train").names, points[""], strict=True)
+    ]
+    for run in runs:
+        nearest = {pair["sample"]: pair["neighbour"] for pair in read_json(run.nearest)["pairs"]}
+        for name, (x, y) in zip(run.samples().names, points[run.name], strict=False):
+            rows.append(
+                {
+                    "kind": "sample",
+                    "entrant": run.name,
+                    "name": name,
+                    "x": float(x),
+                    "y": float(y),
+                    "nearest": nearest.get(name, ""),
+                }
+            )
+    return rows

@@ -1,0 +1,184 @@
+"""From volumes to features: slices, resizing, networks and their weights."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_sample_images
+
+from mribench.errors import MribenchError, UsageError
+from mribench.metrics import features, inception
+from mribench.metrics.effnet import EfficientNetLite0
+from mribench.metrics.features import (
+    EXTRACTORS,
+    central_index,
+    extract,
+    find_weights,
+    get_extractor,
+    grey_slice,
+    load_network,
+    network_input,
+    resize_matrix,
+)
+
+EFFNET = EXTRACTORS["effnet-lite0"]
+
+
+@pytest.fixture(scope="module")
+def effnet():
+    return load_network(EFFNET, None)
+
+
+@pytest.fixture(scope="module")
+def grey(formula_volume, expected):
+    """The published uint8 slice [128,128]."""
+    plane = np.round(formula_volume(1)[:, :, 64].astype(np.float64) * 255).astype(np.uint8)
+    assert int(plane.sum()) == expected["input/slice(volume(1)[:,:,64]*255 rounded)"]["sum"]
+    return plane
+
+
+def test_each_view_cuts_its_axis_at_the_middle():
+    volume = np.zeros((6, 8, 10), dtype=np.float32)
+    volume[3], volume[:, 4], volume[:, :, 5] = 0.2, 0.4, 0.6
+    for view, value, ones in (("axial", 0.2, 8 * 10), ("coronal", 0.4, 6 * 10), ("sagittal", 0.6, 6 * 8)):
+        plane = grey_slice(volume, view, central_index(view, volume.shape, None, 6))
+        assert np.count_nonzero(plane) == ones
+        assert np.median(plane[plane > 0]) == round(255 * value)
+
+
+def test_planes_are_padded_to_a_square_with_zeros():
+    plane = grey_slice(np.ones((3, 6, 5), dtype=np.float32), "coronal", 2)
+    assert plane.shape == (5, 5)
+    assert np.array_equal(plane.sum(1) / 255, [0, 5, 5, 5, 0])
+
+
+@pytest.mark.parametrize(("slab", "index"), [(None, 8), ((4, 12), 4), ((8, 12), 0), ((10, 16), 3), ((0, 8), 4)])
+def test_a_slab_gives_the_central_slice_of_the_whole_volume_where_it_can(slab, index):
+    depth = 16 if slab is None else slab[1] - slab[0]
+    assert central_index("axial", (depth, 9, 9), slab, 16) == index
+    assert central_index("coronal", (depth, 9, 9), slab, 16) == 4
+
+
+def test_tensorflow_grid_equals_the_published_resize(grey, expected):
+    matrix = resize_matrix(128, 299, half_pixel=False)
+    image = (matrix @ torch.from_numpy(grey).double() @ matrix.T).numpy()
+    known = expected["resize299/TF1-style bilinear, no half-pixel offset (formula)"]
+    assert image.mean() == pytest.approx(known["mean"], rel=1e-9)
+    for key, place in (("p60_150", (60, 150)), ("p150_150", (150, 150)), ("p200_97", (200, 97))):
+        assert image[place] == pytest.approx(known[key], rel=1e-9)
+
+
+@pytest.mark.parametrize(("source", "target"), [(32, 224), (128, 224), (300, 224), (128, 299)])
+def test_half_pixel_grid_equals_torch(source, target):
+    image = torch.rand(source, source, dtype=torch.float64)
+    matrix = resize_matrix(source, target, half_pixel=True)
+    theirs = F.interpolate(image[None, None], (target, target), mode="bilinear", align_corners=False)[0, 0]
+    assert torch.allclose(matrix @ image @ matrix.T, theirs, atol=1e-12)
+
+
+def test_effnet_knows_two_photographs():
+    """ImageNet classes 698 "palace" and 985 "daisy": architecture, padding and weights fit together."""
+    net = EfficientNetLite0().eval()
+    net.load_state_dict(torch.load(find_weights(EFFNET, None), weights_only=True))
+    classes = []
+    for photograph in load_sample_images().images:
+        top, left = (photograph.shape[0] - 424) // 2, (photograph.shape[1] - 424) // 2
+        square = torch.from_numpy(photograph[top : top + 424, left : left + 424].copy()).permute(2, 0, 1)[None]
+        small = F.interpolate(square.float(), (224, 224), mode="bilinear", antialias=True)
+        with torch.inference_mode():
+            classes.append(int(net.classify((small - 127) / 128).argmax()))
+    assert classes == [698, 985]
+
+
+def test_features_do_not_depend_on_their_neighbours(effnet, formula_volume):
+    planes = [grey_slice(formula_volume(seed, 32), "axial", 16) for seed in range(1, 18)]
+    together = extract(planes, effnet, EFFNET)
+    assert together.shape == (17, 1280)
+    assert extract(planes[16:], effnet, EFFNET)[0] == pytest.approx(together[16], abs=1e-5)
+    assert np.abs(together[0] - together[1]).max() > 1e-2
+
+
+def test_slices_of_two_shapes_may_follow_each_other(effnet):
+    planes = [np.full((20, 20), 100, np.uint8), np.full((30, 30), 100, np.uint8)]
+    small, large = extract(planes, effnet, EFFNET)
+    assert small == pytest.approx(large, abs=1e-4)  # a constant image of either size is the same input
+
+
+def test_pixels_are_scaled_as_the_network_expects():
+    pixels = network_input(np.full((2, 8, 8), 255, np.uint8), EFFNET)
+    assert pixels.shape == (2, 3, 224, 224)
+    assert torch.allclose(pixels, torch.tensor((255 - 127) / 128))
+
+
+def test_missing_weights_are_named_with_digest_and_option(tmp_path):
+    extractor = get_extractor("inception-2015")
+    for path in (None, tmp_path / "absent.pth"):
+        with pytest.raises(MribenchError) as error:
+            find_weights(extractor, path)
+        for part in ("inception-2015", extractor.file, extractor.sha256, "--weights PATH"):
+            assert part in str(error.value)
+
+
+def test_other_weights_are_refused_before_they_are_opened(tmp_path):
+    path = tmp_path / EFFNET.file
+    path.write_bytes(b"something else")
+    with pytest.raises(MribenchError, match="has sha256"):
+        load_network(EFFNET, path)
+
+
+def test_absent_package_is_a_clear_message(monkeypatch):
+    monkeypatch.setattr(features, "_packaged_weights", lambda extractor: None)
+    with pytest.raises(MribenchError, match="Nothing is downloaded"):
+        load_network(EFFNET, None)
+
+
+def test_unknown_extractor_has_a_guess():
+    with pytest.raises(UsageError, match="Did you mean 'inception-2015'"):
+        get_extractor("inception2015")
+
+
+def formula_state(net):
+    """Deterministic weights: of the sorted names the i-th convolution is uniform from default_rng(1000 + i)."""
+    state = {}
+    names = sorted(name for name in net.state_dict() if not name.endswith("num_batches_tracked"))
+    for i, name in enumerate(names):
+        shape = tuple(net.state_dict()[name].shape)
+        if name.endswith("conv.weight"):
+            weight = (2 * np.random.default_rng(1000 + i).random(shape) - 1) * math.sqrt(6 / np.prod(shape[1:]))
+        else:
+            weight = np.full(shape, 1.0 if name.endswith(("bn.weight", "running_var")) else 0.0)
+        state[name] = torch.from_numpy(weight.astype(np.float32))
+    return state
+
+
+@pytest.fixture(scope="module")
+def inception_state():
+    return formula_state(inception.InceptionV3("2015"))
+
+
+@pytest.mark.parametrize(
+    ("graph", "key"),
+    [
+        ("2015", "inception/torch-fidelity graph, formula weights, pool3 2048"),
+        ("torchvision", "inception/torchvision graph, same weights, same TF1 resize, pool3 2048"),
+    ],
+)
+def test_both_inception_graphs_equal_the_published_probe(inception_state, grey, expected, graph, key):
+    surplus = {"fc.weight": torch.zeros(1008, 2048), "AuxLogits.fc.bias": torch.zeros(1000)}
+    net = inception.build(graph, {**inception_state, **surplus}).double()
+    matrix = resize_matrix(128, 299, half_pixel=False)
+    image = (matrix @ torch.from_numpy(grey).double() @ matrix.T - 128) / 128
+    with torch.inference_mode():
+        found = net(image.expand(1, 3, -1, -1))[0].numpy()
+    known = expected[key]
+    assert found.sum() == pytest.approx(known["sum"], rel=1e-5)
+    assert np.linalg.norm(found) == pytest.approx(known["l2"], rel=1e-5)
+    assert found[[0, 1000, 2047]] == pytest.approx([known["f0"], known["f1000"], known["f2047"]], rel=1e-5)
+
+
+def test_incomplete_inception_weights_are_refused(inception_state):
+    short = {name: value for name, value in inception_state.items() if "Mixed_7c" not in name}
+    with pytest.raises(RuntimeError, match="Mixed_7c"):
+        inception.build("2015", short)

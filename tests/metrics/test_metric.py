@@ -1,0 +1,150 @@
+"""The jackknife in closed form, blocks of volumes, and the record of a score."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mribench.errors import MribenchError, UsageError
+from mribench.metrics import DEFAULT_METRICS, FAMILIES, METRICS, get_metric
+from mribench.metrics.metric import Score, deletions, difference, leave_out, squared_error
+
+
+def score(value=1.0, samples=(), reference=(), **changes):
+    record = {
+        "metric": "fid_a",
+        "title": "FID-A",
+        "unit": "",
+        "family": "fid",
+        "ranked": True,
+        "value": value,
+        "low": value - 1,
+        "high": value + 1,
+        "interval": "jackknife",
+        "better": "lower",
+        "target": None,
+        "n": {"samples": len(samples), "reference": len(reference)},
+        "version": "0123",
+        "signature": "metric:fid_a",
+        "digests": {},
+        "seconds": 0.1,
+        "replicates": {"samples": tuple(samples), "reference": tuple(reference)},
+    }
+    return Score(**{**record, **changes})
+
+
+def test_jackknife_of_the_mean_is_its_classical_error():
+    data = np.random.default_rng(0).normal(size=30)
+    replicates = leave_out(lambda kept: data[kept].mean(), 30)
+    assert squared_error(data.mean(), replicates, 30) == pytest.approx(data.var(ddof=1) / 30, rel=1e-9)
+
+
+def test_block_jackknife_of_the_mean_is_the_error_of_its_blocks():
+    """200 volumes in 50 blocks of 4: exactly the variance of the block means over 50."""
+    data = np.random.default_rng(0).normal(size=200)
+    replicates = leave_out(lambda kept: data[kept].mean(), 200)
+    assert len(replicates) == 50
+    blocks = data.reshape(50, 4).mean(axis=1)
+    assert squared_error(data.mean(), replicates, 200) == pytest.approx(blocks.var(ddof=1) / 50, rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 100, 101, 149, 500])
+def test_deletions_cut_the_volumes_into_nearly_equal_blocks(n):
+    blocks = deletions(n)
+    assert np.array_equal(np.concatenate(blocks), np.arange(n))
+    assert len(blocks) == (n if n <= 100 else 50)
+    assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
+
+
+def test_uneven_blocks_do_not_turn_bias_into_variance():
+    """A statistic that is pure bias, 1 / n, has no error, though blocks of 2 and 3 volumes shift it unequally."""
+    replicates = leave_out(lambda kept: 1 / len(kept), 101)
+    assert len(set(replicates)) == 2
+    assert math.sqrt(squared_error(1 / 101, replicates, 101)) < 1e-5
+
+
+def test_interval_of_a_u_statistic_covers():
+    """Mean product over pairs of 20 normal numbers with mean 1: the 95 % interval holds 1 about 95 % of the time."""
+    rng = np.random.default_rng(5)
+    covered = 0
+    for _ in range(300):
+        x = rng.normal(1, 1, 20)
+
+        def pairs(kept, x=x):
+            y = x[kept]
+            return (y.sum() ** 2 - (y**2).sum()) / (len(y) * (len(y) - 1))
+
+        value = pairs(np.arange(20))
+        half = 1.96 * math.sqrt(squared_error(value, leave_out(pairs, 20), 20))
+        covered += abs(value - 1) < half
+    assert 0.88 < covered / 300 < 0.99
+
+
+def test_score_survives_json():
+    original = score(2.5, samples=(1.0, 2.0), reference=(3.0, 4.0), notes=("a slab",))
+    assert Score.model_validate_json(original.model_dump_json()) == original
+
+
+def test_score_refuses_what_json_cannot_hold():
+    with pytest.raises(ValueError, match="finite"):
+        score(math.nan)
+
+
+@pytest.mark.parametrize(
+    ("better", "target", "loss"), [("lower", None, -3.0), ("higher", None, 3.0), ("match", 0.5, 3.5)]
+)
+def test_loss_is_what_ranks(better, target, loss):
+    assert score(-3.0, better=better, target=target).loss == loss
+
+
+def test_gap_interval_counts_the_error_of_an_estimated_target():
+    data = np.random.default_rng(0).normal(size=(2, 10))
+    means = [leave_out(lambda kept, row=row: row[kept].mean(), 10) for row in data]
+    one = score(
+        float(data[0].mean()),
+        *means,
+        better="match",
+        target=float(data[1].mean()),
+        target_sides=("reference",),
+    )
+    low, high = one.gap_interval
+    assert (low + high) / 2 == pytest.approx(one.gap)
+    assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(data.var(axis=1, ddof=1).sum() / 10), rel=1e-3)
+
+
+def test_difference_of_two_entrants_cancels_their_shared_reference():
+    shared = (1.0, 3.0, 2.0, 6.0)
+    a = score(3.0, samples=(2.9, 3.0, 3.1), reference=[3.0 + r for r in shared])
+    b = score(2.0, samples=(1.9, 2.0, 2.1), reference=[2.0 + r for r in shared])
+    delta, low, high = difference(a, b)
+    assert delta == 1
+    of_samples = 2 * squared_error(2.0, (1.9, 2.0, 2.1), 3)
+    assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(of_samples), rel=1e-3)
+    assert difference(b, a)[0] == -1
+
+
+def test_scores_of_two_definitions_have_no_difference():
+    with pytest.raises(MribenchError, match="one definition"):
+        difference(score(), score(version="4567"))
+
+
+def test_every_metric_is_in_the_table_under_its_own_name():
+    for name in METRICS:
+        metric = get_metric(name)
+        assert metric.name == name
+        assert metric.family in FAMILIES
+        assert set(metric.deletes) <= set(metric.needs)
+    assert "ms_ssim_kwon2019" not in DEFAULT_METRICS
+    assert {get_metric(name).family for name in DEFAULT_METRICS if get_metric(name).ranked} == set(FAMILIES)
+
+
+def test_unknown_metric_has_a_guess():
+    with pytest.raises(UsageError, match="Did you mean 'ms_ssim'"):
+        get_metric("msssim")
+
+
+def test_reading_scores_needs_no_torch():
+    code = "import sys, mribench.metrics, mribench.metrics.metric; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
