@@ -257,7 +257,13 @@ def evaluate(
 
 
 def embed(
-    bench: Bench, cohort: Cohort, runs: Sequence[Run], *, weights: Path | None, device: str, progress: Progress
+    bench: Bench,
+    cohort: Cohort,
+    runs: Sequence[Run],
+    *,
+    weights: Path | None,
+    device: str,
+    progress: Progress,
 ) -> None:
     """The joint t-SNE of all entrants that have samples and scores."""
     extractor = bench.protocol.evaluation.extractor

@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,26 +136,29 @@ class Blocks:
         return self.sets[name]
 
     def _extract(self, volumes: VolumeSet) -> np.ndarray:
-        """`[N,3,F]` float32: all views in one pass, because reading a volume costs more than cutting it."""
+        """`[N,3,F]` float32: every volume is read once and cut in all views."""
         if self._network is None:
             self._network = feature_module.load_network(self.extractor, self.weights, self.device)
         report = self._reporter(f"features {volumes.name}")
-        total = len(volumes) * len(VIEWS)
+        count = len(volumes) * len(VIEWS)
         array = feature_module.extract(
             self._planes(volumes),
             self._network,
             self.extractor,
             self.device,
-            (lambda done: report(done // len(VIEWS), total // len(VIEWS))) if report else None,
+            (lambda done: report(done, count)) if report else None,
         )
-        return array.reshape(len(volumes), len(VIEWS), -1)
+        return array.reshape(len(VIEWS), len(volumes), -1).transpose(1, 0, 2)
 
-    def _planes(self, volumes: VolumeSet) -> Iterator[np.ndarray]:
+    def _planes(self, volumes: VolumeSet) -> list[np.ndarray]:
+        """uint8 slices, view after view, because a batch needs slices of one shape."""
+        planes: dict[str, list[np.ndarray]] = {view: [] for view in VIEWS}
         for index in range(len(volumes)):
             name = f"Volume {volumes.names[index]} of {volumes.name}"
             volume = checked(volumes[index], volumes.shape, name)
             for view in VIEWS:
-                yield feature_module.grey_slice(volume, view, self._slice(view))
+                planes[view].append(feature_module.grey_slice(volume, view, self._slice(view)))
+        return [plane for view in VIEWS for plane in planes[view]]
 
     def _reporter(self, what: str) -> Callable[[int, int], None] | None:
         progress = self.progress

@@ -10,7 +10,9 @@ import pandas as pd
 
 def rows(what: str, folder: Path) -> list[dict[str, Any]]:
     """Rows of "models", "metrics", "protocols" or the "runs" of the bench in `folder`."""
-    return {"models": models, "metrics": metrics, "protocols": protocols, "runs": lambda: runs(folder)}[what]()
+    return {"models": models, "metrics": metrics, "protocols": protocols, "runs": lambda: runs(folder)}[
+        what
+    ]()
 
 
 def models() -> list[dict[str, Any]]:

@@ -32,14 +32,15 @@ def comparison_sets(bench: Bench, cohort: Cohort, samples: VolumeSet) -> dict[st
     sets = {"samples": samples, "reference": cohort.set("reference"), "train_all": train}
     if len(holdout):
         m = min(len(train), len(holdout))
-        sets["train"] = _seeded_subset(train, m, bench.protocol.seed)
-        sets["holdout"] = _seeded_subset(holdout, m, bench.protocol.seed)
+        sets["train"] = seeded_subset(train, m, bench.protocol.seed)
+        sets["holdout"] = seeded_subset(holdout, m, bench.protocol.seed)
     else:
         sets["train"] = train
     return sets
 
 
-def _seeded_subset(volumes: VolumeSet, count: int, seed: int) -> VolumeSet:
+def seeded_subset(volumes: VolumeSet, count: int, seed: int) -> VolumeSet:
+    """`count` volumes chosen by (seed, name of the set), in the set's order."""
     order = np.random.default_rng(derive(seed, "memorisation", volumes.name)).permutation(len(volumes))
     return volumes.subset(sorted(order[:count]))
 
@@ -182,7 +183,9 @@ def embed(
     write_json(record, {"made_from": stamp})
 
 
-def _embedding_rows(cohort: Cohort, runs: Sequence[Run], points: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+def _embedding_rows(
+    cohort: Cohort, runs: Sequence[Run], points: dict[str, np.ndarray]
+) -> list[dict[str, Any]]:
     rows = [
         {"kind": "train", "entrant": "", "name": name, "x": float(x), "y": float(y), "nearest": ""}
         for name, (x, y) in zip(cohort.set("train").names, points[""], strict=True)

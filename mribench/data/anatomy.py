@@ -1,7 +1,7 @@
-"""The anatomy that every simulated brain starts from: MNI152 tissue maps and the lateral ventricles.
+"""The anatomy that every simulated brain starts from: MNI152 tissue maps, lateral ventricles, outer surface.
 
 Source: the MNI ICBM152 2009a nonlinear symmetric template (Fonov et al. 2011), as shipped inside nilearn.
-All arrays are `[D,H,W]`, the RAS+ array transposed; all points are world millimetres `(x, y, z)`.
+Fields are `[C,D,H,W]`; points are world millimetres `(x, y, z)`, RAS+.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from scipy import ndimage
 from torch import Tensor
 
 TEMPLATE_ORIGIN_MM = (-98.0, -134.0, -72.0)
-# MNI millimetres (x, y, z) that hold the lateral ventricles and no cistern: a seed without this box
-# leaks into the basal cisterns.
+CERTAIN = 0.9  # voxels of at least this probability give a tissue's mean intensity
+# MNI millimetres (x, y, z) that hold the lateral ventricles: without them the fluid of the basal cisterns is taken too.
 VENTRICLE_BOX_MM = ((-30, 30), (-52, 37), (4, 33))
 VENTRICLE_REACH_MM = 14.0  # tissue farther than this from a ventricle hardly follows its wall
 HULL_REACH_MM = 10.0
@@ -32,14 +32,20 @@ class Lattice:
     spacing_mm: tuple[float, float, float]
     shape: tuple[int, int, int]
 
-    def points(self) -> Tensor:
-        """World millimetres of every node, float32 `[D,H,W,3]`."""
-        axes = [
+    def points(self, affine: np.ndarray | None = None) -> Tensor:
+        """World millimetres of every node, moved by the `[3,4]` affine if one is given: float32 `[D,H,W,3]`."""
+        x, y, z = (
             origin + spacing * torch.arange(count, dtype=torch.float32)
             for origin, spacing, count in zip(self.origin_mm, self.spacing_mm, self.shape[::-1], strict=True)
-        ]
-        z, y, x = torch.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
-        return torch.stack([x, y, z], dim=-1)
+        )
+        # Sums of products and not a matrix product, whose rounding may depend on the number of threads.
+        return torch.stack(
+            [
+                float(a) * x + float(b) * y[:, None] + float(c) * z[:, None, None] + float(shift)
+                for a, b, c, shift in (np.eye(3, 4) if affine is None else affine)
+            ],
+            dim=-1,
+        )
 
     def sample(self, fields: Tensor, points: Tensor, outside: str = "border") -> Tensor:
         """Fields `[C,D,H,W]` on this lattice, trilinearly at world points `[...,3]`: `[C,...]`.
@@ -58,13 +64,15 @@ class Lattice:
 class Anatomy:
     """The template, ready to be warped.
 
-    `maps` is `[5,D,H,W]`: probabilities of CSF, GM and WM (they sum to 1 in the brain, 0 outside), the T1
-    residual (T1 minus the mix of class means; keeps the contrast of the deep grey nuclei) and the brain mask.
-    `class_means` are the T1 intensities of CSF, GM and WM, with WM = 1.
+    `tissues` `[3,D,H,W]`: probabilities of CSF, GM and WM (their sum is 1 in the brain, 0 outside).
+    `residual` `[1,D,H,W]`: T1 minus the mix of class means; keeps the contrast of the deep grey nuclei.
+    `brain` `[1,D,H,W]`: 1 inside, 0 outside. `class_means`: T1 of CSF, GM and WM, with WM = 1.
     """
 
     lattice: Lattice
-    maps: Tensor
+    tissues: Tensor
+    residual: Tensor
+    brain: Tensor
     class_means: tuple[float, float, float]
 
 
@@ -72,18 +80,22 @@ class Anatomy:
 def mni_anatomy() -> Anatomy:
     """The MNI152 anatomy at 1 mm; loaded once per process (about 3 s)."""
     t1, gm, wm = _load_maps()
-    mask = (t1 > 0).astype(np.float32)
-    tissues = np.stack([np.clip(1 - gm - wm, 0, 1), gm, wm]) * mask
+    brain = (t1 > 0).astype(np.float32)
+    tissues = np.stack([np.clip(1 - gm - wm, 0, 1), gm, wm]) * brain
     tissues /= np.maximum(tissues.sum(axis=0), 1e-6)
-    means = np.array([t1[tissue > 0.9].mean() for tissue in tissues])
-    means, t1 = means / means[2], t1 / means[2]
-    residual = (t1 - np.tensordot(means, tissues, axes=1)) * mask
-    maps = torch.from_numpy(np.concatenate([tissues, [residual, mask]]).astype(np.float32))
-    lattice = Lattice(TEMPLATE_ORIGIN_MM, (1.0, 1.0, 1.0), tuple(t1.shape))
-    return Anatomy(lattice, maps, tuple(float(mean) for mean in means))
+    csf_mean, gm_mean, wm_mean = (float(t1[tissue > CERTAIN].mean()) for tissue in tissues)
+    means = np.array([csf_mean, gm_mean, wm_mean], dtype=np.float32) / np.float32(wm_mean)
+    residual = (t1 / wm_mean - np.einsum("c,cdhw->dhw", means, tissues)) * brain
+    return Anatomy(
+        lattice=Lattice(TEMPLATE_ORIGIN_MM, (1.0, 1.0, 1.0), t1.shape),
+        tissues=torch.from_numpy(tissues),
+        residual=torch.from_numpy(residual.astype(np.float32))[None],
+        brain=torch.from_numpy(brain)[None],
+        class_means=(csf_mean / wm_mean, gm_mean / wm_mean, 1.0),
+    )
 
 
-def _load_maps() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _load_maps() -> list[np.ndarray]:
     # nilearn takes seconds to import, so only those who simulate pay for it.
     from nilearn import datasets
 
@@ -92,14 +104,7 @@ def _load_maps() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         datasets.load_mni152_gm_template(resolution=1),
         datasets.load_mni152_wm_template(resolution=1),
     ]
-    t1, gm, wm = (image.get_fdata(dtype=np.float32).T for image in images)
-    return t1, gm, wm
-
-
-def _signed_distance(inside: np.ndarray) -> np.ndarray:
-    """Distance to the border of `inside` in mm, negative inside, smoothed so that its gradient has no creases."""
-    distance = ndimage.distance_transform_edt(~inside) - ndimage.distance_transform_edt(inside)
-    return ndimage.gaussian_filter(distance.astype(np.float32), DISTANCE_SMOOTHING_MM)
+    return [np.ascontiguousarray(image.get_fdata(dtype=np.float32).T) for image in images]
 
 
 def _lateral_ventricles(anatomy: Anatomy) -> np.ndarray:
@@ -107,25 +112,34 @@ def _lateral_ventricles(anatomy: Anatomy) -> np.ndarray:
     box = np.ones(anatomy.lattice.shape, dtype=bool)
     for axis, (low, high) in enumerate(VENTRICLE_BOX_MM):
         box &= (points[..., axis] >= low) & (points[..., axis] <= high)
-    fluid = ndimage.binary_opening((anatomy.maps[0].numpy() > 0.5) & box)
+    fluid = ndimage.binary_opening((anatomy.tissues[0].numpy() > 0.5) & box)
     labels, _ = ndimage.label(fluid)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     return np.isin(labels, np.argsort(sizes)[-2:])
 
 
+def _distance_and_normals(inside: np.ndarray, lattice: Lattice) -> tuple[np.ndarray, np.ndarray]:
+    """Distance `[D,H,W]` in mm to the border of `inside`, negative within, and its gradient `[3,D,H,W]` (x, y, z).
+
+    Smoothed, so that the gradient has no creases; computed on every other millimetre, interpolated to `lattice`.
+    """
+    inside = inside[::2, ::2, ::2]
+    distance = ndimage.distance_transform_edt(~inside, 2) - ndimage.distance_transform_edt(inside, 2)
+    distance = ndimage.gaussian_filter(distance.astype(np.float32), DISTANCE_SMOOTHING_MM / 2)
+    fields = torch.from_numpy(np.stack([distance, *np.gradient(distance, 2.0)[::-1]]))
+    values = Lattice(TEMPLATE_ORIGIN_MM, (2.0, 2.0, 2.0), distance.shape).sample(fields, lattice.points())
+    return values[0].numpy(), values[1:].numpy()
+
+
 def ventricle_field(lattice: Lattice) -> Tensor:
     """Unit vectors towards the lateral ventricles, fading with distance, on `lattice`: `[3,D,H,W]`."""
-    anatomy = mni_anatomy()
-    distance = _signed_distance(_lateral_ventricles(anatomy))
-    inward = -np.stack(np.gradient(distance)[::-1])
-    inward *= np.exp(-((np.maximum(distance, 0) / VENTRICLE_REACH_MM) ** 2))
-    return anatomy.lattice.sample(torch.from_numpy(inward), lattice.points())
+    distance, outward = _distance_and_normals(_lateral_ventricles(mni_anatomy()), lattice)
+    nearness = np.exp(-((np.maximum(distance, 0) / VENTRICLE_REACH_MM) ** 2))
+    return torch.from_numpy(-outward * nearness)
 
 
 def hull_field(lattice: Lattice) -> Tensor:
     """Unit normals of the brain's outer surface, fading away from it, on `lattice`: `[3,D,H,W]`."""
-    anatomy = mni_anatomy()
-    distance = _signed_distance(anatomy.maps[4].numpy() > 0.5)
-    normals = np.stack(np.gradient(distance)[::-1]) * np.exp(-((distance / HULL_REACH_MM) ** 2) / 2)
-    return anatomy.lattice.sample(torch.from_numpy(normals), lattice.points())
+    distance, normals = _distance_and_normals(mni_anatomy().brain[0].numpy() > 0.5, lattice)
+    return torch.from_numpy(normals * np.exp(-((distance / HULL_REACH_MM) ** 2) / 2))

@@ -97,7 +97,9 @@ def open_cohort(folder: Path) -> Cohort:
     """The finished cohort in that folder; raises MribenchError when there is none."""
     path = folder / "volumes.json"
     if not path.exists():
-        raise MribenchError(f"{folder} must hold a cohort, but has no volumes.json. Run: mribench prepare SRC")
+        raise MribenchError(
+            f"{folder} must hold a cohort, but has no volumes.json. Run: mribench prepare SRC"
+        )
     return Cohort(folder, read_json(path))
 
 

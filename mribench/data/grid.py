@@ -37,7 +37,9 @@ class Grid(BaseModel):
 def paper_grid(size: int) -> Grid:
     """The paper's field of view (176 x 176 x 128 mm) cut into `size`^3 voxels, placed over the MNI152 brain."""
     spacing = tuple(fov / size for fov in PAPER_FOV_MM)
-    origin = tuple(c - fov / 2 + s / 2 for c, fov, s in zip(FOV_CENTRE_MM, PAPER_FOV_MM, spacing, strict=True))
+    origin = tuple(
+        c - fov / 2 + s / 2 for c, fov, s in zip(FOV_CENTRE_MM, PAPER_FOV_MM, spacing, strict=True)
+    )
     return Grid(size=size, spacing_mm=spacing, origin_mm=origin)
 
 

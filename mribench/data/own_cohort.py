@@ -51,7 +51,8 @@ def prepared_cohort(
     refusals = prepare(
         scans, grid, recipe, store, done=done, progress=lambda _, i, n: progress("prepare", i, n)
     )
-    wanted = {scan.id for scan in scans}
+    refused = {refusal.name for refusal in refusals}
+    wanted = {scan.id for scan in scans if scan.name not in refused}
     usable = [entries[name] for name in sorted(entries) if name in wanted]
     volumes = _with_roles(usable, protocol, refusals)
     problems = [{"name": refusal.name, "reason": refusal.reason} for refusal in refusals]
@@ -73,7 +74,9 @@ def _with_roles(
         role_of = split_subjects(subjects, {**exact, "train": None}, protocol.seed)
         train = [pair for pair in subjects if role_of.get(pair[0]) == "train"]
         also_reference = (
-            set(reference_subset(train, spec.reference, protocol.seed)) if spec.reference_from_train else set()
+            set(reference_subset(train, spec.reference, protocol.seed))
+            if spec.reference_from_train
+            else set()
         )
     except UsageError as error:
         kept_out = "".join(f"\n  {r.name}: {r.reason}" for r in refusals[:10])
@@ -81,7 +84,9 @@ def _with_roles(
     return [
         {
             "name": entry["name"],
-            "roles": _roles(role_of[entry["record"]["subject"]], entry["record"]["subject"] in also_reference),
+            "roles": _roles(
+                role_of[entry["record"]["subject"]], entry["record"]["subject"] in also_reference
+            ),
             "digest": entry["digest"],
             "record": entry["record"],
         }

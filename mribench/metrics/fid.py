@@ -52,7 +52,7 @@ class SliceFID:
     family: str = "fid"
     ranked: bool = True
     better: Better = "lower"
-    sees: tuple[str, ...] = ("blurred_real", "noise")
+    sees: tuple[str, ...] = ("mean_volume", "noise")
     deletes: tuple[str, ...] = ("samples", "reference")
     target_deletes: tuple[str, ...] = ()
 

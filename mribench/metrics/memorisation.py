@@ -17,12 +17,14 @@ DUPLICATE = 1e-6  # 1 - MS-SSIM below this is the same volume in float32
 
 @dataclass(frozen=True)
 class Memorisation:
-    """P(a sample's nearest training volume is more similar than its nearest held-out one); ties count half.
+    """P(a sample's nearest training volume is more similar than its nearest held-out one), sizes equalised.
 
-    Both sides hold equally many volumes, because the nearest of more is nearer. A sample that is itself a
-    held-out volume (equal digests: the control real_heldout) is not compared with itself; one training
-    volume is left out for it too, so that the sides stay equal. Nothing else is ever masked on the
-    training side: an exact copy of a training volume is a copy.
+    The nearest of more volumes is nearer: with T training and H held-out volumes of one law, the nearest of
+    all is a training volume in T / (T + H) of cases, exactly. Dividing the wins of each side by its size
+    makes 1/2 the value of a generator that does not copy, whatever T and H; with T = H it is the plain share
+    of wins. Ties count half. A sample that is itself a held-out volume (equal digests: the control
+    real_heldout) is not compared with itself; on the training side nothing is ever left out, because an
+    exact copy of a training volume is a copy.
     """
 
     name: str = "memorisation"
@@ -42,30 +44,32 @@ class Memorisation:
     def definition(self, blocks: BlockSource) -> dict[str, Any]:
         return {
             "similarity": definition_for(min(blocks.shape)).name,
-            "statistic": "auc-within-sample",
-            "m": f"{len(blocks.sets['train'])}+{len(blocks.sets['holdout'])}",
+            "statistic": "nearest-wins-per-volume",
+            "sizes": f"{len(blocks.sets['train'])}+{len(blocks.sets['holdout'])}",
         }
 
     def prepare(self, blocks: BlockSource) -> np.ndarray:
-        """Per sample 1, 0.5 or 0: is its nearest training volume the nearer one; `[N]`."""
-        train, holdout = (blocks.pairs("samples", name).copy() for name in ("train", "holdout"))
-        rows, columns = _same_volume(blocks)
-        holdout[rows, columns] = -np.inf
-        train[rows, columns % train.shape[1]] = -np.inf
-        difference = train.max(axis=1) - holdout.max(axis=1)
-        return np.heaviside(difference, 0.5)
+        """Per sample its win over the size of the training set, and its loss over the other's; `[N,2]`."""
+        train, holdout = blocks.pairs("samples", "train"), blocks.pairs("samples", "holdout")
+        itself = _same_volume(blocks)
+        difference = train.max(axis=1) - np.where(itself, -np.inf, holdout).max(axis=1)
+        win = np.heaviside(difference, 0.5)
+        others = np.maximum(1, holdout.shape[1] - itself.sum(axis=1))
+        return np.stack([win / train.shape[1], (1 - win) / others], axis=1)
 
     def value(self, prepared: np.ndarray, keep: Keep) -> float:
-        return float(prepared[keep["samples"]].mean())
+        wins, losses = prepared[keep["samples"]].sum(axis=0)
+        return float(wins / (wins + losses))
 
     def target(self, prepared: Any, keep: Keep) -> float:
         return 0.5
 
 
-def _same_volume(blocks: BlockSource) -> tuple[np.ndarray, np.ndarray]:
+def _same_volume(blocks: BlockSource) -> np.ndarray:
+    """Whether sample i is held-out volume j, `[N,H]`."""
     samples, holdout = (np.array(blocks.sets[name].digests) for name in ("samples", "holdout"))
-    rows, columns = np.nonzero(samples[:, None] == holdout[None])
-    return rows, columns
+    same: np.ndarray = samples[:, None] == holdout[None]
+    return same
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class CopyRate:
         return {
             "similarity": definition_for(min(blocks.shape)).name,
             "statistic": f"ratio-below-{COPY_RATIO}",
-            "m": str(len(blocks.sets["train"])),
+            "sizes": str(len(blocks.sets["train"])),
         }
 
     def prepare(self, blocks: BlockSource) -> np.ndarray:

@@ -131,7 +131,7 @@ class FeatureMMD:
     family: str = "mmd"
     ranked: bool = True
     better: Better = "match"
-    sees: tuple[str, ...] = ("mean_volume", "blurred_real", "noise")
+    sees: tuple[str, ...] = ("mean_volume", "noise")
     deletes: tuple[str, ...] = ("samples", "reference")
     target_deletes: tuple[str, ...] = ()
 

@@ -255,7 +255,7 @@ class PairMean:
     unit: str = ""
     family: str = "ms_ssim"
     better: Better = "match"
-    sees: tuple[str, ...] = ("mean_volume", "blurred_real", "noise")
+    sees: tuple[str, ...] = ("mean_volume", "noise")
     deletes: tuple[str, ...] = ("samples",)
     target_deletes: tuple[str, ...] = ("reference",)
 

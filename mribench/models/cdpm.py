@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from mribench.models.diffusion import Diffusion, linear_betas, trailing_steps
@@ -34,7 +34,7 @@ class CDPMConfig(GeneratorConfig):
     heads: int = 4
     norm: Literal["set", "slice"] = "set"
     residual: Literal["normed", "raw"] = "normed"
-    steps: int = 1000  # T
+    steps: int = Field(default=1000, ge=25)  # T; fewer would need beta > 1
     prediction: Literal["eps", "x0", "v"] = "eps"
     variance: Literal["large", "small"] = "large"  # of the ancestral sampler
     ddim_steps: int | None = None  # None = ancestral over all T
@@ -70,6 +70,7 @@ TINY: dict[str, Any] = {
     "res_blocks": 1,
     "attention_sizes": (8,),
     "heads": 2,
+    "norm": "slice",
     "residual": "raw",
     "prediction": "x0",
     "ddim_steps": 8,
@@ -85,6 +86,7 @@ SMALL: dict[str, Any] = {
     "base": 64,
     "multipliers": (1, 2, 3, 4),
     "res_blocks": 1,
+    "norm": "slice",
     "residual": "raw",
     "prediction": "x0",
     "ddim_steps": 20,
@@ -101,7 +103,7 @@ def spaced_group(rng: np.random.Generator, most: int, slices: int) -> list[int]:
         stride = (slices / (count - 0.999)) ** rng.random()
         start = rng.random() * (slices - stride * (count - 1))
         indices = [math.floor(start + stride * i) for i in range(count)]
-        if 0 <= indices[0] and indices[-1] < slices:
+        if indices[0] >= 0 and indices[-1] < slices:
             return indices
 
 

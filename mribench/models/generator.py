@@ -48,7 +48,9 @@ class Generator(nn.Module):
         self.config = config
         self.optimizers: dict[str, Optimizer] = {}
         self.clip_norm: float | None = None
-        self.unfinite: Tensor | None = None  # count of non-finite losses or gradients since the loop last looked
+        self.unfinite: Tensor | None = (
+            None  # count of non-finite losses or gradients since the loop last looked
+        )
 
     @property
     def slab(self) -> Slab | None:

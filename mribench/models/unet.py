@@ -52,9 +52,7 @@ class ResBlock(nn.Module):
         self.modulate = nn.Linear(embedding, 2 * channels_out)
         self.norm_out = GroupNorm(channels_out)
         self.conv_out = zero_init(nn.Conv2d(channels_out, channels_out, 3, padding=1))
-        self.skip = (
-            nn.Identity() if channels_in == channels_out else nn.Conv2d(channels_in, channels_out, 1)
-        )
+        self.skip = nn.Identity() if channels_in == channels_out else nn.Conv2d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv_in(F.silu(self.norm_in(x)))

@@ -1,9 +1,10 @@
-"""Pictures as PNG data URIs: central slices of volumes in their true aspect, t-SNE panels, training curves."""
+"""Pictures as PNG data URIs: central slices in their true aspect, t-SNE panels, training curves."""
 
 from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from mribench.reports.records import Point, TrainingRecord
 
 VIEWS = ("axial", "coronal", "sagittal")
 ABSENT = 0.5  # grey of slices that a slab entrant does not make
-SAMPLE, NEAREST, REST = "#1f5fa8", "#e07b00", "#c4c8cc"
+SAMPLE, NEAREST, REST = "#1f5fa8", "#e07b00", "#a3abb3"
 LINES = ("#1f5fa8", "#e07b00", "#2a7f3f", "#9b3fa0", "#7a5c2e", "#c0392b")
 MOST_POINTS = 1500  # of one training curve; a page is no archive
 
@@ -82,12 +83,12 @@ def _plotted(figure: Figure, alt: str) -> Picture:
 
 
 def embedding_panel(points: Sequence[Point], entrant: str, label: str) -> Picture:
-    """One entrant in the joint t-SNE: its samples blue, their nearest training volumes orange, the rest grey."""
+    """One entrant in the joint t-SNE: samples blue, their nearest training volumes orange, the rest grey."""
     samples = [p for p in points if p.kind == "sample" and p.entrant == entrant]
     near = {p.nearest for p in samples}
     train = [p for p in points if p.kind == "train"]
-    figure = Figure(figsize=(3, 3), dpi=110, layout="tight")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(3, 3), dpi=110)
+    axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
     axes.set(xticks=[], yticks=[], **_limits(points))
     layers = (
         ([p for p in train if p.name not in near], REST, "."),
@@ -95,9 +96,8 @@ def embedding_panel(points: Sequence[Point], entrant: str, label: str) -> Pictur
         (samples, SAMPLE, "o"),
     )
     for chosen, colour, marker in layers:
-        axes.scatter(
-            [p.x for p in chosen], [p.y for p in chosen], _size(points), colour, marker, linewidths=0
-        )
+        x, y = [p.x for p in chosen], [p.y for p in chosen]
+        axes.scatter(x, y, s=_size(points), c=colour, marker=marker, linewidths=0)
     for spine in axes.spines.values():
         spine.set_color("#c4c8cc")
     found = sum(p.name in near for p in train)
@@ -115,14 +115,14 @@ def _limits(points: Sequence[Point]) -> dict[str, tuple[float, float]]:
 
 
 def _size(points: Sequence[Point]) -> float:
-    return float(np.clip(6000 / len(points), 6, 36))
+    return float(np.clip(9000 / len(points), 8, 40))
 
 
 def training_curves(records: Sequence[TrainingRecord], label: str) -> Picture:
     """Losses against volumes seen: every record pale, their running mean dark."""
     names = sorted({name for record in records for name in record.losses})
-    figure = Figure(figsize=(5.2, 2.9), dpi=110, layout="tight")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(5.2, 2.9), dpi=110)
+    axes = figure.add_axes((0.1, 0.16, 0.88, 0.8))
     lowest = np.inf
     for name, colour in zip(names, _cycle(len(names)), strict=True):
         seen, loss = _curve(records, name)
@@ -153,8 +153,8 @@ def _shown(name: str) -> str:
 def _curve(records: Sequence[TrainingRecord], name: str) -> tuple[np.ndarray, np.ndarray]:
     """(volumes seen, loss), thinned by averaging neighbours."""
     points = np.array([(r.seen, r.losses[name]) for r in records if name in r.losses])
-    groups = np.array_split(points, min(len(points), MOST_POINTS))
-    seen, loss = np.array([group.mean(axis=0) for group in groups]).T
+    size = math.ceil(len(points) / MOST_POINTS)
+    seen, loss = np.array([points[i : i + size].mean(axis=0) for i in range(0, len(points), size)]).T
     return seen, loss
 
 

@@ -24,14 +24,14 @@ from mribench.reports import words
 from mribench.reports.leaderboard import from_bench, write_tables
 from mribench.reports.pictures import Gallery
 from mribench.reports.records import Entrant, device_name, read_cohort, read_entrants
-from mribench.reports.rows import Leaderboard, decimals, fixed, usual_scores
+from mribench.reports.rows import Leaderboard, significant, usual_scores
 from mribench.reports.tables import companions, counts, name, plain
 
 SHORT = 12  # characters of a digest that are shown
 
 
 def write_report(bench: Bench) -> Path:
-    """Write report/index.html, table.csv, scores.csv and table.tex from the bench's files; returns index.html.
+    """Write index.html, table.csv, scores.csv and table.tex from the bench's files; returns its path.
 
     What cannot be read appears with its reason. Unchanged files give an unchanged page.
     """
@@ -52,7 +52,7 @@ def render(bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str
     panels, no_embedding = gallery.embedding(entrants)
     copies = [entrant for entrant in entrants if entrant.name == "train_copy"]
     environment = _environment()
-    style = environment.get_template("style.css.j2").render()
+    style = environment.get_template("style.css.j2").render(widths=gallery.widths)
     return environment.get_template("page.html.j2").render(
         style=Markup(style),
         style_hash=_hash(style),
@@ -101,15 +101,13 @@ def _hash(style: str) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """ "0.42 s", "35 s", "12 min", "3.4 h", "2.1 d"."""
+    """ "0.42 s", "35 s", "12 min", "3.4 h", "2.1 d"; a dash for None."""
     if seconds is None:
         return "–"
-    if seconds < 100:
-        return f"{fixed(seconds, min(2, decimals(seconds, 0)))} s"
-    for unit, size in (("min", 60.0), ("h", 3600.0), ("d", 86400.0)):
-        if seconds < 100 * size or unit == "d":
-            return f"{seconds / size:.3g} {unit}" if unit != "min" else f"{seconds / size:.0f} min"
-    raise AssertionError("unreachable")
+    for unit, size in (("s", 1.0), ("min", 60.0), ("h", 3600.0)):
+        if seconds < 100 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds / 86400:.0f} d"
 
 
 def thousands(number: int | None) -> str:
@@ -117,20 +115,35 @@ def thousands(number: int | None) -> str:
     return "–" if number is None else f"{number:,}"
 
 
-def _companions(board: Leaderboard) -> dict[str, list[tuple[str, str, str]]]:
-    """Per run: (title, value, interval) of the scores that the leaderboard has no column for."""
-    found = {}
-    for row in board.rows:
-        scores = companions(row.entrant)
-        if scores:
-            found[row.entrant.name] = [_companion(score) for score in scores]
-    return found
+@dataclass(frozen=True)
+class Companions:
+    """The scores that the leaderboard has no column for: per entrant, (value, interval) under each title."""
+
+    titles: tuple[str, ...]
+    rows: tuple[tuple[Entrant, tuple[tuple[str, str], ...]], ...]
 
 
-def _companion(score: Score) -> tuple[str, str, str]:
-    digits = decimals(score.value, (score.high - score.low) / 2)
-    title = f"{score.title}, {score.unit}" if score.unit else score.title
-    return title, fixed(score.value, digits), f"[{fixed(score.low, digits)}, {fixed(score.high, digits)}]"
+def _companions(board: Leaderboard) -> Companions:
+    found = {row.entrant.name: {s.metric: s for s in companions(row.entrant)} for row in board.rows}
+    titles = {
+        m: f"{s.title} ({s.unit})" if s.unit else s.title
+        for scores in found.values()
+        for m, s in scores.items()
+    }
+    return Companions(
+        tuple(titles.values()),
+        tuple(
+            (row.entrant, tuple(_companion(found[row.entrant.name].get(metric)) for metric in titles))
+            for row in board.rows
+            if row.entrant.scores
+        ),
+    )
+
+
+def _companion(score: Score | None) -> tuple[str, str]:
+    if score is None:
+        return "–", ""
+    return significant(score.value), f"[{significant(score.low)}, {significant(score.high)}]"
 
 
 def _facts(bench: Bench, cohort: Cohort | None) -> list[tuple[str, str]]:
@@ -201,7 +214,7 @@ def _metrics(entrants: Sequence[Entrant]) -> list[MetricFacts]:
 
 def _metric(score: Score) -> MetricFacts:
     sees, blind = words.SEES.get(score.metric, words.UNKNOWN_METRIC)
-    settings = tuple(part.replace(":", ": ", 1) for part in score.signature.split("|"))
+    settings = tuple(part.replace(":", ": ", 1) for part in score.signature.split("|")[1:])
     return MetricFacts(score.metric, score.title, sees, blind, settings, score.interval, score.version)
 
 
@@ -216,7 +229,7 @@ class Made:
     scored: str
     device: str
     versions: str
-    config: str
+    config: tuple[str, ...]
 
 
 def _made(entrant: Entrant, usual: Mapping[str, str]) -> Made:
@@ -232,7 +245,7 @@ def _made(entrant: Entrant, usual: Mapping[str, str]) -> Made:
         scored=counts(entrant),
         device=entrant.devices or device_name(entrant.samples.device if entrant.samples else None),
         versions=", ".join(f"{key} {value}" for key, value in other.items()),
-        config=json.dumps(run.config, indent=1, sort_keys=True) if run and run.config else "",
+        config=tuple(f"{key}: {json.dumps(value)}" for key, value in (run.config if run else {}).items()),
     )
 
 

@@ -62,6 +62,12 @@ class Gallery:
         self.grid: Grid = cohort.grid if cohort else bench.protocol.cohort.voxels
         self._longest_mm = max(self.grid.spacing_mm) * self.grid.size
 
+    @property
+    def widths(self) -> str:
+        """CSS widths of the three views, so that a millimetre is equally long in each."""
+        x, y, _ = self.grid.spacing_mm
+        return f"{x:g}fr {x:g}fr {y:g}fr"
+
     def sheet(self, entrants: Sequence[Entrant]) -> list[Strip]:
         """The first reference volume, then every entrant's first sample: not chosen, hence not the best."""
         strips = []
@@ -112,32 +118,36 @@ class Gallery:
         if entrant.nearest is None or self.cohort is None:
             remedy = f"nearest.json or the cohort cannot be read. Run: mribench evaluate {entrant.name}"
             return Group(entrant, problem=remedy)
+        count = PAIRS_SHOWN if entrant.kind != "control" else 1
         samples, train = self.bench.run(entrant.name).samples(), self.cohort.set("train").crop(entrant.slab)
         try:
-            pairs = [
-                self._pair(samples, train, pair, entrant) for pair in entrant.nearest.pairs[:PAIRS_SHOWN]
-            ]
+            pairs = [self._pair(samples, train, pair, entrant) for pair in entrant.nearest.pairs[:count]]
             return Group(entrant, pairs=tuple(pairs))
-        except (MribenchError, ValueError, IndexError) as error:
+        except (MribenchError, ValueError) as error:
             return Group(entrant, problem=said(error, self.bench.folder))
 
     def _pair(self, samples: VolumeSet, train: VolumeSet, pair: Pair, entrant: Entrant) -> PairOfVolumes:
         i, k = pair.sample_index, pair.neighbour_index
-        if samples.names[i] != pair.sample or train.names[k] != pair.neighbour:
+        if samples.names[i : i + 1] != (pair.sample,) or train.names[k : k + 1] != (pair.neighbour,):
             raise MribenchError(
-                f"nearest.json pairs {pair.sample} with {pair.neighbour}, but those numbers now belong to other "
-                f"volumes. Run: mribench evaluate {entrant.name}"
+                f"nearest.json pairs {pair.sample} with {pair.neighbour}, but those numbers now belong to "
+                f"other volumes. Run: mribench evaluate {entrant.name}"
             )
         sample, neighbour = samples[i], train[k]
-        parts = (
-            (sample, f"Sample {i + 1}"),
-            (neighbour, f"Nearest of train: {pair.neighbour}"),
-            (abs(sample - neighbour), "Absolute difference"),
-        )
-        strips = [self._drawn(v, samples.slab, title, COARSE_PIXELS, entrant.name) for v, title in parts]
+
+        def drawn(volume: np.ndarray, title: str) -> Strip:
+            return self._drawn(volume, samples.slab, title, COARSE_PIXELS, entrant.name)
+
         ratio = (1 - pair.similarity) / (1 - pair.second) if pair.second < 1 else 1.0
-        threshold = entrant.nearest.copy_threshold if entrant.nearest else 0.0
-        return PairOfVolumes(*strips, pair.similarity, pair.second, ratio, ratio < threshold)
+        return PairOfVolumes(
+            sample=drawn(sample, f"Sample {i + 1}"),
+            neighbour=drawn(neighbour, f"Nearest of train: {pair.neighbour}"),
+            difference=drawn(abs(sample - neighbour), "Absolute difference"),
+            similarity=pair.similarity,
+            second=pair.second,
+            ratio=ratio,
+            copy=entrant.nearest is not None and ratio < entrant.nearest.copy_threshold,
+        )
 
     def embedding(self, entrants: Sequence[Entrant]) -> tuple[list[Group], str]:
         """One t-SNE panel per entrant of the joint fit, or the reason why there are none."""

@@ -1,4 +1,4 @@
-"""What the report reads of a run: every file may be missing, torn or altered, and then says so in one sentence."""
+"""What the report reads of a run: any file may be missing, torn or altered, which is then said."""
 
 from __future__ import annotations
 
@@ -317,9 +317,15 @@ def _doubts(
     samples = run.samples()
     if scored.samples_digest not in (None, *_sample_digests(samples, scores)):
         doubts.append("the samples have changed since they were scored")
-    if cohort and scored.reference_digest not in (None, cohort.set("reference").crop(samples.slab).digest):
+    if cohort and scored.reference_digest not in (None, *_reference_digests(cohort, samples.slab)):
         doubts.append("scored against other reference volumes than this bench's")
     return doubts
+
+
+def _reference_digests(cohort: Cohort, slab: Slab | None) -> set[str]:
+    """A slab entrant's reference is the whole volumes or, cropped, the same slab of them."""
+    reference = cohort.set("reference")
+    return {reference.digest, reference.crop(slab).digest}
 
 
 def _sample_digests(samples: VolumeSet, scores: Mapping[str, Score]) -> set[str]:
@@ -329,7 +335,7 @@ def _sample_digests(samples: VolumeSet, scores: Mapping[str, Score]) -> set[str]
 
 
 def read_training(path: Path, reader: Reader) -> list[TrainingRecord]:
-    """The records by step; of a step recorded twice (a resumed run) the last wins; torn lines are left out."""
+    """The records by step; of a step recorded twice (resumed runs) the last wins; torn lines are left out."""
     records: dict[int, TrainingRecord] = {}
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -141,7 +141,7 @@ class Leaderboard:
 
 
 def make_cells(entrant: Entrant, expected: Mapping[str, int], usual: Mapping[str, Score]) -> tuple[Cell, ...]:
-    """Cells of one entrant; `expected` counts of volumes, `usual` a score under each metric's usual definition."""
+    """Cells of one entrant; `expected` counts of volumes, `usual` scores as usually defined."""
     return tuple(_cell(entrant, column, expected, usual.get(column.metric)) for column in COLUMNS)
 
 
@@ -183,7 +183,7 @@ def _other_definition(score: Score, usual: Score) -> str:
 
 
 def usual_scores(entrants: Sequence[Entrant]) -> dict[str, Score]:
-    """Per metric a score under the definition that most whole-volume entrants share; the first met wins a tie."""
+    """Per metric a score under the definition that most whole-volume entrants share; the first wins a tie."""
     seen: dict[str, list[Score]] = {}
     for entrant in entrants:
         for metric, score in entrant.scores.items():
@@ -207,6 +207,11 @@ def fixed(value: float, digits: int) -> str:
     """Fixed-point text without a negative zero."""
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text
+
+
+def significant(value: float) -> str:
+    """Three significant digits; small values with an exponent."""
+    return f"{value:.2e}" if 0 < abs(value) < 1e-3 else fixed(value, decimals(value, 0))
 
 
 def _fold(low: float, high: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The leaderboard for spreadsheets (CSV), papers (LaTeX, booktabs) and terminals. Names are made inert in each."""
+"""The leaderboard for spreadsheets (CSV), papers (LaTeX, booktabs) and terminals; names are inert in each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from mribench.metrics.metric import Score
 from mribench.reports.records import Entrant
-from mribench.reports.rows import TABLE_1, Cell, Column, Leaderboard, Row, decimals, fixed
+from mribench.reports.rows import TABLE_1, Cell, Column, Leaderboard, Row, fixed, significant
 
 LEGEND = (
     "^ best of the comparable models that make whole volumes   ~ not distinguishable from the best (95 %)   "
@@ -34,14 +34,17 @@ _TEX = {
     '"': r"\textquotedbl{}",
     "³": r"$^3$",
     "–": "--",
-    "-": "{-}",  # no ligature of two hyphens into a dash
+    "α": r"$\alpha$",
+    "≈": r"$\approx$",
 }
 
 
 def plain(text: object) -> str:
     """Text on one line, without control, invisible and direction-changing characters."""
-    shown = (c if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "" for c in str(text))
-    return re.sub(r"\s+", " ", "".join(shown)).strip()
+    line = re.sub(r"\s+", " ", str(text)).strip()
+    if line.isprintable():
+        return line
+    return "".join(c for c in line if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
 
 
 def csv_text(text: object) -> str:
@@ -120,14 +123,35 @@ def _notes(row: Row) -> list[str]:
     return [*row.entrant.problems, *(f"{', '.join(titles)}: {remark}" for remark, titles in about.items())]
 
 
-_SCORE_COLUMNS = (
-    "run,model,kind,metric,title,family,ranked,comparable,value,low,high,gap,gap low,gap high,better,target,unit,n,"
-    "interval,version,signature,seconds,notes"
-).split(",")
+_SCORE_COLUMNS = [
+    "run",
+    "model",
+    "kind",
+    "metric",
+    "title",
+    "family",
+    "ranked",
+    "comparable",
+    "value",
+    "low",
+    "high",
+    "gap",
+    "gap low",
+    "gap high",
+    "better",
+    "target",
+    "unit",
+    "n",
+    "interval",
+    "version",
+    "signature",
+    "seconds",
+    "notes",
+]
 
 
 def as_scores_csv(board: Leaderboard) -> str:
-    """scores.csv: one row a score, in the metric's own unit; a score that is absent has its reason in the notes."""
+    """scores.csv: one row a score, in the metric's own unit; an absent score has its reason in the notes."""
     rows = []
     for row in board.rows:
         cells = {cell.column.metric: cell for cell in row.cells}
@@ -168,8 +192,8 @@ def caption(board: Leaderboard) -> str:
     """What the table shows, with the real set's own MS-SSIM."""
     real = f" The real (reference) set's own MS-SSIM is {board.real_ms_ssim} %." if board.real_ms_ssim else ""
     return (
-        f"Scores with 95 % intervals.{real} gap = distance to it; best in bold among comparable models that make "
-        "whole volumes; * = not comparable; controls are never ranked."
+        f"Scores with 95 % intervals.{real} gap = distance to it; best in bold among comparable models that "
+        "make whole volumes; * = not comparable; controls are never ranked."
     )
 
 
@@ -197,8 +221,14 @@ def as_tex(board: Leaderboard) -> str:
 
 
 def _tex_row(board: Leaderboard, row: Row) -> str:
-    rank = _tex_bold(fixed(row.rank, 2), row.best) if row.rank is not None else "--"
-    return " & ".join([tex_text(name(row)), *(_tex_cell(board, cell) for cell in row.cells), rank]) + r" \\"
+    cells = (_tex_cell(board, cell) for cell in row.cells)
+    return " & ".join([tex_text(name(row)), *cells, _tex_rank(board, row)]) + r" \\"
+
+
+def _tex_rank(board: Leaderboard, row: Row) -> str:
+    if row.rank is not None:
+        return _tex_bold(fixed(row.rank, 2), row.best)
+    return f"--$^{{{board.numbers([row.unranked])[0]}}}$" if row.unranked else "--"
 
 
 def _tex_cell(board: Leaderboard, cell: Cell) -> str:
@@ -220,7 +250,7 @@ def _tex_bold(text: str, bold: bool) -> str:
 
 
 def _tex_notes(board: Leaderboard) -> list[str]:
-    notes = [f"$^{{{i}}}$ {tex_text(note)}." for i, note in enumerate(board.footnotes, 1)]
+    notes = [f"$^{{{i}}}$ {tex_text(note.rstrip('.'))}." for i, note in enumerate(board.footnotes, 1)]
     said = [*(tex_text(remark) for remark in board.remarks), *notes]
     said += [
         tex_text(f"{row.entrant.name}: {problem}") for row in board.rows for problem in row.entrant.problems
@@ -265,9 +295,8 @@ def companions(entrant: Entrant) -> list[Score]:
 
 
 def _companion(score: Score) -> list[str]:
-    digits = decimals(score.value, (score.high - score.low) / 2)
-    interval = f"[{fixed(score.low, digits)}, {fixed(score.high, digits)}]"
-    return [plain(f"{score.title} {score.unit}"), fixed(score.value, digits), interval]
+    interval = f"[{significant(score.low)}, {significant(score.high)}]"
+    return [plain(f"{score.title} {score.unit}"), significant(score.value), interval]
 
 
 def _table(board: Leaderboard) -> list[str]:
@@ -280,8 +309,14 @@ def _table(board: Leaderboard) -> list[str]:
 
 
 def _text_row(board: Leaderboard, row: Row) -> list[str]:
-    rank = f"{fixed(row.rank, 2)}{'^' if row.best else ''}" if row.rank is not None else "-"
-    return [plain(name(row))[:40], *(_text_cell(board, cell) for cell in row.cells), rank]
+    known = row.entrant.name if row.entrant.kind == "control" else name(row)
+    return [plain(known)[:40], *(_text_cell(board, cell) for cell in row.cells), _text_rank(board, row)]
+
+
+def _text_rank(board: Leaderboard, row: Row) -> str:
+    if row.rank is not None:
+        return f"{fixed(row.rank, 2)}{'^' if row.best else ''}"
+    return f"-[{board.numbers([row.unranked])[0]}]" if row.unranked else "-"
 
 
 def _text_cell(board: Leaderboard, cell: Cell) -> str:

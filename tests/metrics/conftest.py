@@ -1,4 +1,4 @@
-"""Inputs given by closed formulas over NumPy's PCG64 stream, and the values that public libraries give for them."""
+"""Inputs given by closed formulas over NumPy's PCG64 stream, and what public libraries make of them."""
 
 import hashlib
 import json

@@ -54,7 +54,9 @@ def test_planes_are_padded_to_a_square_with_zeros():
     assert np.array_equal(plane.sum(1) / 255, [0, 5, 5, 5, 0])
 
 
-@pytest.mark.parametrize(("slab", "index"), [(None, 8), ((4, 12), 4), ((8, 12), 0), ((10, 16), 3), ((0, 8), 4)])
+@pytest.mark.parametrize(
+    ("slab", "index"), [(None, 8), ((4, 12), 4), ((8, 12), 0), ((10, 16), 3), ((0, 8), 4)]
+)
 def test_a_slab_gives_the_central_slice_of_the_whole_volume_where_it_can(slab, index):
     depth = 16 if slab is None else slab[1] - slab[0]
     assert central_index("axial", (depth, 9, 9), slab, 16) == index
@@ -85,7 +87,9 @@ def test_effnet_knows_two_photographs():
     classes = []
     for photograph in load_sample_images().images:
         top, left = (photograph.shape[0] - 424) // 2, (photograph.shape[1] - 424) // 2
-        square = torch.from_numpy(photograph[top : top + 424, left : left + 424].copy()).permute(2, 0, 1)[None]
+        square = torch.from_numpy(photograph[top : top + 424, left : left + 424].copy()).permute(2, 0, 1)[
+            None
+        ]
         small = F.interpolate(square.float(), (224, 224), mode="bilinear", antialias=True)
         with torch.inference_mode():
             classes.append(int(net.classify((small - 127) / 128).argmax()))
@@ -140,13 +144,15 @@ def test_unknown_extractor_has_a_guess():
 
 
 def formula_state(net):
-    """Deterministic weights: of the sorted names the i-th convolution is uniform from default_rng(1000 + i)."""
+    """Deterministic weights: the i-th of the sorted names is drawn from default_rng(1000 + i)."""
     state = {}
     names = sorted(name for name in net.state_dict() if not name.endswith("num_batches_tracked"))
     for i, name in enumerate(names):
         shape = tuple(net.state_dict()[name].shape)
         if name.endswith("conv.weight"):
-            weight = (2 * np.random.default_rng(1000 + i).random(shape) - 1) * math.sqrt(6 / np.prod(shape[1:]))
+            weight = (2 * np.random.default_rng(1000 + i).random(shape) - 1) * math.sqrt(
+                6 / np.prod(shape[1:])
+            )
         else:
             weight = np.full(shape, 1.0 if name.endswith(("bn.weight", "running_var")) else 0.0)
         state[name] = torch.from_numpy(weight.astype(np.float32))

@@ -59,14 +59,14 @@ def test_deletions_cut_the_volumes_into_nearly_equal_blocks(n):
 
 
 def test_uneven_blocks_do_not_turn_bias_into_variance():
-    """A statistic that is pure bias, 1 / n, has no error, though blocks of 2 and 3 volumes shift it unequally."""
+    """A statistic that is pure bias, 1 / n, has no error, though blocks of 2 and 3 shift it unequally."""
     replicates = leave_out(lambda kept: 1 / len(kept), 101)
     assert len(set(replicates)) == 2
     assert math.sqrt(squared_error(1 / 101, replicates, 101)) < 1e-5
 
 
 def test_interval_of_a_u_statistic_covers():
-    """Mean product over pairs of 20 normal numbers with mean 1: the 95 % interval holds 1 about 95 % of the time."""
+    """Mean product over pairs of 20 normal numbers of mean 1: the interval holds 1 in 95 % of cases."""
     rng = np.random.default_rng(5)
     covered = 0
     for _ in range(300):

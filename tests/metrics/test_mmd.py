@@ -66,7 +66,9 @@ def test_biased_linear_mmd_is_the_squared_distance_of_the_means(voxels):
 
 def test_unbiased_mmd_of_equal_laws_averages_to_zero_and_goes_below():
     rng = np.random.default_rng(1)
-    values = [mmd2(rng.normal(size=(20, 5)), rng.normal(size=(20, 5)), kernel="gaussian-bank") for _ in range(200)]
+    values = [
+        mmd2(rng.normal(size=(20, 5)), rng.normal(size=(20, 5)), kernel="gaussian-bank") for _ in range(200)
+    ]
     assert min(values) < 0
     assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(200)
 

@@ -34,7 +34,9 @@ def test_inputs_are_the_published_ones(big, small, expected):
         known = expected[f"input/volume(seed={seed},n=128)"]
         assert volume.sum(dtype=np.float64) == pytest.approx(known["sum"], rel=1e-6)
         assert volume[64, 64, 64] == pytest.approx(known["v_centre"], rel=1e-6)
-    assert small[0].sum(dtype=np.float64) == pytest.approx(expected["input/volume(seed=1,n=64)"]["sum"], rel=1e-6)
+    assert small[0].sum(dtype=np.float64) == pytest.approx(
+        expected["input/volume(seed=1,n=64)"]["sum"], rel=1e-6
+    )
 
 
 def test_oracle_at_128(big, expected):
@@ -117,7 +119,9 @@ def test_agrees_with_pytorch_msssim_on_non_cubic_volumes():
     tensors = torch.from_numpy(volumes)[:, None]
     theirs = other_ms_ssim(tensors[:2], tensors[1:], data_range=1.0, win_size=3, size_average=False)
     assert ours[[0, 1], [1, 2]] == pytest.approx(theirs.numpy(), abs=ORACLE)
-    assert ms_ssim_matrix(volumes, definition=definition, engine="reference") == pytest.approx(ours, abs=ORACLE)
+    assert ms_ssim_matrix(volumes, definition=definition, engine="reference") == pytest.approx(
+        ours, abs=ORACLE
+    )
 
 
 def test_symmetric_matrix_equals_the_full_one(odd):
@@ -135,7 +139,8 @@ def test_working_in_pieces_changes_nothing(odd, monkeypatch, piece):
 
 
 @pytest.mark.parametrize(
-    ("side", "window", "scales"), [(3, 3, 1), (11, 3, 2), (12, 3, 3), (32, 3, 4), (64, 3, 5), (111, 3, 5), (112, 7, 5)]
+    ("side", "window", "scales"),
+    [(3, 3, 1), (11, 3, 2), (12, 3, 3), (32, 3, 4), (64, 3, 5), (111, 3, 5), (112, 7, 5)],
 )
 def test_size_rule(side, window, scales):
     definition = definition_for(side)

@@ -34,8 +34,12 @@ def brute_force(a, b):
 @pytest.mark.parametrize("rows", [1, 2, 3, 64])
 def test_blocks_and_tiles_cover_every_pair(volumes, monkeypatch, rows):
     monkeypatch.setattr(pairs, "BLOCK_ROWS", rows)
-    assert pair_matrix(volumes, None, VoxelDistance()) == pytest.approx(brute_force(volumes, volumes), abs=1e-9)
-    assert pair_matrix(volumes[:3], volumes, VoxelDistance()) == pytest.approx(brute_force(volumes[:3], volumes))
+    assert pair_matrix(volumes, None, VoxelDistance()) == pytest.approx(
+        brute_force(volumes, volumes), abs=1e-9
+    )
+    assert pair_matrix(volumes[:3], volumes, VoxelDistance()) == pytest.approx(
+        brute_force(volumes[:3], volumes)
+    )
 
 
 def test_symmetric_matrix_costs_about_half(volumes, monkeypatch):

@@ -9,9 +9,17 @@ from mribench.metrics.tsne import joint_embedding
 
 def test_one_fit_keeps_sets_apart_that_are_apart_and_is_repeatable():
     rng = np.random.default_rng(0)
-    sets = {"train": rng.normal(size=(12, 30)), "near": rng.normal(size=(5, 30)), "far": rng.normal(50, 1, (6, 30))}
+    sets = {
+        "train": rng.normal(size=(12, 30)),
+        "near": rng.normal(size=(5, 30)),
+        "far": rng.normal(50, 1, (6, 30)),
+    }
     points = joint_embedding(sets)
-    assert {name: array.shape for name, array in points.items()} == {"train": (12, 2), "near": (5, 2), "far": (6, 2)}
+    assert {name: array.shape for name, array in points.items()} == {
+        "train": (12, 2),
+        "near": (5, 2),
+        "far": (6, 2),
+    }
     centres = {name: array.mean(0) for name, array in points.items()}
     away = np.linalg.norm(centres["far"] - centres["train"])
     assert away > 2 * np.linalg.norm(centres["near"] - centres["train"])

@@ -1,0 +1,102 @@
+"""Scoring folders of NIfTI that mribench did not make: alone, or as an entrant of a bench."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mribench.bench import Bench
+from mribench.data.cohort import Progress
+from mribench.data.nifti import Rescale
+from mribench.data.volume_set import VolumeSet
+from mribench.data.volumes import open_folder
+from mribench.devices import choose_device
+from mribench.evaluation import evaluate
+from mribench.files import write_json, write_text
+from mribench.reports import leaderboard, tables
+from mribench.scoring import seeded_subset
+
+
+@dataclass(frozen=True)
+class FolderScores:
+    """What scoring two folders gives: a table to print, the same as JSON, and where it was written."""
+
+    table: str
+    json: str
+    path: Path
+
+
+def evaluate_folders(
+    real: Path,
+    samples: Path,
+    train: Path | None,
+    rescale: Rescale | None,
+    extractor: str | None,
+    weights: Path | None,
+    device: str,
+    out: Path,
+    progress: Progress,
+) -> FolderScores:
+    """Score the volumes in `samples` against those in `real`; writes scores.json and scores.csv to `out`.
+
+    With `train`, memorisation is tested: are samples nearer to training volumes than to the real ones (which
+    then count as held out)? Raises MribenchError when a folder holds no usable volumes of one grid.
+    """
+
+    def opened(folder: Path, name: str) -> VolumeSet:
+        cache = out / "cache" / f"checks-{name}.json"
+        return open_folder(
+            folder,
+            name=name,
+            rescale=rescale,
+            digests_cache=cache,
+            progress=lambda _, done, total: progress(f"read {name}", done, total),
+        )
+
+    sets = {"samples": opened(samples, "samples"), "reference": opened(real, "real")}
+    if train is not None:
+        sets |= _memorisation_sets(opened(train, "train"), sets["reference"])
+    scores, missing = evaluate(
+        sets,
+        out / "cache",
+        extractor=extractor or "effnet-lite0",
+        weights=weights,
+        progress=progress,
+        device=choose_device(device),
+    )
+    entrant = leaderboard.Entrant(
+        name=samples.resolve().name,
+        scores={score.metric: score for score in scores},
+        missing={one.metric: one.reason for one in missing},
+    )
+    board = leaderboard.from_scores([entrant])
+    record = {
+        "entrant": entrant.name,
+        "rescale": rescale,
+        "scores": [score.model_dump(mode="json") for score in scores],
+        "missing": [one.model_dump(mode="json") for one in missing],
+    }
+    write_json(out / "scores.json", record)
+    write_text(out / "scores.csv", tables.as_scores_csv(board))
+    return FolderScores(leaderboard.as_text(board), json.dumps(record), out / "scores.json")
+
+
+def _memorisation_sets(train: VolumeSet, real: VolumeSet) -> dict[str, VolumeSet]:
+    """Equally many seeded volumes of each, since the nearest of more volumes is nearer."""
+    m = min(len(train), len(real))
+    return {"train": seeded_subset(train, m, 0), "holdout": seeded_subset(real, m, 0), "train_all": train}
+
+
+def open_entrant(
+    bench: Bench, name: str, folder: Path, rescale: Rescale | None, progress: Progress
+) -> VolumeSet:
+    """A folder of NIfTI on the bench's grid; raises MribenchError when its grid differs."""
+    bench.run(name)  # a name that leaves the runs folder must be refused before anything is read
+    return open_folder(
+        folder,
+        name=name,
+        rescale=rescale,
+        expect_grid=bench.protocol.cohort.voxels,
+        progress=lambda _, done, total: progress(f"read {name}", done, total),
+    )

@@ -1,0 +1,127 @@
+"""What every metric must do, whoever wrote it: parametrised over the table."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mribench.errors import MribenchError
+from mribench.evaluation import Blocks, score
+from mribench.metrics import METRICS, features, get_metric
+from mribench.metrics.metric import Score
+
+SIZE = 16
+DISTANCES = [name for name in METRICS if get_metric(name).family != "memorisation"]
+COPYING = [name for name in METRICS if get_metric(name).family == "memorisation"]
+
+
+class Coarse(nn.Module):
+    """A 2D network without weights: the slice on a 12 x 12 grid, of mean and spread."""
+
+    def forward(self, x):
+        grey = x[:, :1]
+        mean = nn.functional.adaptive_avg_pool2d(grey, 12)
+        spread = nn.functional.adaptive_avg_pool2d(grey**2, 12) - mean**2
+        return torch.cat([mean, 10 * spread.clamp(min=0).sqrt()], 1).flatten(1)
+
+
+@pytest.fixture(autouse=True)
+def coarse_network(monkeypatch):
+    monkeypatch.setattr(features, "load_network", lambda extractor, weights, device: Coarse())
+
+
+@pytest.fixture(scope="module")
+def cohort(formula_volume, volume_set):
+    """Training, reference and held-out volumes of one law."""
+
+    @cache
+    def volumes(first, count):
+        return [formula_volume(seed, SIZE) for seed in range(first, first + count)]
+
+    return {
+        "train": volumes(100, 10),
+        "reference": volumes(200, 10),
+        "holdout": volumes(300, 10),
+        "fresh": volumes(400, 8),
+    }
+
+
+@pytest.fixture(scope="module")
+def evaluated(cohort, volume_set):
+    """Score of one metric for given sample volumes."""
+
+    def run(metric, volumes, **changes):
+        sets = {role: volume_set(role, cohort[role]) for role in ("train", "reference", "holdout")}
+        sets |= {"samples": volume_set("samples", volumes), **changes}
+        return score(get_metric(metric), Blocks(sets, None))
+
+    return run
+
+
+def noisy(volumes, sigma):
+    rng = np.random.default_rng(7)
+    return [np.clip(v + sigma * rng.normal(size=v.shape), 0, 1).astype(np.float32) for v in volumes]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_value_lies_in_its_interval_and_the_score_survives_json(evaluated, cohort, name):
+    found = evaluated(name, cohort["fresh"])
+    assert found.low <= found.value <= found.high
+    assert found.n["samples"] == 8
+    assert all(len(found.replicates[side]) == found.n[side] for side in found.replicates)
+    assert Score.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_order_of_volumes_is_irrelevant(evaluated, cohort, volume_set, name):
+    first = evaluated(name, cohort["fresh"])
+    turned = {role: volume_set(role, cohort[role][::-1]) for role in ("train", "reference", "holdout")}
+    second = evaluated(name, cohort["fresh"][::-1], **turned)
+    assert second.value == pytest.approx(first.value, rel=1e-6, abs=1e-12)
+    assert second.high == pytest.approx(first.high, rel=1e-6, abs=1e-12)
+    assert second.gap == pytest.approx(first.gap, rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_real_against_itself_is_best(evaluated, cohort, name):
+    itself = evaluated(name, cohort["reference"])
+    other = evaluated(name, noisy(cohort["fresh"], 0.05))
+    if name.startswith("ms_ssim"):
+        assert itself.gap == pytest.approx(0, abs=1e-9)
+        assert itself.loss < other.loss
+    else:  # the unbiased forms go below 0 here, because the two sets are not independent
+        assert itself.value < other.value
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_worse_noise_never_scores_better(evaluated, cohort, name):
+    losses = [evaluated(name, noisy(cohort["fresh"], sigma)).loss for sigma in (0.1, 0.2, 0.4)]
+    assert losses == sorted(losses)
+
+
+@pytest.mark.parametrize("name", COPYING)
+def test_more_copies_never_score_better(evaluated, cohort, name):
+    losses = []
+    for copies in (0, 4, 8):
+        samples = noisy(cohort["train"][:copies], 0.01) + cohort["fresh"][copies:]
+        losses.append(evaluated(name, samples).loss)
+    assert losses == sorted(losses)
+    assert losses[-1] == (0.5 if name == "memorisation" else 1.0)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_too_few_volumes_are_refused_by_name(evaluated, cohort, volume_set, name):
+    for role, fewest in get_metric(name).needs.items():
+        short = volume_set(role, cohort["fresh"][: fewest - 1])
+        with pytest.raises(MribenchError, match=rf"{name} needs at least {fewest} volumes in '{role}'"):
+            evaluated(name, cohort["fresh"], **{role: short})
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_signature_says_what_and_the_version_is_the_definition(evaluated, cohort, name):
+    found = evaluated(name, cohort["fresh"])
+    assert found.signature.startswith(f"metric:{name}|")
+    assert "|n:8 samples" in found.signature
+    assert found.version == evaluated(name, cohort["reference"][:5]).version

@@ -1,0 +1,85 @@
+"""The command line: help without torch, wrong arguments, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from mribench.cli import main
+
+COMMANDS = [
+    "demo",
+    "init",
+    "prepare",
+    "train",
+    "generate",
+    "evaluate",
+    "report",
+    "list",
+    "check",
+    "verify",
+]
+
+
+def call(*args):
+    return CliRunner().invoke(main, [str(a) for a in args])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_examples(command):
+    result = call(command, "--help")
+    assert result.exit_code == 0
+    assert f"mribench {command}" in result.output
+
+
+def test_help_leaves_torch_unimported():
+    code = (
+        "import sys; from click.testing import CliRunner; from mribench.cli import main; "
+        "CliRunner().invoke(main, ['--help']); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["train", "cdqm"], "Did you mean cdpm?"),
+        (["train"], "Give either MODEL or --all"),
+        (["train", "cdpm", "--set", "budget"], "--set needs KEY=VALUE"),
+        (["train", "cdpm", "--protocol", "dmo"], "Did you mean demo?"),
+        (["train", "cdpm", "--protocol", "peng2023"], "mribench prepare SRC"),
+        (["generate", "--all"], "there is no bench.json"),
+        (["report"], "there is no bench.json"),
+        (["evaluate", "--real", "."], "--real goes with --samples"),
+        (["evaluate", "--extractor", "x"], "go with --real"),
+        (["check", "nothing"], "check needs one of"),
+        (["train", "cdpm", "--device", "cuda"], "torch sees none here"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_code_2(tmp_path, monkeypatch, args, message):
+    import torch
+
+    if "cuda" in args and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    monkeypatch.chdir(tmp_path)
+    result = call(*args)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_list_models_as_json():
+    rows = json.loads(call("list", "models", "--json").stdout)
+    anchor = next(r for r in rows if (r["model"], r["preset"]) == ("cdpm", "paper-anchor"))
+    assert anchor["parameters"] == 118_952_833 and anchor["size"] == 128
+    assert anchor["subnetworks"] == {"net": 118_952_833}
+
+
+@pytest.mark.parametrize("what", ["metrics", "protocols"])
+def test_lists(what):
+    assert call("list", what).exit_code == 0
+    assert json.loads(call("list", what, "--json").stdout)

@@ -1,0 +1,285 @@
+"""Blocks are computed once, survive a kill, and lose no score to another's trouble."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from torch import nn
+
+from mribench import evaluation
+from mribench.data.volume_set import VolumeSet
+from mribench.errors import MribenchError, UsageError
+from mribench.evaluation import Blocks, evaluate
+from mribench.metrics import DEFAULT_METRICS, features, pairs
+from mribench.metrics.mmd import VoxelDistance
+from mribench.metrics.ms_ssim import ms_ssim_matrix
+
+SHAPE = (14, 18, 16)
+
+
+def brain(seed):
+    """A smooth blob that differs between seeds; float32 `[14,18,16]` in [0,1]."""
+    rng = np.random.default_rng(seed)
+    grid = np.meshgrid(*[np.linspace(-1, 1, side) for side in SHAPE], indexing="ij")
+    inside = sum((axis / rng.uniform(0.75, 0.9)) ** 2 for axis in grid) < 1
+    texture = gaussian_filter(rng.normal(size=SHAPE), 1.5)
+    return np.where(inside, np.clip(0.5 + texture, 0, 1), 0).astype(np.float32)
+
+
+def volume_set(name, volumes, slab=None):
+    digests = tuple(hashlib.sha256(v.tobytes()).hexdigest() for v in volumes)
+    names = tuple(f"{name}-{i}" for i in range(len(volumes)))
+    return VolumeSet(name, names, digests, volumes[0].shape, lambda i: volumes[i], slab)
+
+
+def several(name, first, count):
+    return volume_set(name, [brain(seed) for seed in range(first, first + count)])
+
+
+@pytest.fixture(scope="module")
+def sets():
+    everyone = {"train": (0, 6), "reference": (100, 5), "holdout": (200, 6), "samples": (300, 4)}
+    return {name: several(name, *span) for name, span in everyone.items()}
+
+
+class Coarse(nn.Module):
+    """A network without weights: the slice on a 7 x 7 grid."""
+
+    def forward(self, x):
+        return nn.functional.adaptive_avg_pool2d(x[:, :1], 7).flatten(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def coarse_network():
+    """The real extractor is tested in metrics/test_features.py; here its place is what matters."""
+    original = features.load_network
+
+    def load(extractor, weights, device):
+        if extractor.name == "effnet-lite0":
+            return Coarse()
+        return original(extractor, weights, device)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "load_network", load)
+        yield
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the network must not be needed")
+
+    monkeypatch.setattr(features, "load_network", refuse)
+
+
+@pytest.fixture(scope="module")
+def cached(sets, tmp_path_factory):
+    """The scores of a first evaluation, and the folder that holds its blocks."""
+    folder = tmp_path_factory.mktemp("blocks")
+    return evaluate(sets, folder), folder
+
+
+def test_every_default_metric_is_scored_in_order(cached):
+    (scores, missing), _ = cached
+    assert [one.metric for one in scores] == list(DEFAULT_METRICS)
+    assert missing == []
+
+
+def test_a_second_evaluation_computes_no_block(cached, sets, no_network, monkeypatch):
+    (first, _), folder = cached
+    before = sorted(path.name for path in folder.iterdir())
+    monkeypatch.setattr(evaluation, "pair_matrix", lambda *a, **k: pytest.fail("a pair was computed again"))
+    second, missing = evaluate(sets, folder)
+    assert missing == []
+    assert [one.value for one in second] == [one.value for one in first]
+    assert [one.replicates for one in second] == [one.replicates for one in first]
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert all(name.endswith(".npy") for name in before)
+
+
+def test_without_a_cache_the_values_are_the_same(cached, sets):
+    (first, _), _ = cached
+    second, _ = evaluate(sets, None)
+    assert [one.value for one in second] == pytest.approx([one.value for one in first], rel=1e-6)
+
+
+def test_other_samples_reuse_the_real_blocks(cached, sets):
+    _, folder = cached
+    before = {path.name for path in folder.iterdir()}
+    evaluate({**sets, "samples": several("samples", 900, 4)}, folder)
+    # features; two symmetric matrices; voxels x reference; MS-SSIM x train and x holdout
+    assert len({path.name for path in folder.iterdir()} - before) == 6
+
+
+def test_torn_cache_files_are_computed_again(sets, tmp_path, caplog):
+    first = Blocks(sets, tmp_path).pairs("samples", "train")
+    (path,) = tmp_path.glob("*.npy")
+    path.write_bytes(path.read_bytes()[:100])
+    assert np.array_equal(Blocks(sets, tmp_path).pairs("samples", "train"), first)
+    assert "computing it again" in caplog.text
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    sys.path.insert(0, {tests!r})
+    import test_evaluation as t
+    from mribench.metrics import pairs
+    pairs.BLOCK_ROWS = 2
+    def die(what, done, total):
+        if done >= 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sets = {{"samples": t.several("samples", 300, 7), "reference": t.several("reference", 100, 5)}}
+    t.Blocks(sets, Path({cache!r}), progress=die).pairs("samples", "reference")
+"""
+
+
+def test_a_killed_pair_matrix_continues_where_it_stopped(tmp_path, monkeypatch):
+    code = KILLED.format(tests=os.path.dirname(__file__), cache=str(tmp_path))
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, capture_output=True)
+    assert result.returncode == -signal.SIGKILL, result.stderr.decode()
+    assert len(list(tmp_path.glob("*.parts/*.npy"))) == 2
+    monkeypatch.setattr(pairs, "BLOCK_ROWS", 2)
+    computed = []
+    original = pairs._block
+    monkeypatch.setattr(pairs, "_block", lambda *a: computed.append(a[1:3]) or original(*a))
+    sets = {"samples": several("samples", 300, 7), "reference": several("reference", 100, 5)}
+    matrix = Blocks(sets, tmp_path).pairs("samples", "reference")
+    assert computed == [(4, 6), (6, 7)]
+    assert matrix == pytest.approx(
+        ms_ssim_matrix(sets["samples"].stack(), sets["reference"].stack()), abs=1e-7
+    )
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
+
+
+def test_progress_names_what_is_done(sets):
+    seen = []
+    Blocks(sets, None, progress=lambda *report: seen.append(report)).pairs("samples", "train")
+    assert seen == [("msssim3d samples x train", 4, 4)]
+
+
+def test_pairs_with_a_part_of_train_are_taken_from_all_of_it(sets, monkeypatch):
+    whole = several("train_all", 0, 10)
+    part = whole.subset([7, 2, 4], "train")
+    blocks = Blocks({**sets, "train": part, "train_all": whole}, None)
+    everything = blocks.pairs("samples", "train_all")
+    monkeypatch.setattr(evaluation, "pair_matrix", lambda *a, **k: pytest.fail("a pair was computed again"))
+    assert np.array_equal(blocks.pairs("samples", "train"), everything[:, [7, 2, 4]])
+
+
+def test_nearest_are_best_first(sets):
+    blocks = Blocks({**sets, "samples": several("samples", 3, 2)}, None)  # training volumes 3 and 4
+    indices, similarities = blocks.nearest("samples", "train", 3)
+    assert indices[:, 0].tolist() == [3, 4]
+    assert similarities[:, 0] == pytest.approx(1, abs=1e-6)
+    assert (np.diff(similarities, axis=1) <= 0).all()
+    with pytest.raises(MribenchError, match="7 nearest volumes"):
+        blocks.nearest("samples", "train", 7)
+
+
+def reasons(missing):
+    return {one.metric: one.reason for one in missing}
+
+
+def test_a_missing_holdout_costs_memorisation_alone(sets, no_network):
+    chosen = ("ms_ssim", "memorisation", "copy_rate")
+    scores, missing = evaluate({k: v for k, v in sets.items() if k != "holdout"}, None, metrics=chosen)
+    assert [one.metric for one in scores] == ["ms_ssim", "copy_rate"]
+    assert "'holdout'" in reasons(missing)["memorisation"]
+
+
+def test_missing_weights_cost_the_feature_metrics_alone(sets):
+    scores, missing = evaluate(sets, None, extractor="inception-2015")
+    assert set(reasons(missing)) == {"mmd", "fid_a", "fid_c", "fid_s"}
+    assert "--weights PATH" in reasons(missing)["fid_a"]
+    assert len(scores) == len(DEFAULT_METRICS) - 4
+
+
+def test_too_few_samples_are_named(sets):
+    scores, missing = evaluate({**sets, "samples": several("samples", 300, 2)}, None)
+    assert {"fid_a", "mmd", "ms_ssim"} < set(reasons(missing))
+    assert "at least 3 volumes in 'samples'" in reasons(missing)["fid_a"]
+    assert [one.metric for one in scores] == ["memorisation", "copy_rate"]
+
+
+def test_a_faulty_metric_loses_no_other_score(sets, monkeypatch, caplog):
+    monkeypatch.setattr(Blocks, "nearest", lambda *a, **k: 1 / 0)
+    scores, missing = evaluate(sets, None, metrics=("copy_rate", "mmd_voxel"))
+    assert [one.metric for one in scores] == ["mmd_voxel"]
+    assert "ZeroDivisionError" in reasons(missing)["copy_rate"]
+    assert "Traceback" in caplog.text
+
+
+def test_a_spoiled_volume_is_named(sets):
+    spoiled = [brain(1), brain(2), np.full(SHAPE, np.nan, np.float32)]
+    _, missing = evaluate(
+        {**sets, "samples": volume_set("samples", spoiled)}, None, metrics=("ms_ssim", "fid_a")
+    )
+    assert all("samples-2" in reason for reason in reasons(missing).values())
+
+
+def test_unknown_names_and_other_grids_are_refused_at_once(sets):
+    with pytest.raises(UsageError, match="Did you mean 'fid_a'"):
+        evaluate(sets, None, metrics=("fida",))
+    with pytest.raises(MribenchError, match=r"reference is \[14, 18, 15\]"):
+        cut = volume_set("reference", [brain(i)[:, :, :15] for i in range(4)])
+        evaluate({**sets, "reference": cut}, None)
+    with pytest.raises(MribenchError, match="'reference', but it is empty"):
+        evaluate({"samples": sets["samples"]}, None)
+
+
+def test_a_held_out_volume_is_not_its_own_neighbour(sets):
+    """The control real_heldout; without the exclusion its AUC would be 0."""
+    (found,), _ = evaluate({**sets, "samples": sets["holdout"]}, None, metrics=("memorisation",))
+    assert 0 < found.value < 1
+
+
+def test_an_exact_copy_of_a_training_volume_is_a_copy(sets):
+    samples = sets["train"].subset([0, 1, 2])
+    (auc, copies), _ = evaluate({**sets, "samples": samples}, None, metrics=("memorisation", "copy_rate"))
+    assert (auc.value, copies.value) == (1, 1)
+
+
+@pytest.fixture
+def slab(sets):
+    """The same samples, but only their axial slices 5 to 9 of 14."""
+    return volume_set("samples", [v[5:10] for v in sets["samples"].stack()], slab=(5, 10))
+
+
+def test_a_slab_is_compared_with_the_same_slab(cached, sets, slab):
+    (whole, _), folder = cached
+    scores, missing = evaluate({**sets, "samples": slab}, folder)
+    assert set(reasons(missing)) == {"fid_c", "fid_s"}
+    assert "axial slices 5 to 9" in reasons(missing)["fid_c"]
+    by_name, full = ({one.metric: one for one in many} for many in (scores, whole))
+    assert by_name["fid_a"].value == pytest.approx(full["fid_a"].value, rel=1e-4)
+    assert by_name["fid_a"].version == full["fid_a"].version
+    assert [one.metric for one in scores if one.ranked] == ["fid_a"]
+    assert "not ranked" in by_name["ms_ssim"].notes[0]
+    assert by_name["ms_ssim"].version != full["ms_ssim"].version
+
+
+def test_a_slab_beside_the_central_slice_has_no_fid(sets):
+    samples = volume_set("samples", [v[:5] for v in sets["samples"].stack()], slab=(0, 5))
+    _, missing = evaluate({**sets, "samples": samples}, None, metrics=("fid_a",))
+    assert "central axial slice 7" in reasons(missing)["fid_a"]
+
+
+def test_duplicates_are_noted(sets):
+    samples = volume_set("samples", [brain(1)] * 4)
+    (found,), _ = evaluate({**sets, "samples": samples}, None, metrics=("ms_ssim",))
+    assert found.value == pytest.approx(1, abs=1e-6)
+    assert found.notes == ("3 of 4 samples are exact duplicates of others",)
+
+
+def test_voxel_pairs_are_kept_apart_from_similarity(sets, tmp_path):
+    blocks = Blocks(sets, tmp_path)
+    assert blocks.pairs("samples", "train", VoxelDistance()).min() > 1
+    assert blocks.pairs("samples", "train").max() < 1
+    assert len(list(tmp_path.glob("pairs-*.npy"))) == 2

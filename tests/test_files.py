@@ -1,0 +1,65 @@
+"""Atomic writing and digests."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from mribench.errors import MribenchError
+from mribench.files import atomic, digest_json, digest_volume, read_json, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"x": 1})
+    with pytest.raises(RuntimeError), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert read_json(path) == {"x": 1}
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_disk_that_refuses_is_a_clear_error(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("")
+    with pytest.raises(MribenchError, match="must be writable"):
+        write_json(path / "inside.json", {})
+
+
+def test_a_full_disk_is_a_clear_error():
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    with pytest.raises(MribenchError, match="No space left"), atomic_to_full_disk():
+        pass
+
+
+def atomic_to_full_disk():
+    from contextlib import contextmanager
+    from pathlib import Path
+    from tempfile import mkdtemp
+
+    @contextmanager
+    def writing():
+        with atomic(Path(mkdtemp()) / "a"), open("/dev/full", "w") as file:
+            file.write("x")
+        yield
+
+    return writing()
+
+
+def test_torn_json_is_named(tmp_path):
+    (tmp_path / "a.json").write_text('{"x": ')
+    with pytest.raises(MribenchError, match=r"a\.json"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+
+
+def test_digests_see_content_and_not_order():
+    assert digest_json({"a": 1, "b": 2}) == digest_json({"b": 2, "a": 1}) != digest_json({"a": 1, "b": 3})
+    voxels = np.arange(8, dtype=np.uint16).reshape(2, 2, 2)
+    assert digest_volume(voxels, np.eye(4)) == digest_volume(voxels.copy(), np.eye(4))
+    assert digest_volume(voxels, np.eye(4)) != digest_volume(voxels, np.diag([2, 1, 1, 1]))
+    assert digest_volume(voxels, np.eye(4)) != digest_volume(voxels.reshape(1, 4, 2), np.eye(4))

@@ -1,0 +1,76 @@
+"""Generation by index, resumable, and the samples as a set."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from mribench import generation
+from mribench.bench import Run
+from mribench.data.grid import paper_grid
+from mribench.data.nifti import read_nifti
+from mribench.errors import MribenchError
+
+GRID = paper_grid(16)
+
+
+def volume(i: int) -> np.ndarray:
+    return np.random.default_rng(i).random((16, 16, 16), dtype=np.float32)
+
+
+class Counting:
+    def __init__(self):
+        self.made = []
+
+    def __call__(self, numbers):
+        self.made += list(numbers)
+        return np.stack([volume(i) for i in numbers])
+
+
+def generate(run, make, count=5, made_from="w", stop=None):
+    steps = generation.generate(
+        run, make, count=count, batch=2, grid=GRID, slab=None, made_from=made_from, seed=0, device={}
+    )
+    return list(itertools.islice(steps, stop))
+
+
+def test_a_killed_generation_makes_only_what_is_missing(tmp_path):
+    run, make = Run(tmp_path), Counting()
+    generate(run, make, stop=2)
+    assert make.made == [0, 1]
+    (run.samples_folder / "000001.nii.gz").write_bytes(b"torn")
+    generate(run, make)
+    assert make.made == [0, 1, 1, 2, 3, 4]
+    assert generation.are_complete(run, "w", 5)
+    assert not generation.are_complete(run, "other", 5)
+    before = {p.name: p.read_bytes() for p in run.samples_folder.iterdir()}
+    generate(run, make, made_from="other")
+    assert {p.name: p.read_bytes() for p in run.samples_folder.iterdir()} == before
+
+
+def test_samples_read_back_and_are_checked(tmp_path):
+    run = Run(tmp_path)
+    generate(run, Counting())
+    samples = run.samples()
+    assert len(samples) == 5 and samples.shape == (16, 16, 16)
+    assert np.abs(samples[3] - volume(3)).max() < 1 / 65535
+    assert np.allclose(read_nifti(run.samples_folder / "000003.nii.gz").affine, GRID.affine)
+    first, second = (run.samples_folder / f"00000{i}.nii.gz" for i in (0, 1))
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(MribenchError, match="voxels differ"):
+        samples[0]
+
+
+def test_fewer_volumes_are_a_subset(tmp_path):
+    run, make = Run(tmp_path), Counting()
+    generate(run, make, count=4)
+    generate(run, make, count=2)
+    assert generation.are_complete(run, "w", 2) and make.made == [0, 1, 2, 3]
+
+
+def test_a_slab_lies_where_it_was_cut():
+    affine = generation.slab_affine(GRID, (6, 10))
+    assert affine[2, 3] == pytest.approx(GRID.origin_mm[2] + 6 * GRID.spacing_mm[2])
+    assert GRID.affine[2, 3] == pytest.approx(GRID.origin_mm[2])

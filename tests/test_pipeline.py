@@ -1,0 +1,163 @@
+"""The whole house through the command line: volumes -> training -> samples -> scores -> report."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from mribench.bench import open_bench
+from mribench.cli import main
+from mribench.controls import CONTROLS
+
+
+def call(*args, code=0):
+    result = CliRunner().invoke(main, [str(a) for a in args])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory, protocol_file):
+    """A bench with a trained cDPM, the controls, scores and a report."""
+    folder = tmp_path_factory.mktemp("pipeline") / "bench"
+    call("train", "cdpm", "--bench", folder, "--protocol", protocol_file)
+    call("generate", "--all", "--bench", folder)
+    call("report", "--bench", folder)
+    return folder
+
+
+def digests(folder: Path) -> dict[str, bytes]:
+    """Weights, samples and scores of every run (without what only says how long it took)."""
+    found = {}
+    for run in open_bench(folder).runs():
+        if run.weights.exists():
+            found[f"{run.name} weights"] = run.weights.read_bytes()
+        for path in sorted(run.samples_folder.iterdir()):
+            found[f"{run.name} {path.name}"] = path.read_bytes()
+        if run.scores.exists():
+            scores = json.loads(run.scores.read_text())["scores"]
+            found[f"{run.name} scores"] = [(s["metric"], s["value"], s["low"], s["high"]) for s in scores]
+    return found
+
+
+def test_the_report_names_every_entrant(bench):
+    page = (bench / "report" / "index.html").read_text()
+    assert "cDPM" in page and "imulated" in page
+    table = pd.read_csv(bench / "report" / "table.csv")
+    assert list(table.columns[:2]) == ["run", "model"]
+    assert list(table.columns[2:8]) == ["MS-SSIM (%)", "gap", "MMD (x10³)", "FID-A", "FID-C", "FID-S"]
+    assert table["run"][0] == "cdpm" and set(table["run"]) == {"cdpm", *CONTROLS}
+    scores = pd.read_csv(bench / "report" / "scores.csv")
+    assert len(scores) >= 8 * len(table)
+    assert (bench / "report" / "table.tex").exists()
+
+
+def test_scores_tell_controls_apart(bench):
+    """Only the grossest faults can be told apart with four volumes of 16^3."""
+    scores = pd.read_csv(bench / "report" / "scores.csv").set_index(["run", "metric"])["value"]
+    assert abs(scores["noise", "fid_a"]) > abs(scores["real_heldout", "fid_a"])
+    assert scores["train_copy", "copy_rate"] >= 0.5 > scores["real_heldout", "copy_rate"]
+    assert scores["train_copy", "memorisation"] == 1
+    assert scores["mean_volume", "ms_ssim"] == pytest.approx(1, abs=1e-4)
+
+
+def test_a_second_pass_does_nothing(bench):
+    before = {p: p.stat().st_mtime_ns for p in (bench / "runs").rglob("*") if p.is_file()}
+    for args in (["train", "cdpm"], ["generate", "--all"], ["evaluate", "--all"], ["report"]):
+        result = call(*args, "--bench", bench)
+        assert "up to date" in result.stderr and "done" not in result.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in (bench / "runs").rglob("*") if p.is_file()}
+    assert call("verify", "--bench", bench).stdout == "everything is as recorded\n"
+
+
+def test_other_settings_are_refused_with_the_flag_that_redoes_them(bench):
+    result = call("train", "cdpm", "--bench", bench, "--set", "budget=14", code=2)
+    assert "config.budget: expected 12, got 14" in result.stderr and "--overwrite" in result.stderr
+    result = call("train", "cdpm", "--bench", bench, "--protocol", "demo", code=2)
+    assert "another protocol" in result.stderr and "cohort.size: expected 16, got 32" in result.stderr
+
+
+def test_an_altered_sample_is_found_and_costs_one_entrant_only(bench, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(bench, copy)
+    run = open_bench(copy).run("noise")
+    first, second = (run.samples_folder / f"00000{i}.nii.gz" for i in (0, 1))
+    first.write_bytes(second.read_bytes())
+    run.scores.unlink()
+    assert "voxels differ" in call("verify", "--bench", copy, code=1).stderr
+    for path in (copy / "blocks").iterdir():
+        path.unlink()
+    result = call("evaluate", "--all", "--bench", copy, code=1)
+    assert "noise:" in result.stderr
+    call("generate", "--all", "--bench", copy)
+    call("evaluate", "--all", "--bench", copy)
+
+
+def test_two_folders_of_nifti_need_no_bench(bench, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = bench / "runs"
+    real, fake = runs / "real_heldout" / "samples", runs / "noise" / "samples"
+    result = call("evaluate", "--real", real, "--samples", fake, "--train", runs / "train_copy" / "samples")
+    assert "FID-A" in result.stdout
+    record = json.loads((tmp_path / "mribench-scores" / "scores.json").read_text())
+    values = {s["metric"]: s["value"] for s in record["scores"]}
+    assert {"ms_ssim", "mmd", "fid_a", "memorisation"} <= set(values)
+    assert all(np.isfinite(v) for v in values.values())
+
+
+def test_a_folder_becomes_an_entrant(bench, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(bench, copy)
+    folder = bench / "runs" / "blurred_real" / "samples"
+    call("evaluate", "--samples", folder, "--name", "theirs", "--bench", copy)
+    call("report", "--bench", copy)
+    scores = pd.read_csv(copy / "report" / "scores.csv").set_index(["run", "metric"])["value"]
+    assert scores["theirs", "fid_a"] == pytest.approx(scores["blurred_real", "fid_a"], rel=1e-6)
+    assert (
+        "name must be"
+        in call("evaluate", "--samples", folder, "--name", "../x", "--bench", copy, code=2).stderr
+    )
+
+
+@pytest.mark.slow
+def test_kill_9_anywhere_gives_the_same_weights_samples_and_scores(bench, tmp_path, protocol_file):
+    """Each command is killed three times at random moments, then left to finish."""
+    folder, chance = tmp_path / "bench", random.Random(0)
+    for args in (
+        ["train", "cdpm", "--protocol", str(protocol_file)],
+        ["generate", "--all"],
+        ["evaluate", "--all"],
+    ):
+        command = [
+            sys.executable,
+            "-c",
+            "from mribench.cli import main; main()",
+            *args,
+            "--bench",
+            str(folder),
+        ]
+        for _ in range(3):
+            process = subprocess.Popen(command, env=os.environ, stderr=subprocess.DEVNULL)
+            time.sleep(chance.uniform(4, 14))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        subprocess.run(command, check=True)
+    ours, theirs = digests(folder), digests(bench)
+    assert ours.keys() == theirs.keys()
+    for key, value in theirs.items():
+        assert ours[key] == value, key

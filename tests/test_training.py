@@ -1,0 +1,118 @@
+"""The loop: batches by position, resume bit by bit, refusal of what does not belong."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from mribench import training
+from mribench.bench import Run
+from mribench.commands import load_generator
+from mribench.data.volume_set import VolumeSet
+from mribench.errors import MribenchError
+from mribench.files import write_json
+from mribench.models.cdpm import CDPM
+
+SETTINGS = {
+    "size": 16,
+    "budget": 12,
+    "base": 8,
+    "multipliers": (1, 2),
+    "tau_max": 6,
+    "stage_slices": 3,
+    "ddim_steps": 2,
+}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def volumes():
+    data = np.random.default_rng(0).random((5, 16, 16, 16), dtype=np.float32)
+    names = tuple("abcde")
+    return VolumeSet("train", names, names, (16, 16, 16), lambda i: data[i])
+
+
+def new_run(folder, **overrides) -> Run:
+    config = CDPM.build_config("tiny", **{**SETTINGS, **overrides}).model_dump(mode="json")
+    run = Run(folder)
+    write_json(
+        run.record, {"kind": "model", "model": "cdpm", "config": config, "seed": 3, "cohort_digest": "x"}
+    )
+    return run
+
+
+def fit(run, volumes, **options):
+    return training.train(load_generator(run), volumes, run, seed=3, device=CPU, **options)
+
+
+def test_batches_are_a_function_of_the_position(volumes):
+    whole = training.Batches(volumes, 2, seed=1, device=CPU)
+    stream = torch.cat([whole.next() for _ in range(10)])
+    later = training.Batches(volumes, 2, seed=1, device=CPU)
+    later.seen = 14
+    assert torch.equal(later.next(), stream[14:16])
+    assert stream.min() >= -1 and stream.max() <= 1
+    first_pass = {float(v.sum()) for v in stream[:5]}
+    assert first_pass == {float(v.sum()) for v in stream[5:10]} and len(first_pass) == 5
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, volumes, batch_size):
+    unbroken = new_run(tmp_path / "unbroken", batch_size=batch_size)
+    list(fit(unbroken, volumes))
+    broken = new_run(tmp_path / "broken", batch_size=batch_size)
+    for stop in (2, 3):
+        list(itertools.islice(fit(broken, volumes, checkpoint_seconds=-1), stop))
+    records = list(fit(broken, volumes))
+    assert records[0].step == 6  # checkpoints were left after steps 2 and 5
+    assert broken.weights.read_bytes() == unbroken.weights.read_bytes()
+    assert training.is_trained(broken)
+
+
+def test_weights_of_other_settings_or_bytes_do_not_count(tmp_path, volumes):
+    run = new_run(tmp_path / "run")
+    list(fit(run, volumes))
+    assert training.is_trained(run)
+    new_run(tmp_path / "run", learning_rate=1e-5)
+    assert not training.is_trained(run)
+    new_run(tmp_path / "run")
+    run.weights.write_bytes(run.weights.read_bytes()[:-1] + b"x")
+    assert not training.is_trained(run)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path, volumes):
+    run = new_run(tmp_path / "run")
+    list(itertools.islice(fit(run, volumes, checkpoint_seconds=-1), 2))
+    new_run(tmp_path / "run", learning_rate=1e-5)
+    with pytest.raises(MribenchError, match="--overwrite"):
+        list(fit(run, volumes))
+
+
+def test_a_torn_or_hostile_checkpoint_is_refused(tmp_path, volumes):
+    run = new_run(tmp_path / "run")
+    list(itertools.islice(fit(run, volumes, checkpoint_seconds=-1), 1))
+    whole = run.checkpoint.read_bytes()
+    run.checkpoint.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MribenchError, match="whole checkpoint"):
+        list(fit(run, volumes))
+
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    torch.save({"run_digest": Bomb()}, run.checkpoint)
+    with pytest.raises(MribenchError, match="whole checkpoint"):
+        list(fit(run, volumes))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_divergence_stops_the_run_and_keeps_the_checkpoint(tmp_path, volumes):
+    run = new_run(tmp_path / "run", learning_rate=1e30)
+    with pytest.raises(MribenchError, match=r"at step \d+ .*loss = "):
+        list(fit(run, volumes, checkpoint_seconds=-1))
+    state = torch.load(run.checkpoint, weights_only=True)
+    assert all(torch.isfinite(v).all() for v in state["optimizers"]["net"]["state"][0].values())
+    assert not run.weights.exists()
