@@ -24,7 +24,6 @@ from plausibility import head_measures, reference_frame, seam_ratio, shows_one_h
 
 from mribench import commands, training
 from mribench.bench import Bench, Run
-from mribench.controls import CONTROLS
 from mribench.files import read_json, write_json
 from mribench.reports.html import write_report
 
@@ -53,8 +52,8 @@ def score(bench: Bench, run: Run) -> None:
     cohort = commands.start_cohort(bench, quiet)
     for _ in commands.generate(bench, run, device="cpu", batch=8, overwrite=False):
         pass
-    for control in CONTROLS.values():
-        for _ in commands.make_control(bench, cohort, control, overwrite=False):
+    for control, count in commands.possible_controls(bench, cohort):
+        for _ in commands.make_control(bench, cohort, control, count, overwrite=False):
             pass
     runs = commands.entrants(bench)
     for each in runs:

@@ -6,13 +6,19 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mribench import __version__
 from mribench.errors import MribenchError, UsageError
+
+if TYPE_CHECKING:
+    from mribench.bench import Bench, Run
+    from mribench.session import Session
 
 # Before torch is imported: OpenMP threads that spin while they wait made a training step 2.2 times slower
 # whenever anything else used a core (docs/models.md).
@@ -121,16 +127,14 @@ def demo(quiet: bool, folder: Path, device: str) -> None:
     mribench demo --bench /tmp/look --device cpu
     """
     from mribench import commands
-    from mribench.console import display
     from mribench.models import MODELS
 
-    with display(quiet) as screen:
-        bench = commands.start_bench(folder, "demo", False)
+    with _session(quiet, commands.start_bench(folder, "demo", False)) as session:
         for model in MODELS:
-            _train(screen, bench, model, None, {}, 0, device, False)
-        failures = _generate_all(screen, bench, device, 8, False)
-        failures += _report(screen, bench, None, device)
-    _finish(failures)
+            plan = commands.plan_training(session.bench, session.cohort, model, None, {}, 0)
+            session.train(*plan, device, False)
+        session.generate_all(device, 8, False)
+        session.report(None, device)
 
 
 @main.command()
@@ -180,10 +184,11 @@ def prepare(
     from mribench.protocol import ROLES
 
     with display(quiet) as screen:
-        bench, cohort, state = commands.prepare(folder, protocol, source, manifest, overwrite, screen.report)
+        bench, cohort, new = commands.prepare(folder, protocol, source, manifest, overwrite, screen.report)
     for problem in cohort.record["problems"]:
-        _say(f"kept out: {problem['reason']}")
-    _say(f"prepare: {state}; " + ", ".join(f"{len(cohort.set(role))} {role}" for role in ROLES))
+        click.echo(f"kept out: {problem['reason']}", err=True)
+    counts = ", ".join(f"{len(cohort.set(role))} {role}" for role in ROLES)
+    click.echo(f"prepare: {'done' if new else 'up to date'}; {counts}", err=True)
     click.echo(bench.cohort_folder)
 
 
@@ -221,31 +226,27 @@ def train(
     mribench train cdpm --preset tiny --set budget=6400 --seed 1
     """
     from mribench import commands
-    from mribench.console import display
     from mribench.devices import choose_device
     from mribench.models import MODELS, get_model
 
-    names = _chosen(model, everything, list(MODELS), "MODEL")
+    _one_or_all(model, everything, "MODEL")
+    names = list(MODELS) if everything else [str(model)]
     for name in names:
         get_model(name)
     overrides = _parse_settings(settings)
     choose_device(device)  # a mistake must not cost the making of a cohort
-    failures: list[str] = []
-    bench = commands.start_bench(folder, protocol, simulated)
-    with display(quiet) as screen:
+    with _session(quiet, commands.start_bench(folder, protocol, simulated)) as session:
         for name in names:
             try:
+                plan = commands.plan_training(session.bench, session.cohort, name, preset, overrides, seed)
                 if dry_run:
-                    cohort = commands.start_cohort(bench, screen.report)
-                    _, record = commands.plan_training(bench, cohort, name, preset, overrides, seed)
-                    click.echo(json.dumps(record, indent=1))
+                    click.echo(json.dumps(plan[1], indent=1))
                 else:
-                    _train(screen, bench, name, preset, overrides, seed, device, overwrite)
+                    session.train(*plan, device, overwrite)
             except MribenchError as error:
                 if not everything:
                     raise
-                failures.append(f"{name}: {error}")
-    _finish(failures)
+                session.failures.append(f"{name}: {error}")
 
 
 @main.command()
@@ -265,22 +266,14 @@ def generate(
     mribench generate --all
     mribench generate cdpm --batch 4 --device cpu
     """
-    from mribench import commands
     from mribench.bench import open_bench
-    from mribench.console import display
 
-    if not everything and run is None:
-        raise UsageError("Name a run, or give --all. Example: mribench generate cdpm")
-    bench = open_bench(folder)
-    failures: list[str] = []
-    with display(quiet) as screen:
+    _one_or_all(run, everything, "RUN")
+    with _session(quiet, open_bench(folder)) as session:
         if everything:
-            failures = _generate_all(screen, bench, device, batch, overwrite)
+            session.generate_all(device, batch, overwrite)
         else:
-            found = _existing(bench, str(run))
-            commands.start_cohort(bench, screen.report)
-            _generate(screen, bench, found, device, batch, overwrite)
-    _finish(failures)
+            session.generate(_existing(session.bench, str(run)), device, batch, overwrite)
 
 
 @main.command()
@@ -351,14 +344,13 @@ def evaluate(
     mribench evaluate --all
     mribench evaluate --samples generated/ --name my_model --bench mribench-bench
     """
-    from mribench.console import display
-
     if real is not None:
         if samples is None or run is not None or everything or name is not None:
             raise UsageError(
                 "--real goes with --samples DIR (and perhaps --train DIR), not with a run or --name."
             )
         from mribench import folders
+        from mribench.console import display
 
         with display(quiet) as screen:
             result = folders.evaluate_folders(
@@ -369,15 +361,15 @@ def evaluate(
         return
     if extractor is not None or train_folder is not None:
         raise UsageError("--extractor and --train go with --real DIR; in a bench its protocol decides.")
-    _evaluate_bench(
-        quiet, run, everything, folder, samples, name, rescale, weights, device, overwrite, as_json
-    )
+    if (samples is None) != (name is None):
+        raise UsageError("--samples DIR needs --real DIR, or --name NAME to become an entrant of the bench.")
+    _one_or_all(run or name, everything, "RUN")
+    _evaluate_bench(quiet, run, folder, samples, name, rescale, weights, device, overwrite, as_json)
 
 
 def _evaluate_bench(
     quiet: bool,
     run: str | None,
-    everything: bool,
     folder: Path,
     samples: Path | None,
     name: str | None,
@@ -387,32 +379,23 @@ def _evaluate_bench(
     overwrite: bool,
     as_json: bool,
 ) -> None:
+    """Score a run, a folder as the entrant `name`, or (neither given) every entrant of a bench."""
     from mribench import commands, folders
     from mribench.bench import open_bench
-    from mribench.console import display
+    from mribench.reports import leaderboard
 
-    bench = open_bench(folder)
-    with display(quiet) as screen:
-        if samples is not None:
-            if name is None or run is not None or everything:
-                raise UsageError(
-                    "--samples DIR needs --real DIR, or --name NAME to become an entrant of the bench."
-                )
-            volumes = folders.open_entrant(bench, name, samples, rescale, screen.report)
-            for done in commands.add_folder(bench, name, volumes, overwrite=overwrite):
-                screen.report(f"copy {name}", done, bench.protocol.evaluation.samples)
-            run = name
-        if run is None and not everything:
-            raise UsageError("Name a run, or give --all, or --real DIR --samples DIR.")
-        runs = commands.entrants(bench) if everything else [_existing(bench, str(run))]
-        failures = _score(screen, bench, runs, weights, device)
-    if as_json:
-        click.echo(json.dumps([json.loads(r.scores.read_text()) for r in runs if r.scores.exists()]))
-    else:
-        from mribench.reports import leaderboard
-
-        click.echo(leaderboard.as_text(leaderboard.build(bench)))
-    _finish(failures)
+    with _session(quiet, open_bench(folder)) as session:
+        if samples is not None and name is not None:
+            volumes = folders.open_entrant(session.bench, name, samples, rescale, session.screen.report)
+            for done in commands.add_folder(session.bench, name, volumes, overwrite=overwrite):
+                session.screen.report(f"copy {name}", done, session.bench.protocol.evaluation.samples)
+        chosen = run or name
+        runs = [_existing(session.bench, chosen)] if chosen else commands.entrants(session.bench)
+        scored = session.evaluate(runs, weights, device)
+        if as_json:
+            click.echo(json.dumps([json.loads(one.scores.read_text()) for one in scored]))
+        else:
+            click.echo(leaderboard.as_text(leaderboard.build(session.bench)))
 
 
 @main.command()
@@ -429,14 +412,12 @@ def report(quiet: bool, folder: Path, weights: Path | None, device: str, show: b
     mribench report --bench trial --open
     """
     from mribench.bench import open_bench
-    from mribench.console import display
 
     bench = open_bench(folder)
-    with display(quiet) as screen:
-        failures = _report(screen, bench, weights, device)
+    with _session(quiet, bench) as session:
+        session.report(weights, device)
     if show:
         click.launch(str(bench.report / "index.html"))
-    _finish(failures)
 
 
 @main.command("list")
@@ -495,96 +476,19 @@ def verify(quiet: bool, folder: Path) -> None:
     click.echo("everything is as recorded")
 
 
-def _train(
-    screen: Any,
-    bench: Any,
-    model: str,
-    preset: str | None,
-    overrides: dict[str, Any],
-    seed: int,
-    device: str,
-    overwrite: bool,
-) -> None:
-    from mribench import commands, training
+@contextmanager
+def _session(quiet: bool, bench: Bench) -> Iterator[Session]:
+    """A Session for the length of one command; fails in the end when any run failed."""
+    from mribench.console import display
+    from mribench.session import Session
 
-    cohort = commands.start_cohort(bench, screen.report)
-    run, record = commands.plan_training(bench, cohort, model, preset, overrides, seed)
-    budget, logged = record["config"]["budget"], 0.0
-    last = None
-    for last in commands.train(bench, cohort, run, record, device=device, overwrite=overwrite):
-        losses = " ".join(f"{name} {value:.4g}" for name, value in last.losses.items())
-        screen.report(f"train {run.name}", min(last.seen, budget), budget, losses)
-        if last.seconds - logged > 1 or last.seen >= budget:
-            training.append_record(run, last)
-            logged = last.seconds
-    _say(f"train {run.name}: {'up to date' if last is None else 'done'}")
-    click.echo(run.weights)
+    with display(quiet) as screen:
+        session = Session(screen, bench, [])
+        yield session
+    _finish(session.failures)
 
 
-def _generate_all(screen: Any, bench: Any, device: str, batch: int, overwrite: bool) -> list[str]:
-    from mribench import commands
-
-    cohort, failures = commands.start_cohort(bench, screen.report), []
-    for run in commands.trained_models(bench):
-        try:
-            _generate(screen, bench, run, device, batch, overwrite)
-        except MribenchError as error:
-            failures.append(f"{run.name}: {error}")
-    for control in commands.possible_controls(bench, cohort):
-        made = 0
-        for made in commands.make_control(bench, cohort, control, overwrite=overwrite):
-            screen.report(f"make {control.name}", made, commands.available(cohort, control, 10**9))
-        _say(f"make {control.name}: {'done' if made else 'up to date'}")
-    return failures
-
-
-def _generate(screen: Any, bench: Any, run: Any, device: str, batch: int, overwrite: bool) -> None:
-    from mribench import commands
-
-    made = 0
-    for made in commands.generate(bench, run, device=device, batch=batch, overwrite=overwrite):
-        screen.report(f"generate {run.name}", made, bench.protocol.evaluation.samples)
-    _say(f"generate {run.name}: {'done' if made else 'up to date'}")
-    click.echo(run.samples_folder)
-
-
-def _score(screen: Any, bench: Any, runs: list[Any], weights: Path | None, device: str) -> list[str]:
-    """Score runs one by one; a failure costs only its own entrant."""
-    from mribench import commands
-
-    cohort, failures = commands.start_cohort(bench, screen.report), []
-    for run in runs:
-        try:
-            state, missing = commands.evaluate(
-                bench, cohort, run, weights=weights, device=device, progress=screen.report
-            )
-            _say(f"evaluate {run.name}: {state}")
-            for line in missing:
-                _say(f"  not computed: {line}")
-        except MribenchError as error:
-            failures.append(f"{run.name}: {error}")
-    return failures
-
-
-def _report(screen: Any, bench: Any, weights: Path | None, device: str) -> list[str]:
-    from mribench import commands
-    from mribench.reports.html import write_report
-
-    runs = commands.entrants(bench)
-    if not runs:
-        raise UsageError(f"{bench.folder} has no samples to report on. Run: mribench generate --all")
-    failures = _score(screen, bench, runs, weights, device)
-    cohort = commands.start_cohort(bench, screen.report)
-    scored = [run for run in runs if not any(f.startswith(f"{run.name}:") for f in failures)]
-    try:
-        commands.embed(bench, cohort, scored, weights=weights, device=device, progress=screen.report)
-    except MribenchError as error:
-        failures.append(f"t-SNE: {error}")
-    click.echo(write_report(bench))
-    return failures
-
-
-def _existing(bench: Any, name: str) -> Any:
+def _existing(bench: Bench, name: str) -> Run:
     run = bench.run(name)
     if not run.record.exists():
         known = ", ".join(r.name for r in bench.runs()) or "none yet"
@@ -592,10 +496,9 @@ def _existing(bench: Any, name: str) -> Any:
     return run
 
 
-def _chosen(name: str | None, everything: bool, names: list[str], what: str) -> list[str]:
+def _one_or_all(name: str | None, everything: bool, what: str) -> None:
     if everything == (name is not None):
-        raise UsageError(f"Give either {what} or --all. Known: {', '.join(names)}.")
-    return names if everything else [str(name)]
+        raise UsageError(f"Give either {what} or --all.")
 
 
 def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
@@ -610,10 +513,6 @@ def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
         except ValueError:
             parsed[key] = value
     return parsed
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _finish(failures: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mribench import generation, scoring, training
 from mribench.bench import Bench, Run, check_same_run, create_bench, open_bench, run_digest, versions
@@ -19,7 +19,6 @@ from mribench.models import get_model
 from mribench.models.generator import Generator
 from mribench.protocol import load_protocol
 
-Done = Literal["done", "up to date"]
 DEFAULT_PROTOCOL = "demo"
 DEFAULT_OWN_PROTOCOL = "peng2023-heldout"
 GENERATION_BATCH = 8
@@ -148,13 +147,11 @@ def generate(bench: Bench, run: Run, *, device: str, batch: int, overwrite: bool
         )
 
 
-def make_control(bench: Bench, cohort: Cohort, control: Control, *, overwrite: bool) -> Iterator[int]:
+def make_control(
+    bench: Bench, cohort: Cohort, control: Control, count: int, *, overwrite: bool
+) -> Iterator[int]:
     """Make a control's volumes, yielding how many are done; yields nothing when up to date."""
-    seed, count = (
-        bench.protocol.seed,
-        available(cohort, control, bench.protocol.evaluation.samples),
-    )
-    run = bench.run(control.name)
+    seed, run = bench.protocol.seed, bench.run(control.name)
     record = {
         "kind": "control",
         "model": control.name,
@@ -190,9 +187,10 @@ def make_control(bench: Bench, cohort: Cohort, control: Control, *, overwrite: b
         )
 
 
-def possible_controls(bench: Bench, cohort: Cohort) -> list[Control]:
-    """The controls this cohort has volumes for."""
-    return [c for c in CONTROLS.values() if available(cohort, c, bench.protocol.evaluation.samples) >= 2]
+def possible_controls(bench: Bench, cohort: Cohort) -> list[tuple[Control, int]]:
+    """The controls this cohort has volumes for, and how many of each."""
+    counts = [(c, available(cohort, c, bench.protocol.evaluation.samples)) for c in CONTROLS.values()]
+    return [(control, count) for control, count in counts if count >= 2]
 
 
 def add_folder(bench: Bench, name: str, volumes: VolumeSet, *, overwrite: bool) -> Iterator[int]:
@@ -242,18 +240,18 @@ def _forget_samples(run: Run) -> None:
 
 def evaluate(
     bench: Bench, cohort: Cohort, run: Run, *, weights: Path | None, device: str, progress: Progress
-) -> tuple[Done, list[str]]:
-    """Score one entrant unless its scores are up to date; returns also what is missing, with reasons."""
+) -> tuple[bool, list[str]]:
+    """Score one entrant unless that is done; returns whether it was scored now and what is missing, why."""
     extractor = bench.protocol.evaluation.extractor
     where = str(choose_device(device))
     wanted = scoring.made_from(bench, cohort, run, extractor, weights)
     if scoring.is_scored(run, wanted):
-        return "up to date", []
+        return False, []
     with bench.lock(f"run-{run.name}"):
         _, missing = scoring.score_run(
             bench, cohort, run, extractor=extractor, weights=weights, device=where, progress=progress
         )
-    return "done", [f"{m.metric}: {m.reason}" for m in missing]
+    return True, [f"{m.metric}: {m.reason}" for m in missing]
 
 
 def embed(
@@ -321,8 +319,8 @@ def prepare(
     manifest: Path | None,
     overwrite: bool,
     progress: Progress,
-) -> tuple[Bench, Cohort, Done]:
-    """Make the bench's cohort from own volumes; a finished one is kept unless `overwrite`.
+) -> tuple[Bench, Cohort, bool]:
+    """Make the bench's cohort from own volumes; a finished one is kept unless `overwrite`. Returns whether it is new.
 
     Raises UsageError for a protocol of simulated volumes, or when runs already depend on the cohort.
     """
@@ -339,10 +337,10 @@ def prepare(
     with bench.lock("cohort"):
         if (bench.cohort_folder / "volumes.json").exists():
             if not overwrite:
-                return bench, open_cohort(bench.cohort_folder), "up to date"
+                return bench, open_cohort(bench.cohort_folder), False
             if bench.runs():
                 raise UsageError(
                     f"{folder} has runs that were trained on its cohort. Prepare into another --bench."
                 )
             shutil.rmtree(bench.cohort_folder)
-        return bench, prepared_cohort(bench.cohort_folder, bench.protocol, source, manifest, progress), "done"
+        return bench, prepared_cohort(bench.cohort_folder, bench.protocol, source, manifest, progress), True

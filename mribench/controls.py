@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,10 +86,10 @@ def available(cohort: Cohort, control: Control, wanted: int) -> int:
     return wanted if control.draws_on is None else min(wanted, len(cohort.set(control.draws_on)))
 
 
-def make_volumes(cohort: Cohort, control: Control, seed: int) -> Callable[[list[int]], np.ndarray]:
+def make_volumes(cohort: Cohort, control: Control, seed: int) -> Callable[[Sequence[int]], np.ndarray]:
     """A function that makes the control's volumes of the given numbers, each from its own generator."""
 
-    def make(numbers: list[int]) -> np.ndarray:
+    def make(numbers: Sequence[int]) -> np.ndarray:
         rng = [np.random.default_rng(derive(seed, "control", control.name, i)) for i in numbers]
         return np.stack([control.make(cohort, i, r) for i, r in zip(numbers, rng, strict=True)])
 

@@ -17,7 +17,8 @@ from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError
 from mribench.evaluation import Blocks, evaluate
 from mribench.metrics import DEFAULT_METRICS, features, pairs
-from mribench.metrics.mmd import VoxelDistance
+from mribench.metrics.fid import frechet_distance
+from mribench.metrics.mmd import VoxelDistance, join_views, mmd2
 from mribench.metrics.ms_ssim import ms_ssim_matrix
 
 SHAPE = (14, 18, 16)
@@ -89,6 +90,26 @@ def test_every_default_metric_is_scored_in_order(cached):
     (scores, missing), _ = cached
     assert [one.metric for one in scores] == list(DEFAULT_METRICS)
     assert missing == []
+
+
+def test_scores_are_the_public_functions_of_the_sets(cached, sets):
+    (scores, _), folder = cached
+    found = {one.metric: one for one in scores}
+    blocks = Blocks(sets, folder)
+    reference, samples = (sets[name].stack() for name in ("reference", "samples"))
+    flat = [volumes.reshape(len(volumes), -1).astype(float) for volumes in (reference, samples)]
+    joined = [join_views(blocks.features, name) for name in ("reference", "samples")]
+    expected = {
+        "ms_ssim": ms_ssim_matrix(samples)[np.triu_indices(4, 1)].mean(),
+        "mmd": mmd2(*joined, kernel="gaussian-bank"),
+        "mmd_voxel": mmd2(*flat) / reference[0].size,
+        "mmd_legacy": mmd2(*flat, estimator="biased"),
+        "fid_c": frechet_distance(
+            blocks.features("reference", "coronal"), blocks.features("samples", "coronal")
+        ),
+    }
+    assert {name: found[name].value for name in expected} == pytest.approx(expected, rel=1e-6)
+    assert found["ms_ssim"].target == pytest.approx(ms_ssim_matrix(reference)[np.triu_indices(5, 1)].mean())
 
 
 def test_a_second_evaluation_computes_no_block(cached, sets, no_network, monkeypatch):

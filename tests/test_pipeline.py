@@ -68,7 +68,7 @@ def test_scores_tell_controls_apart(bench):
     scores = pd.read_csv(bench / "report" / "scores.csv").set_index(["run", "metric"])["value"]
     assert abs(scores["noise", "fid_a"]) > abs(scores["real_heldout", "fid_a"])
     assert scores["train_copy", "copy_rate"] >= 0.5 > scores["real_heldout", "copy_rate"]
-    assert scores["train_copy", "memorisation"] == 1
+    assert scores["train_copy", "memorisation"] > 0.5
     assert scores["mean_volume", "ms_ssim"] == pytest.approx(1, abs=1e-4)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 TEMPLATE_ORIGIN_MM = (-98.0, -134.0, -72.0)
 CERTAIN = 0.9  # voxels of at least this probability give a tissue's mean intensity
-# MNI millimetres (x, y, z) that hold the lateral ventricles: without them the fluid of the basal cisterns is taken too.
+# MNI millimetres (x, y, z) that hold the lateral ventricles and leave out the basal cisterns.
 VENTRICLE_BOX_MM = ((-30, 30), (-52, 37), (4, 33))
 VENTRICLE_REACH_MM = 14.0  # tissue farther than this from a ventricle hardly follows its wall
 HULL_REACH_MM = 10.0
@@ -26,14 +26,14 @@ DISTANCE_SMOOTHING_MM = 3.0  # at 2 mm a warp that widens the ventricles by 4 mm
 
 @dataclass(frozen=True)
 class Lattice:
-    """A regular lattice of world points: origin `(x, y, z)` and spacing `(x, y, z)` in mm, shape `(D, H, W)`."""
+    """A regular lattice of world points: origin and spacing `(x, y, z)` in mm, shape `(D, H, W)`."""
 
     origin_mm: tuple[float, float, float]
     spacing_mm: tuple[float, float, float]
     shape: tuple[int, int, int]
 
     def points(self, affine: np.ndarray | None = None) -> Tensor:
-        """World millimetres of every node, moved by the `[3,4]` affine if one is given: float32 `[D,H,W,3]`."""
+        """World mm of every node, moved by the `[3,4]` affine if one is given: float32 `[D,H,W,3]`."""
         x, y, z = (
             origin + spacing * torch.arange(count, dtype=torch.float32)
             for origin, spacing, count in zip(self.origin_mm, self.spacing_mm, self.shape[::-1], strict=True)
@@ -120,9 +120,9 @@ def _lateral_ventricles(anatomy: Anatomy) -> np.ndarray:
 
 
 def _distance_and_normals(inside: np.ndarray, lattice: Lattice) -> tuple[np.ndarray, np.ndarray]:
-    """Distance `[D,H,W]` in mm to the border of `inside`, negative within, and its gradient `[3,D,H,W]` (x, y, z).
+    """Distance `[D,H,W]` in mm to the border of `inside`, negative within, and its gradient `[3,D,H,W]`.
 
-    Smoothed, so that the gradient has no creases; computed on every other millimetre, interpolated to `lattice`.
+    Smoothed, so that the gradient has no creases; computed every 2 mm, interpolated to `lattice`.
     """
     inside = inside[::2, ::2, ::2]
     distance = ndimage.distance_transform_edt(~inside, 2) - ndimage.distance_transform_edt(inside, 2)

@@ -111,7 +111,7 @@ def simulated_cohort(folder: Path, protocol: Protocol, progress: Progress) -> Co
     counts = {"train": spec.train, "reference": spec.reference, "holdout": spec.holdout}
     if spec.reference_from_train:
         counts["reference"] = 0
-    roles = [(role,) for role in ROLES for _ in range(counts[role])]
+    roles: list[tuple[str, ...]] = [(role,) for role in ROLES for _ in range(counts[role])]
     if spec.reference_from_train:
         for i in draw_reference(protocol, spec.train):
             roles[i] = ("train", "reference")

@@ -36,11 +36,10 @@ class Grid(BaseModel):
 
 def paper_grid(size: int) -> Grid:
     """The paper's field of view (176 x 176 x 128 mm) cut into `size`^3 voxels, placed over the MNI152 brain."""
-    spacing = tuple(fov / size for fov in PAPER_FOV_MM)
-    origin = tuple(
-        c - fov / 2 + s / 2 for c, fov, s in zip(FOV_CENTRE_MM, PAPER_FOV_MM, spacing, strict=True)
-    )
-    return Grid(size=size, spacing_mm=spacing, origin_mm=origin)
+    fov = np.array(PAPER_FOV_MM)
+    spacing = fov / size
+    origin = np.array(FOV_CENTRE_MM) - fov / 2 + spacing / 2
+    return Grid.model_validate({"size": size, "spacing_mm": spacing.tolist(), "origin_mm": origin.tolist()})
 
 
 def to_model_range(volume: Any) -> Any:

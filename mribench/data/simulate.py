@@ -24,8 +24,8 @@ from mribench.seeds import derive
 
 RECIPE = "mni-sim-1"  # a new name whenever voxels may change
 
-# Set so that the mean pairwise MS-SSIM of subjects at 128^3 is that of real subjects, 0.792 (Peng et al. 2023);
-# benchmarks/simulate.py measures it.
+# Set so that the mean pairwise MS-SSIM of subjects at 128^3 is that of real ones, 0.792 (Peng et al. 2023,
+# Table 1); benchmarks/simulate.py measures it.
 STRENGTH = 0.89
 # (size of a bump in mm, RMS in mm of each component), times STRENGTH. Skulls are smooth: the fine bumps slide
 # along the brain's surface and do not dent it, the broad ones dent it less.
@@ -38,7 +38,7 @@ SQUARINGS = 6
 MIN_JACOBIAN, WEAKENING_STEP = 0.05, 0.9
 
 # MNI152 is 9 % larger along each axis than a typical adult. Scaled about this world point the brain is centred
-# front to back and its crown lies 4 mm under the upper edge; the lower edge cuts brainstem and cerebellum.
+# front to back, its crown 4 to 5 mm under the upper edge; the lower edge cuts brainstem and cerebellum.
 BASE_SCALE = 0.91
 SCALE_ABOUT_MM = (0.0, -28.1, 21.4)
 # What affine registration leaves behind, as SDs: log size, log size of an axis, radians, shear, mm.
@@ -64,7 +64,7 @@ BIAS_LATTICE = Lattice((-96.0, -114.0, -54.0), (8.0, 8.0, 8.0), (18, 25, 25))
 
 @dataclass(frozen=True)
 class Traits:
-    """The scalars of a subject: `class_means` are the T1 of CSF, GM and WM; `affine` `[3,4]` is subject to template."""
+    """A subject's scalars; `class_means`: T1 of CSF, GM, WM; `affine` `[3,4]`: from subject to template, mm."""
 
     age: float
     ventricle_mm: float
@@ -89,24 +89,26 @@ class Brain:
 
     inside: Tensor  # [D,H,W] bool
     points: Tensor  # [N,3] world mm
-    tissues: Tensor  # [3,N] probabilities of CSF, GM, WM
-    residual: Tensor  # [N] T1 that the tissues do not explain
+    tissues: np.ndarray  # [3,N] probabilities of CSF, GM, WM
+    residual: np.ndarray  # [N] T1 that the tissues do not explain
 
 
 def simulate(seed: int, index: int, size: int) -> tuple[np.ndarray, dict[str, float]]:
-    """Subject `index` of cohort `seed`: float32 `[D,H,W]` in [0,1] on `paper_grid(size)`, and its ground truth.
+    """Subject `index` of cohort `seed`: float32 `[D,H,W]` in [0,1] on `paper_grid(size)`, and its truth.
 
-    The anatomy depends on (seed, index) alone, so every size shows the same subject; only the scanner noise is
-    drawn per size. Sizes up to 64 are block means of a finer rendering. A warp that would fold is weakened by
-    steps of 0.9 until its smallest Jacobian exceeds 0.05. Background is exactly 0.
+    The anatomy depends on (seed, index) alone, so every size shows the same subject; only the scanner noise
+    is drawn per size. Sizes up to 64 are block means of a finer rendering. A warp that would fold is weakened
+    by steps of 0.9 until its smallest Jacobian exceeds 0.05. Background is exactly 0.
 
-    Truth: age (years), ventricle_mm (outward shift of the ventricle walls), atrophy (offset of the CSF logit),
-    strength (of the warp, after weakening), jacobian_min, and brain_cm3 = gm_cm3 + wm_cm3 + csf_cm3 within the
-    field of view (summed over voxels: sizes agree within a few cm3). Raises UsageError when size < 4 or index < 0.
+    Truth: age (years), ventricle_mm (outward shift of the ventricle walls), atrophy (offset of the CSF
+    logit), strength (of the warp, after weakening), jacobian_min, and brain_cm3 = gm_cm3 + wm_cm3 + csf_cm3
+    within the field of view (summed over voxels: sizes agree within a few cm3). Raises UsageError when
+    size < 4 or index < 0.
     """
     if size < 4 or index < 0:
         raise UsageError(
-            f"a simulated subject needs size >= 4 and index >= 0; got size {size}, index {index}. Choose them so."
+            f"a simulated subject needs size >= 4 and index >= 0; got size {size}, index {index}. "
+            "Choose them so."
         )
     traits = _draw_traits(_generator(seed, index, "traits"))
     warp = _draw_warp(_generator(seed, index, "warp"), traits.ventricle_mm)
@@ -179,7 +181,7 @@ Scales = tuple[tuple[float, float], ...]
 
 @functools.cache
 def _amplitudes(lattice: Lattice, scales: Scales) -> np.ndarray:
-    """The filter in Fourier space that turns white noise into a sum of smooth fields of these sizes and RMS."""
+    """The filter in Fourier space that turns white noise into a sum of smooth fields of these scales."""
     frequencies = [
         2 * np.pi * scipy.fft.fftfreq(count, spacing)
         for count, spacing in zip(lattice.shape, lattice.spacing_mm[::-1], strict=True)
@@ -223,14 +225,14 @@ def _symmetrised(field: Tensor) -> Tensor:
     # The even and odd parts of a stationary field are independent, each with half of its variance.
     mirrored = field.flip(3) * torch.tensor([-1.0, 1.0, 1.0]).view(3, 1, 1, 1)
     even, odd = (field + mirrored) / 2, (field - mirrored) / 2
-    x = WARP_LATTICE.points()[..., 0]
-    odd[0] *= 1 - FALX_STIFFNESS * torch.exp(-((x / FALX_REACH_MM) ** 2))
+    x = WARP_LATTICE.points()[0, 0, :, 0].numpy()
+    odd[0] *= torch.from_numpy(1 - FALX_STIFFNESS * np.exp(-((x / FALX_REACH_MM) ** 2)))
     return (2 * WARP_SYMMETRY) ** 0.5 * even + (2 - 2 * WARP_SYMMETRY) ** 0.5 * odd
 
 
 @functools.cache
 def _affine_basis() -> tuple[np.ndarray, np.ndarray]:
-    """Affine functions `[4,D,H,W]` on WARP_LATTICE, and the weights `[4,D,H,W]` of their least-squares fit."""
+    """Affine functions `[4,D,H,W]` on WARP_LATTICE, and the weights `[4,D,H,W]` of their best fit."""
     points = WARP_LATTICE.points()
     anatomy = mni_anatomy()
     inside = (anatomy.lattice.sample(anatomy.brain, points, "zeros")[0] > 0.5).numpy()
@@ -270,7 +272,7 @@ def _smallest_jacobian(displacement: Tensor) -> float:
 
 
 def _at_corner(gradient: Tensor, axis: int, corner: tuple[int, ...]) -> Tensor:
-    # Along its own axis a one-sided difference has one value a cell; along the others the corner picks a side.
+    # Along its own axis a difference has one value a cell; along the others the corner picks a side.
     for other, side in enumerate(corner):
         if other != axis:
             gradient = gradient.narrow(3 - other, side, gradient.shape[3 - other] - 1)
@@ -288,30 +290,39 @@ def _warped_brain(lattice: Lattice, traits: Traits, warp: Warp, random: np.rando
     origins = _template_points(lattice, traits, warp)
     inside = anatomy.lattice.sample(anatomy.brain, origins, "zeros")[0] > 0.5
     points, origins = lattice.points()[inside], origins[inside]
-    csf, wm = FOLD_LATTICE.sample(_random_fields(random, 2, FOLD_LATTICE, FOLD_WARP), points)
-    offsets = torch.stack([csf + traits.atrophy, torch.full_like(csf, -0.3 * traits.atrophy), wm])
-    probabilities = anatomy.lattice.sample(anatomy.tissues, origins, "zeros")
-    tissues = (SHARPNESS * probabilities.clamp_min(1e-3).log() + offsets).softmax(dim=0)
-    return Brain(inside, points, tissues, anatomy.lattice.sample(anatomy.residual, origins, "zeros")[0])
+    csf, wm = FOLD_LATTICE.sample(_random_fields(random, 2, FOLD_LATTICE, FOLD_WARP), points).numpy()
+    offsets = np.stack([csf + traits.atrophy, np.full_like(csf, -0.3 * traits.atrophy), wm])
+    probabilities = anatomy.lattice.sample(anatomy.tissues, origins, "zeros").numpy()
+    residual = anatomy.lattice.sample(anatomy.residual, origins, "zeros")[0].numpy()
+    return Brain(
+        inside, points, _softmax(SHARPNESS * np.log(np.maximum(probabilities, 1e-3)) + offsets), residual
+    )
 
 
-def _signal(brain: Brain, traits: Traits, random: np.random.Generator) -> Tensor:
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    # NumPy's, because the last bit of torch's exponential depends on the number of threads.
+    odds = np.exp(logits - logits.max(axis=0))
+    return odds / odds.sum(axis=0)
+
+
+def _signal(brain: Brain, traits: Traits, random: np.random.Generator) -> np.ndarray:
     csf, gm, wm = (mean * tissue for mean, tissue in zip(traits.class_means, brain.tissues, strict=True))
-    bias = BIAS_LATTICE.sample(_random_fields(random, 1, BIAS_LATTICE, BIAS), brain.points)[0]
-    return (csf + gm + wm + RESIDUAL_WEIGHT * brain.residual) * bias.exp()
+    bias = BIAS_LATTICE.sample(_random_fields(random, 1, BIAS_LATTICE, BIAS), brain.points)[0].numpy()
+    return (csf + gm + wm + RESIDUAL_WEIGHT * brain.residual) * np.exp(bias)
 
 
-def _add_noise(signal: Tensor, traits: Traits, lattice: Lattice, random: np.random.Generator) -> Tensor:
+def _add_noise(
+    signal: np.ndarray, traits: Traits, lattice: Lattice, random: np.random.Generator
+) -> np.ndarray:
     # Rician, as in a magnitude image. Larger voxels of the same scan average more noise away.
-    sd = traits.noise_sd * (lattice.shape[0] / 128) ** 1.5
-    real, imaginary = torch.from_numpy(random.standard_normal((2, len(signal)), dtype=np.float32)) * sd
-    return torch.hypot(signal + real, imaginary)
+    sd = np.float32(traits.noise_sd * (lattice.shape[0] / 128) ** 1.5)
+    real, imaginary = sd * random.standard_normal((2, len(signal)), dtype=np.float32)
+    return np.hypot(signal + real, imaginary)
 
 
-def _normalised(signal: Tensor, inside: Tensor) -> Tensor:
-    white = float(np.percentile(signal.numpy(), 99.9))
+def _normalised(signal: np.ndarray, inside: Tensor) -> Tensor:
     image = torch.zeros(inside.shape)
-    image[inside] = (signal / white).clamp(0, 1)
+    image[inside] = torch.from_numpy(np.clip(signal / np.percentile(signal, 99.9), 0, 1))
     return image
 
 
@@ -321,7 +332,7 @@ def _block_mean(image: Tensor, factor: int) -> Tensor:
 
 def _truth(traits: Traits, warp: Warp, brain: Brain, lattice: Lattice) -> dict[str, float]:
     voxel_cm3 = float(np.prod(lattice.spacing_mm)) / 1000
-    csf, gm, wm = (float(tissue.numpy().sum(dtype=np.float64)) * voxel_cm3 for tissue in brain.tissues)
+    csf, gm, wm = (float(tissue.sum(dtype=np.float64)) * voxel_cm3 for tissue in brain.tissues)
     return {
         "age": traits.age,
         "ventricle_mm": traits.ventricle_mm * warp.weakening,

@@ -24,7 +24,7 @@ WANG_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, section 3.
 SIGMA = 1.5  # voxels
 C1 = 0.01**2  # (K1 L)^2 with the data range L = 1
 C2 = 0.03**2
-PIECE_VOXELS = 2**20  # work in pieces of 4 MB, which stay in a CPU's cache
+PIECE_VOXELS = 2**18  # work in pieces of 1 MB, which stay in a CPU core's own cache
 CUDA_PIECE_VOXELS = 2**26
 
 

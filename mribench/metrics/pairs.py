@@ -67,7 +67,7 @@ def checked(volume: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray
         raise MribenchError(
             f"{name} must lie in [0,1], but spans [{low:.4g}, {high:.4g}]. Rescale all sets by the same rule."
         )
-    return np.asarray(volume, dtype=np.float32)
+    return np.array(volume, dtype=np.float32, order="C")  # torch takes no flipped or read-only arrays
 
 
 def pair_matrix(

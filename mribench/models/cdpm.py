@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -147,7 +147,8 @@ class CDPM(Generator):
     Config = CDPMConfig
     title = "cDPM"
     needs = ("ema",)
-    PRESETS = {
+    updates: Tensor  # steps so far
+    PRESETS: ClassVar = {
         "tiny": TINY,
         "small": SMALL,
         "paper": PAPER,

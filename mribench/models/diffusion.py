@@ -28,6 +28,9 @@ class Diffusion(nn.Module):
     (Salimans & Ho 2022). Estimated x_0 are clipped to [-1,1].
     """
 
+    betas: Tensor
+    signal: Tensor
+
     def __init__(self, betas: Tensor, prediction: str) -> None:
         super().__init__()
         self.steps, self.prediction = len(betas), prediction

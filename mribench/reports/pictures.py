@@ -12,6 +12,7 @@ from mribench.data.cohort import Cohort
 from mribench.data.grid import Grid
 from mribench.data.volume_set import Slab, VolumeSet
 from mribench.errors import MribenchError
+from mribench.metrics.memorisation import DUPLICATE
 from mribench.reports.figures import Picture, central_pictures, embedding_panel, training_curves
 from mribench.reports.records import Entrant, Pair, read_embedding, said
 
@@ -139,6 +140,7 @@ class Gallery:
             return self._drawn(volume, samples.slab, title, COARSE_PIXELS, entrant.name)
 
         ratio = (1 - pair.similarity) / (1 - pair.second) if pair.second < 1 else 1.0
+        threshold = entrant.nearest.copy_threshold if entrant.nearest else 0.0
         return PairOfVolumes(
             sample=drawn(sample, f"Sample {i + 1}"),
             neighbour=drawn(neighbour, f"Nearest of train: {pair.neighbour}"),
@@ -146,7 +148,7 @@ class Gallery:
             similarity=pair.similarity,
             second=pair.second,
             ratio=ratio,
-            copy=entrant.nearest is not None and ratio < entrant.nearest.copy_threshold,
+            copy=ratio < threshold or 1 - pair.similarity < DUPLICATE,
         )
 
     def embedding(self, entrants: Sequence[Entrant]) -> tuple[list[Group], str]:

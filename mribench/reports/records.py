@@ -151,6 +151,13 @@ class Entrant:
         return self.title or self.name
 
     @property
+    def what(self) -> str:
+        """One sentence about a control."""
+        if self.run and self.run.what:
+            return self.run.what
+        return CONTROLS[self.name].what if self.name in CONTROLS else ""
+
+    @property
     def parameters(self) -> int | None:
         return sum(self.run.parameters.values()) if self.run and self.run.parameters else None
 

@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_images
 
 from mribench.errors import MribenchError, UsageError
 from mribench.metrics import features, inception
-from mribench.metrics.effnet import EfficientNetLite0
+from mribench.metrics.effnet import EfficientNetLite0, SameConv2d
 from mribench.metrics.features import (
     EXTRACTORS,
     central_index,
@@ -94,6 +94,15 @@ def test_effnet_knows_two_photographs():
         with torch.inference_mode():
             classes.append(int(net.classify((small - 127) / 128).argmax()))
     assert classes == [698, 985]
+
+
+@pytest.mark.parametrize(("side", "stride", "pads"), [(8, 2, (0, 1)), (7, 2, (1, 1)), (8, 1, (1, 1))])
+def test_same_padding_is_tensorflows(side, stride, pads):
+    """An even side at stride 2 is padded at its end only."""
+    layer = SameConv2d(1, 1, 3, stride, bias=False)
+    image = torch.rand(1, 1, side, side)
+    by_hand = F.conv2d(F.pad(image, (*pads, *pads)), layer.weight, stride=stride)
+    assert torch.allclose(layer(image), by_hand, atol=1e-6)
 
 
 def test_features_do_not_depend_on_their_neighbours(effnet, formula_volume):

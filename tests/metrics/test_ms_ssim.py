@@ -131,6 +131,13 @@ def test_symmetric_matrix_equals_the_full_one(odd):
     assert np.diag(alone) == pytest.approx(1, abs=1e-7)
 
 
+def test_flipped_and_read_only_views_are_welcome(odd, recwarn):
+    view = odd[:, ::-1]
+    view.flags.writeable = False
+    assert np.array_equal(ms_ssim_matrix(view), ms_ssim_matrix(np.ascontiguousarray(view)))
+    assert len(recwarn) == 0
+
+
 @pytest.mark.parametrize("piece", [1, 3000, 10**9])
 def test_working_in_pieces_changes_nothing(odd, monkeypatch, piece):
     whole = ms_ssim_matrix(odd)

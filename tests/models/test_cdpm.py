@@ -152,7 +152,7 @@ def attention_by_loops(layer, x, time, index):
         hidden = module.time(time[0]) + module.distance(phi)
         return module.out(hidden * hidden.sigmoid()).view(layer.heads, -1)
 
-    k, channels, height, width = x.shape
+    k, _, height, width = x.shape
     u = layer._normalise(x, k)[0]  # [HW,K,C]
     q, key, v = layer.qkv(u).view(height * width, k, 3, layer.heads, -1).unbind(2)
     out = torch.zeros_like(q)

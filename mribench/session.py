@@ -1,0 +1,100 @@
+"""The steps of a command as a person sees them: progress, one line per run, failures collected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mribench import commands, training
+from mribench.bench import Bench, Run
+from mribench.console import Display
+from mribench.data.cohort import Cohort
+from mribench.errors import MribenchError, UsageError
+from mribench.reports.html import write_report
+
+RECORD_SECONDS = 1.0  # at most one line of training.jsonl per this time
+
+
+@dataclass
+class Session:
+    """One command on one bench. A failure of one run is kept in `failures` and costs no other run."""
+
+    screen: Display
+    bench: Bench
+    failures: list[str]
+
+    @property
+    def cohort(self) -> Cohort:
+        return commands.start_cohort(self.bench, self.screen.report)
+
+    def train(self, run: Run, record: dict[str, Any], device: str, overwrite: bool) -> None:
+        """Train a planned run; prints the path of its weights."""
+        budget, logged, last = record["config"]["budget"], 0.0, None
+        for last in commands.train(self.bench, self.cohort, run, record, device=device, overwrite=overwrite):
+            losses = " ".join(f"{name} {value:.4g}" for name, value in last.losses.items())
+            self.screen.report(f"train {run.name}", min(last.seen, budget), budget, losses)
+            if last.seconds - logged > RECORD_SECONDS or last.seen >= budget:
+                training.append_record(run, last)
+                logged = last.seconds
+        self.say("train", run.name, last is not None)
+        click.echo(run.weights)
+
+    def generate(self, run: Run, device: str, batch: int, overwrite: bool) -> None:
+        """Sample one trained run; prints the folder."""
+        made, total = 0, self.bench.protocol.evaluation.samples
+        for made in commands.generate(self.bench, run, device=device, batch=batch, overwrite=overwrite):
+            self.screen.report(f"generate {run.name}", made, total)
+        self.say("generate", run.name, made > 0)
+        click.echo(run.samples_folder)
+
+    def generate_all(self, device: str, batch: int, overwrite: bool) -> None:
+        """Sample every trained run and make the controls."""
+        for run in commands.trained_models(self.bench):
+            try:
+                self.generate(run, device, batch, overwrite)
+            except MribenchError as error:
+                self.failures.append(f"{run.name}: {error}")
+        for control, count in commands.possible_controls(self.bench, self.cohort):
+            made = 0
+            for made in commands.make_control(self.bench, self.cohort, control, count, overwrite=overwrite):
+                self.screen.report(f"make {control.name}", made, count)
+            self.say("make", control.name, made > 0)
+
+    def evaluate(self, runs: Sequence[Run], weights: Path | None, device: str) -> list[Run]:
+        """Score runs one by one; returns those that have scores now."""
+        scored = []
+        for run in runs:
+            try:
+                new, missing = commands.evaluate(
+                    self.bench, self.cohort, run, weights=weights, device=device, progress=self.screen.report
+                )
+            except MribenchError as error:
+                self.failures.append(f"{run.name}: {error}")
+                continue
+            scored.append(run)
+            self.say("evaluate", run.name, new)
+            for line in missing:
+                click.echo(f"  not computed: {line}", err=True)
+        return scored
+
+    def report(self, weights: Path | None, device: str) -> None:
+        """Score what has no scores yet, embed all entrants, write the report; prints its path."""
+        runs = commands.entrants(self.bench)
+        if not runs:
+            raise UsageError(f"{self.bench.folder} has no samples to report on. Run: mribench generate --all")
+        scored = self.evaluate(runs, weights, device)
+        try:
+            commands.embed(
+                self.bench, self.cohort, scored, weights=weights, device=device, progress=self.screen.report
+            )
+        except MribenchError as error:
+            self.failures.append(f"t-SNE: {error}")
+        click.echo(write_report(self.bench))
+
+    def say(self, verb: str, name: str, new: bool) -> None:
+        """One line on stderr: done, or nothing to do."""
+        click.echo(f"{verb} {name}: {'done' if new else 'up to date'}", err=True)
