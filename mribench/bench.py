@@ -93,6 +93,11 @@ class Run:
             raise MribenchError(
                 f"{self.name} must have samples, but has none. Run: mribench generate {self.name}"
             )
+        if strays := [f["name"] for f in files if Path(f["name"]).name != f["name"]]:
+            raise MribenchError(
+                f"{self.samples_record} must name files in samples/, but names {strays[0]!r}. "
+                f"Run: mribench generate {self.name} --overwrite"
+            )
 
         def load(i: int) -> np.ndarray:
             path = self.samples_folder / files[i]["name"]

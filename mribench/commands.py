@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mribench import generation, scoring, training
-from mribench.bench import Bench, Run, check_same_run, create_bench, open_bench, run_digest, versions
+from mribench.bench import Bench, Run, check_same_run, create_bench, open_bench, versions
 from mribench.controls import CONTROLS, Control, available, make_volumes
 from mribench.data.cohort import Cohort, Progress, open_cohort, simulated_cohort
 from mribench.data.volume_set import VolumeSet
@@ -125,7 +125,7 @@ def generate(bench: Bench, run: Run, *, device: str, batch: int, overwrite: bool
             f"{run.name} must be trained before it can be sampled. Run: mribench train {record['model']}"
         )
     where = choose_device(device)
-    stamp = digest_json({"weights": read_json(run.weights_record)["digest"], "run": run_digest(run)})
+    stamp = generation.model_stamp(run)
     with bench.lock(f"run-{run.name}"):
         if overwrite:
             _forget_samples(run)
@@ -242,6 +242,7 @@ def evaluate(
     bench: Bench, cohort: Cohort, run: Run, *, weights: Path | None, device: str, progress: Progress
 ) -> tuple[bool, list[str]]:
     """Score one entrant unless that is done; returns whether it was scored now and what is missing, why."""
+    _check_samples_are_current(run)
     extractor = bench.protocol.evaluation.extractor
     where = str(choose_device(device))
     wanted = scoring.made_from(bench, cohort, run, extractor, weights)
@@ -252,6 +253,16 @@ def evaluate(
             bench, cohort, run, extractor=extractor, weights=weights, device=where, progress=progress
         )
     return True, [f"{m.metric}: {m.reason}" for m in missing]
+
+
+def _check_samples_are_current(run: Run) -> None:
+    if run.read_record()["kind"] != "model" or not run.weights_record.exists():
+        return
+    if read_json(run.samples_record)["made_from"] != generation.model_stamp(run):
+        raise MribenchError(
+            f"{run.name} must be scored on samples of its present weights, but its samples were made with "
+            f"others. Run: mribench generate {run.name}"
+        )
 
 
 def embed(

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mribench.bench import Run
+from mribench.bench import Run, run_digest
 from mribench.data.grid import Grid, from_model_range, quantise
 from mribench.data.nifti import write_nifti
 from mribench.data.volume_set import Slab
-from mribench.files import digest_file, digest_volume, read_json, write_json
+from mribench.files import digest_file, digest_json, digest_volume, read_json, write_json
 from mribench.models.generator import Generator
 from mribench.seeds import Noise, derive
 
@@ -73,6 +73,11 @@ def generate(
             }
         _write_record(run, record, files)
         yield len(files)
+
+
+def model_stamp(run: Run) -> str:
+    """Digest of what decides a trained model's samples: its weights, settings and seed."""
+    return digest_json({"weights": read_json(run.weights_record)["digest"], "run": run_digest(run)})
 
 
 def slab_affine(grid: Grid, slab: Slab | None) -> np.ndarray:
