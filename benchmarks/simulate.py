@@ -104,26 +104,24 @@ def touching(volumes: np.ndarray) -> dict[str, float]:
 
 
 def draw(path: Path, volumes: list[np.ndarray], truths: list[dict[str, float]]) -> None:
-    """One row a subject: axial, coronal and sagittal slices in true proportions."""
-    width, height, depth = PAPER_FOV_MM
-    figure, axes = plt.subplots(
-        len(volumes), 3, figsize=(8, 2.35 * len(volumes)), width_ratios=[width, width, height], facecolor="k"
-    )
-    for row, volume, truth in zip(axes, volumes, truths, strict=True):
-        slices = (
-            (volume[72], (width, height)),
-            (volume[:, 64], (width, depth)),
-            (volume[..., 64], (height, depth)),
-        )
-        for axis, (picture, (right, top)) in zip(row, slices, strict=True):
-            axis.imshow(picture, cmap="gray", vmin=0, vmax=1, origin="lower", extent=(0, right, 0, top))
-            axis.set(xlim=(0, width), ylim=(0, width), anchor="C")
-            axis.axis("off")
-        label = f"simulated, age {truth['age']:.0f}, CSF {truth['csf_cm3']:.0f} cm³"
-        row[0].text(2, 2, label, color="0.75", fontsize=7)
-    figure.subplots_adjust(0, 0, 1, 1, 0.02, 0.02)
+    """Two subjects a row: axial, coronal and sagittal slices of each, in true proportions."""
+    rows = len(volumes) // 2
+    figure, axes = plt.subplots(rows, 6, figsize=(12, 2 * rows), facecolor="k")
+    for row, volume, truth in zip(axes.reshape(-1, 3), volumes, truths, strict=True):
+        draw_views(row, volume)
+        row[0].text(2, 0, f"simulated, age {truth['age']:.0f}", color="0.75", fontsize=7)
+    figure.subplots_adjust(0, 0.01, 1, 1, 0, 0.02)
     with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110, facecolor="k")
+        figure.savefig(temporary, dpi=100, facecolor="k")
+
+
+def draw_views(row: np.ndarray, volume: np.ndarray) -> None:
+    x, y, z = PAPER_FOV_MM
+    views = (volume[72], x, y), (volume[:, 64], x, z), (volume[..., 64], y, z)
+    for axis, (picture, width, height) in zip(row, views, strict=True):
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=1, origin="lower", extent=(0, width, 0, height))
+        axis.set(ylim=((height - y) / 2, (height + y) / 2))
+        axis.axis("off")
 
 
 def machine() -> dict[str, Any]:

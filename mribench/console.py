@@ -41,8 +41,9 @@ class Display:
         if done < total and now - self._said.get(what, self._started[what][0]) < LINE_SECONDS:
             return
         self._said[what] = now
+        speed = f", {rate:.3g}/s" if rate > 0 else ""
         left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
-        print(f"{what}: {done}/{total}, {rate:.3g}/s{left} {note}".rstrip(), file=sys.stderr, flush=True)
+        print(f"{what}: {done}/{total}{speed}{left} {note}".rstrip(), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -42,9 +42,8 @@ COMPARED_ALIKE_IN_A_SLAB = ("fid_a",)  # a slice that the slab holds is the same
 class Blocks:
     """The dear arrays of one entrant and its reference sets, each computed once and kept in `cache`.
 
-    `sets` holds "samples" and "reference" and, where there are any, "train", "holdout" (equally many, for
-    memorisation) and "train_all" (for picture pairs). When the samples are a slab, the others are cropped
-    to it. Raises MribenchError when shapes differ or a needed set is absent.
+    `sets` holds "samples" and "reference" and, where there are any, "train" and "holdout". When the samples
+    are a slab, the others are cropped to it. Raises MribenchError when shapes differ or a needed set is absent.
     """
 
     def __init__(
@@ -93,10 +92,6 @@ class Blocks:
         """`definition` (default: MS-SSIM by the size rule) of all volumes of `a` with all of `b`, `[N,M]`."""
         kernel = definition or definition_for(min(self.shape))
         rows, columns = self._set(a), self._set(b)
-        if b == "train" and "train_all" in self.sets:
-            chosen = _positions(columns, self.sets["train_all"])
-            if chosen is not None:
-                return self.pairs(a, "train_all", kernel)[:, chosen]
         key = digest_json(["pairs", rows.digest, columns.digest, kernel.name])
 
         def compute(parts: Path | None) -> np.ndarray:
@@ -188,13 +183,6 @@ class Blocks:
             log.warning("%s cannot be read (%s); computing it again", path, error)
             return None
         return array if len(array) == rows else None
-
-
-def _positions(part: VolumeSet, whole: VolumeSet) -> list[int] | None:
-    """Where the volumes of `part` stand in `whole`; None when some do not."""
-    where = {digest: i for i, digest in enumerate(whole.digests)}
-    found = [where.get(digest) for digest in part.digests]
-    return None if None in found else [i for i in found if i is not None]
 
 
 def evaluate(

@@ -15,7 +15,6 @@ from mribench.devices import choose_device
 from mribench.evaluation import evaluate
 from mribench.files import write_json, write_text
 from mribench.reports import leaderboard, tables
-from mribench.scoring import seeded_subset
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def evaluate_folders(
 
     sets = {"samples": opened(samples, "samples"), "reference": opened(real, "real")}
     if train is not None:
-        sets |= _memorisation_sets(opened(train, "train"), sets["reference"])
+        sets |= {"train": opened(train, "train"), "holdout": sets["reference"]}
     scores, missing = evaluate(
         sets,
         out / "cache",
@@ -80,12 +79,6 @@ def evaluate_folders(
     write_json(out / "scores.json", record)
     write_text(out / "scores.csv", tables.as_scores_csv(board))
     return FolderScores(leaderboard.as_text(board), json.dumps(record), out / "scores.json")
-
-
-def _memorisation_sets(train: VolumeSet, real: VolumeSet) -> dict[str, VolumeSet]:
-    """Equally many seeded volumes of each, since the nearest of more volumes is nearer."""
-    m = min(len(train), len(real))
-    return {"train": seeded_subset(train, m, 0), "holdout": seeded_subset(real, m, 0), "train_all": train}
 
 
 def open_entrant(

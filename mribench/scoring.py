@@ -20,29 +20,16 @@ from mribench.metrics.metric import Missing, Score
 from mribench.metrics.mmd import join_views
 from mribench.metrics.ms_ssim import definition_for
 from mribench.metrics.tsne import joint_embedding
-from mribench.seeds import derive
 
 NO_HOLDOUT = "protocol {name} keeps no held-out volumes, so there is nothing to compare copies with"
 METRICS_OF_HOLDOUT = ("memorisation",)
 
 
-def comparison_sets(bench: Bench, cohort: Cohort, samples: VolumeSet) -> dict[str, VolumeSet]:
-    """The sets every metric works on; train and holdout are cut to equal seeded numbers for memorisation."""
-    train, holdout = cohort.set("train"), cohort.set("holdout")
-    sets = {"samples": samples, "reference": cohort.set("reference"), "train_all": train}
-    if len(holdout):
-        m = min(len(train), len(holdout))
-        sets["train"] = seeded_subset(train, m, bench.protocol.seed)
-        sets["holdout"] = seeded_subset(holdout, m, bench.protocol.seed)
-    else:
-        sets["train"] = train
-    return sets
-
-
-def seeded_subset(volumes: VolumeSet, count: int, seed: int) -> VolumeSet:
-    """`count` volumes chosen by (seed, name of the set), in the set's order."""
-    order = np.random.default_rng(derive(seed, "memorisation", volumes.name)).permutation(len(volumes))
-    return volumes.subset(sorted(order[:count]))
+def comparison_sets(cohort: Cohort, samples: VolumeSet) -> dict[str, VolumeSet]:
+    """The sets every metric works on: samples, reference, train and, where there is one, holdout."""
+    sets = {"samples": samples, "reference": cohort.set("reference"), "train": cohort.set("train")}
+    holdout = cohort.set("holdout")
+    return {**sets, "holdout": holdout} if len(holdout) else sets
 
 
 def made_from(bench: Bench, cohort: Cohort, run: Run, extractor: str, weights: Path | None) -> str:
@@ -77,7 +64,7 @@ def score_run(
 ) -> tuple[list[Score], list[Missing]]:
     """Score one entrant and write scores.json and nearest.json (written first, so that scores.json means done)."""
     stamp = made_from(bench, cohort, run, extractor, weights)
-    sets = comparison_sets(bench, cohort, run.samples())
+    sets = comparison_sets(cohort, run.samples())
     metrics = bench.protocol.evaluation.metrics
     missing = []
     if "holdout" not in sets:
@@ -124,8 +111,8 @@ def _scores_record(
 
 def _nearest_pairs(blocks: Blocks) -> dict[str, Any]:
     """Every sample's most similar training volume, the most similar pair first."""
-    indices, similarities = blocks.nearest("samples", "train_all", 2)
-    samples, train = blocks.sets["samples"], blocks.sets["train_all"]
+    indices, similarities = blocks.nearest("samples", "train", 2)
+    samples, train = blocks.sets["samples"], blocks.sets["train"]
     pairs = [
         {
             "sample": samples.names[i],
@@ -174,10 +161,10 @@ def embed(
         return
     features = {}
     for run in whole:
-        sets = comparison_sets(bench, cohort, run.samples())
+        sets = comparison_sets(cohort, run.samples())
         blocks = Blocks(sets, bench.blocks, extractor, weights, progress, device)
         features[run.name] = join_views(blocks.features, "samples")[:count]
-        features[""] = join_views(blocks.features, "train_all")
+        features[""] = join_views(blocks.features, "train")
     rows = _embedding_rows(cohort, whole, joint_embedding(features, seed=bench.protocol.seed))
     write_text(bench.embedding, pd.DataFrame(rows).to_csv(index=False))
     write_json(record, {"made_from": stamp})

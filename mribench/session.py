@@ -68,9 +68,13 @@ class Session:
         """Score runs one by one; returns those that have scores now."""
         scored = []
         for run in runs:
+
+            def progress(what: str, done: int, total: int, name: str = run.name) -> None:
+                self.screen.report(f"{name}: {what}", done, total)
+
             try:
                 new, missing = commands.evaluate(
-                    self.bench, self.cohort, run, weights=weights, device=device, progress=self.screen.report
+                    self.bench, self.cohort, run, weights=weights, device=device, progress=progress
                 )
             except MribenchError as error:
                 self.failures.append(f"{run.name}: {error}")

@@ -185,15 +185,6 @@ def test_progress_names_what_is_done(sets):
     assert seen == [("msssim3d samples x train", 4, 4)]
 
 
-def test_pairs_with_a_part_of_train_are_taken_from_all_of_it(sets, monkeypatch):
-    whole = several("train_all", 0, 10)
-    part = whole.subset([7, 2, 4], "train")
-    blocks = Blocks({**sets, "train": part, "train_all": whole}, None)
-    everything = blocks.pairs("samples", "train_all")
-    monkeypatch.setattr(evaluation, "pair_matrix", lambda *a, **k: pytest.fail("a pair was computed again"))
-    assert np.array_equal(blocks.pairs("samples", "train"), everything[:, [7, 2, 4]])
-
-
 def test_nearest_are_best_first(sets):
     blocks = Blocks({**sets, "samples": several("samples", 3, 2)}, None)  # training volumes 3 and 4
     indices, similarities = blocks.nearest("samples", "train", 3)

@@ -236,18 +236,17 @@ def _affine_basis() -> tuple[np.ndarray, np.ndarray]:
     points = WARP_LATTICE.points()
     anatomy = mni_anatomy()
     inside = (anatomy.lattice.sample(anatomy.brain, points, "zeros")[0] > 0.5).numpy()
-    basis = np.concatenate([points.numpy(), np.ones((*inside.shape, 1))], axis=-1)
-    weights = np.zeros((4, *inside.shape))
-    weights[:, inside] = np.linalg.pinv(basis[inside])
-    return np.moveaxis(basis, -1, 0), weights
+    basis = np.stack([*points.numpy().transpose(3, 0, 1, 2), np.ones(inside.shape)]).astype(np.float64)
+    gram = np.einsum("kn,ln->kl", basis[:, inside], basis[:, inside])
+    return basis, np.einsum("kl,ldhw,dhw->kdhw", np.linalg.inv(gram), basis, inside)
 
 
 def _registered(field: Tensor) -> Tensor:
     """The field less its affine part within the brain, which registration of real scans would remove."""
     basis, weights = _affine_basis()
-    # Plain sums and not a matrix product, whose rounding may depend on the number of threads.
-    fitted = [sum((row * w).sum() * b for w, b in zip(weights, basis, strict=True)) for row in field.numpy()]
-    return field - torch.from_numpy(np.stack(fitted).astype(np.float32))
+    # Plain sums (einsum) and no matrix product, whose rounding may depend on the number of threads.
+    coefficients = np.einsum("cdhw,kdhw->ck", field.numpy(), weights)
+    return field - torch.from_numpy(np.einsum("ck,kdhw->cdhw", coefficients, basis).astype(np.float32))
 
 
 def _exponential(velocity: Tensor) -> Tensor:

@@ -75,6 +75,17 @@ def test_value_lies_in_its_interval_and_the_score_survives_json(evaluated, cohor
 
 
 @pytest.mark.parametrize("name", METRICS)
+def test_replicates_are_the_scores_without_a_volume(evaluated, cohort, volume_set, name):
+    """Everything that is estimated from a set, bandwidths and scales included, is estimated without it."""
+    found = evaluated(name, cohort["fresh"])
+    for side in found.replicates:
+        volumes = cohort["fresh" if side == "samples" else side]
+        short = evaluated(name, cohort["fresh"], **{side: volume_set(side, volumes[1:])})
+        expected = short.target if side in found.target_sides else short.value
+        assert found.replicates[side][0] == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", METRICS)
 def test_order_of_volumes_is_irrelevant(evaluated, cohort, volume_set, name):
     first = evaluated(name, cohort["fresh"])
     turned = {role: volume_set(role, cohort[role][::-1]) for role in ("train", "reference", "holdout")}
