@@ -160,7 +160,7 @@ def init(quiet: bool, folder: Path, protocol: str | None, simulated: bool) -> No
 
 
 @main.command()
-@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.argument("source", required=False, type=click.Path(path_type=Path, exists=True))
 @bench_option
 @click.option("--protocol", help="[default: peng2023-heldout, or the bench's own]")
 @click.option(
@@ -171,9 +171,14 @@ def init(quiet: bool, folder: Path, protocol: str | None, simulated: bool) -> No
 @overwrite_option
 @click.pass_obj
 def prepare(
-    quiet: bool, source: Path, folder: Path, protocol: str | None, manifest: Path | None, overwrite: bool
+    quiet: bool,
+    source: Path | None,
+    folder: Path,
+    protocol: str | None,
+    manifest: Path | None,
+    overwrite: bool,
 ) -> None:
-    """Turn SOURCE (BIDS or a flat folder of skull-stripped, MNI-registered NIfTI) into the bench's cohort.
+    """Turn SOURCE (BIDS, a flat folder, or a --manifest) of stripped, MNI-registered NIfTI into the cohort.
 
     \b
     mribench prepare derivatives/ --protocol peng2023-heldout

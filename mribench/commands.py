@@ -326,7 +326,7 @@ def _verify_run(run: Run) -> list[str]:
 def prepare(
     folder: Path,
     protocol: str | None,
-    source: Path,
+    source: Path | None,
     manifest: Path | None,
     overwrite: bool,
     progress: Progress,

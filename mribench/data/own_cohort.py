@@ -18,7 +18,7 @@ from mribench.protocol import Protocol
 
 
 def prepared_cohort(
-    folder: Path, protocol: Protocol, source: Path, manifest: Path | None, progress: Progress
+    folder: Path, protocol: Protocol, source: Path | None, manifest: Path | None, progress: Progress
 ) -> Cohort:
     """Prepare every scan onto the protocol's grid, then give each subject its role and write volumes.json.
 
