@@ -152,6 +152,14 @@ class Bench:
             )
         return Run(self.folder / "runs" / name)
 
+    def existing_run(self, name: str) -> Run:
+        """The run of that name; raises UsageError naming the runs there are when it does not exist."""
+        run = self.run(name)
+        if not run.record.exists():
+            known = ", ".join(one.name for one in self.runs()) or "none yet"
+            raise UsageError(f"This bench has no run {name!r}. Its runs: {known}.")
+        return run
+
     def runs(self) -> list[Run]:
         """All runs, by name; a folder without a readable run.json is included (the report says so)."""
         parent = self.folder / "runs"

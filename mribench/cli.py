@@ -14,10 +14,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mribench import __version__
-from mribench.errors import MribenchError, UsageError
+from mribench.errors import MribenchError, UsageError, finish
+from mribench.inspection import check, list_things, verify
+from mribench.options import (
+    batch_option,
+    bench_option,
+    device_option,
+    json_option,
+    overwrite_option,
+    protocol_option,
+    simulated_option,
+    weights_option,
+)
 
 if TYPE_CHECKING:
-    from mribench.bench import Bench, Run
+    from mribench.bench import Bench
     from mribench.session import Session
 
 # Before torch is imported: OpenMP threads that spin while they wait made a training step 2.2 times slower
@@ -48,46 +59,6 @@ class Group(click.Group):
 def _fail(message: str, code: int) -> None:
     click.echo(f"Error: {message}", err=True)
     sys.exit(code)
-
-
-bench_option = click.option(
-    "--bench",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("mribench-bench"),
-    show_default=True,
-    help="Folder of the bench.",
-)
-protocol_option = click.option(
-    "--protocol",
-    help="Shipped protocol or .toml file, for a new bench. [default: demo, or the bench's own]",
-)
-simulated_option = click.option(
-    "--simulated",
-    is_flag=True,
-    help="With a protocol for own data: use simulated brains; the protocol's name says so.",
-)
-device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
-overwrite_option = click.option(
-    "--overwrite",
-    is_flag=True,
-    help="Throw away what is there and do it again (the only destructive option).",
-)
-weights_option = click.option(
-    "--weights",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Weights of the feature extractor, for one whose weights no package carries.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
-batch_option = click.option(
-    "--batch",
-    type=click.IntRange(1),
-    default=8,
-    show_default=True,
-    help="Volumes made together; does not change any volume (up to rounding).",
-)
 
 
 @click.group(cls=Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -278,7 +249,7 @@ def generate(
         if everything:
             session.generate_all(device, batch, overwrite)
         else:
-            session.generate(_existing(session.bench, str(run)), device, batch, overwrite)
+            session.generate(session.bench.existing_run(str(run)), device, batch, overwrite)
 
 
 @main.command()
@@ -369,38 +340,14 @@ def evaluate(
     if (samples is None) != (name is None):
         raise UsageError("--samples DIR needs --real DIR, or --name NAME to become an entrant of the bench.")
     _one_or_all(run or name, everything, "RUN")
-    _evaluate_bench(quiet, run, folder, samples, name, rescale, weights, device, overwrite, as_json)
-
-
-def _evaluate_bench(
-    quiet: bool,
-    run: str | None,
-    folder: Path,
-    samples: Path | None,
-    name: str | None,
-    rescale: tuple[float, float] | None,
-    weights: Path | None,
-    device: str,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
-    """Score a run, a folder as the entrant `name`, or (neither given) every entrant of a bench."""
-    from mribench import commands, folders
     from mribench.bench import open_bench
-    from mribench.reports import leaderboard
 
     with _session(quiet, open_bench(folder)) as session:
         if samples is not None and name is not None:
-            volumes = folders.open_entrant(session.bench, name, samples, rescale, session.screen.report)
-            for done in commands.add_folder(session.bench, name, volumes, overwrite=overwrite):
-                session.screen.report(f"copy {name}", done, session.bench.protocol.evaluation.samples)
+            session.add_folder(name, samples, rescale, overwrite)
         chosen = run or name
-        runs = [_existing(session.bench, chosen)] if chosen else commands.entrants(session.bench)
-        scored = session.evaluate(runs, weights, device)
-        if as_json:
-            click.echo(json.dumps([json.loads(one.scores.read_text()) for one in scored]))
-        else:
-            click.echo(leaderboard.as_text(leaderboard.build(session.bench)))
+        scored = session.evaluate([session.bench.existing_run(chosen)] if chosen else None, weights, device)
+        click.echo(session.scores_as_json(scored) if as_json else session.table())
 
 
 @main.command()
@@ -425,62 +372,6 @@ def report(quiet: bool, folder: Path, weights: Path | None, device: str, show: b
         click.launch(str(bench.report / "index.html"))
 
 
-@main.command("list")
-@click.argument("what", type=click.Choice(["models", "metrics", "protocols", "runs"]))
-@bench_option
-@json_option
-def list_things(what: str, folder: Path, as_json: bool) -> None:
-    """List models (with presets and parameter counts), metrics, protocols, or the runs of a bench.
-
-    \b
-    mribench list models --json
-    mribench list runs --bench trial
-    """
-    from mribench import listing
-
-    rows = listing.rows(what, folder)
-    click.echo(json.dumps(rows, indent=1) if as_json else listing.as_text(rows))
-
-
-@main.command()
-@click.argument("name")
-def check(name: str) -> None:
-    """Run the contract that every generator (or metric) must keep, on tiny volumes.
-
-    \b
-    mribench check cdpm
-    mribench check ms_ssim
-    """
-    from mribench import contract
-
-    failures = []
-    for title, problem in contract.run(name):
-        click.echo(f"{'FAILED' if problem else 'ok':7s}{title}{': ' + problem if problem else ''}")
-        failures += [title] if problem else []
-    if failures:
-        sys.exit(1)
-
-
-@main.command()
-@bench_option
-@click.pass_obj
-def verify(quiet: bool, folder: Path) -> None:
-    """Re-hash cohort, weights and samples of a bench against what was recorded.
-
-    \b
-    mribench verify
-    mribench verify --bench trial
-    """
-    from mribench import commands
-    from mribench.bench import open_bench
-    from mribench.console import display
-
-    with display(quiet) as screen:
-        problems = commands.verify(open_bench(folder), screen.report)
-    _finish(problems)
-    click.echo("everything is as recorded")
-
-
 @contextmanager
 def _session(quiet: bool, bench: Bench) -> Iterator[Session]:
     """A Session for the length of one command; fails in the end when any run failed."""
@@ -490,15 +381,7 @@ def _session(quiet: bool, bench: Bench) -> Iterator[Session]:
     with display(quiet) as screen:
         session = Session(screen, bench, [])
         yield session
-    _finish(session.failures)
-
-
-def _existing(bench: Bench, name: str) -> Run:
-    run = bench.run(name)
-    if not run.record.exists():
-        known = ", ".join(r.name for r in bench.runs()) or "none yet"
-        raise UsageError(f"This bench has no run {name!r}. Its runs: {known}.")
-    return run
+    finish(session.failures)
 
 
 def _one_or_all(name: str | None, everything: bool, what: str) -> None:
@@ -520,6 +403,6 @@ def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     return parsed
 
 
-def _finish(failures: list[str]) -> None:
-    if failures:
-        _fail("these failed:\n  " + "\n  ".join(failures), 1)
+main.add_command(list_things)
+main.add_command(check)
+main.add_command(verify)

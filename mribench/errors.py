@@ -1,5 +1,7 @@
 """The two kinds of failure a user can meet; only cli.py turns them into an exit code."""
 
+from collections.abc import Sequence
+
 
 class MribenchError(Exception):
     """Something that must hold does not: says what, what was given, what to do. Exit code 1."""
@@ -11,3 +13,9 @@ class UsageError(MribenchError):
     """The command was asked for something it cannot mean. Exit code 2."""
 
     exit_code = 2
+
+
+def finish(failures: Sequence[str]) -> None:
+    """Raise MribenchError listing what failed, if anything did: work that could be done has been done."""
+    if failures:
+        raise MribenchError("these failed:\n  " + "\n  ".join(failures))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,11 @@ from mribench import commands, training
 from mribench.bench import Bench, Run
 from mribench.console import Display
 from mribench.data.cohort import Cohort
+from mribench.data.nifti import Rescale
 from mribench.errors import MribenchError, UsageError
+from mribench.files import read_json
+from mribench.folders import open_entrant
+from mribench.reports import leaderboard
 from mribench.reports.html import write_report
 
 RECORD_SECONDS = 1.0  # at most one line of training.jsonl per this time
@@ -64,10 +69,16 @@ class Session:
                 self.screen.report(f"make {control.name}", made, count)
             self.say("make", control.name, made > 0)
 
-    def evaluate(self, runs: Sequence[Run], weights: Path | None, device: str) -> list[Run]:
-        """Score runs one by one; returns those that have scores now."""
+    def add_folder(self, name: str, folder: Path, rescale: Rescale | None, overwrite: bool) -> None:
+        """Make a folder of NIfTI an entrant of the bench."""
+        volumes = open_entrant(self.bench, name, folder, rescale, self.screen.report)
+        for done in commands.add_folder(self.bench, name, volumes, overwrite=overwrite):
+            self.screen.report(f"copy {name}", done, self.bench.protocol.evaluation.samples)
+
+    def evaluate(self, runs: Sequence[Run] | None, weights: Path | None, device: str) -> list[Run]:
+        """Score runs (None = all that have samples) one by one; returns those that have scores now."""
         scored = []
-        for run in runs:
+        for run in commands.entrants(self.bench) if runs is None else runs:
 
             def progress(what: str, done: int, total: int, name: str = run.name) -> None:
                 self.screen.report(f"{name}: {what}", done, total)
@@ -87,10 +98,9 @@ class Session:
 
     def report(self, weights: Path | None, device: str) -> None:
         """Score what has no scores yet, embed all entrants, write the report; prints its path."""
-        runs = commands.entrants(self.bench)
-        if not runs:
+        if not commands.entrants(self.bench):
             raise UsageError(f"{self.bench.folder} has no samples to report on. Run: mribench generate --all")
-        scored = self.evaluate(runs, weights, device)
+        scored = self.evaluate(None, weights, device)
         try:
             commands.embed(
                 self.bench, self.cohort, scored, weights=weights, device=device, progress=self.screen.report
@@ -98,6 +108,14 @@ class Session:
         except MribenchError as error:
             self.failures.append(f"t-SNE: {error}")
         click.echo(write_report(self.bench))
+
+    def table(self) -> str:
+        """The leaderboard as text."""
+        return leaderboard.as_text(leaderboard.build(self.bench))
+
+    def scores_as_json(self, runs: Sequence[Run]) -> str:
+        """The scores.json of each run, as one JSON list."""
+        return json.dumps([read_json(run.scores) for run in runs])
 
     def say(self, verb: str, name: str, new: bool) -> None:
         """One line on stderr: done, or nothing to do."""

@@ -83,3 +83,9 @@ def test_list_models_as_json():
 def test_lists(what):
     assert call("list", what).exit_code == 0
     assert json.loads(call("list", what, "--json").stdout)
+
+
+def test_check_runs_a_contract():
+    result = call("check", "mmd_voxel")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("ok ") == 4

@@ -1,0 +1,46 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+bench_option = click.option(
+    "--bench",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("mribench-bench"),
+    show_default=True,
+    help="Folder of the bench.",
+)
+protocol_option = click.option(
+    "--protocol",
+    help="Shipped protocol or .toml file, for a new bench. [default: demo, or the bench's own]",
+)
+simulated_option = click.option(
+    "--simulated",
+    is_flag=True,
+    help="With a protocol for own data: use simulated brains; the protocol's name says so.",
+)
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+overwrite_option = click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Throw away what is there and do it again (the only destructive option).",
+)
+weights_option = click.option(
+    "--weights",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Weights of the feature extractor, for one whose weights no package carries.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+batch_option = click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="Volumes made together; does not change any volume (up to rounding).",
+)
