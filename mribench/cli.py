@@ -22,6 +22,7 @@ from mribench.options import (
     device_option,
     json_option,
     overwrite_option,
+    parse_settings,
     protocol_option,
     simulated_option,
     weights_option,
@@ -209,7 +210,7 @@ def train(
     names = list(MODELS) if everything else [str(model)]
     for name in names:
         get_model(name)
-    overrides = _parse_settings(settings)
+    overrides = parse_settings(settings)
     choose_device(device)  # a mistake must not cost the making of a cohort
     with _session(quiet, commands.start_bench(folder, protocol, simulated)) as session:
         for name in names:
@@ -387,20 +388,6 @@ def _session(quiet: bool, bench: Bench) -> Iterator[Session]:
 def _one_or_all(name: str | None, everything: bool, what: str) -> None:
     if everything == (name is not None):
         raise UsageError(f"Give either {what} or --all.")
-
-
-def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
-    """KEY=VALUE pairs; a value is JSON where it can be (2, 0.5, true, [1,2]) and text where not."""
-    parsed: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--set needs KEY=VALUE, not {setting!r}.")
-        try:
-            parsed[key] = json.loads(value)
-        except ValueError:
-            parsed[key] = value
-    return parsed
 
 
 main.add_command(list_things)

@@ -1,10 +1,14 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the reading of --set."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import click
+
+from mribench.errors import UsageError
 
 bench_option = click.option(
     "--bench",
@@ -44,3 +48,17 @@ batch_option = click.option(
     show_default=True,
     help="Volumes made together; does not change any volume (up to rounding).",
 )
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
+    """KEY=VALUE pairs; a value is JSON where it can be (2, 0.5, true, [1,2]) and text where not."""
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set needs KEY=VALUE, not {setting!r}.")
+        try:
+            parsed[key] = json.loads(value)
+        except ValueError:
+            parsed[key] = value
+    return parsed
