@@ -50,14 +50,14 @@ def train(bench: Bench) -> Run:
 
 def score(bench: Bench, run: Run) -> None:
     cohort = commands.start_cohort(bench, quiet)
-    for _ in commands.generate(bench, run, device="cpu", batch=8, overwrite=False):
+    for _ in commands.generate(bench, run, None, device="cpu", batch=8, overwrite=False):
         pass
     for control, count in commands.possible_controls(bench, cohort):
         for _ in commands.make_control(bench, cohort, control, count, overwrite=False):
             pass
     runs = commands.entrants(bench)
     for each in runs:
-        commands.evaluate(bench, cohort, each, weights=None, device="cpu", progress=quiet)
+        commands.evaluate(bench, cohort, each, weights=None, device="cpu", overwrite=False, progress=quiet)
     commands.embed(bench, cohort, runs, weights=None, device="cpu", progress=quiet)
     print(write_report(bench))
 

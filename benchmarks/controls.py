@@ -35,7 +35,7 @@ def scores_of(bench: Bench) -> dict[str, dict[str, Score]]:
         for _ in commands.make_control(bench, cohort, control, count, overwrite=False):
             pass
         run = bench.run(control.name)
-        commands.evaluate(bench, cohort, run, weights=None, device="cpu", progress=quiet)
+        commands.evaluate(bench, cohort, run, weights=None, device="cpu", overwrite=False, progress=quiet)
         scores = [Score.model_validate(s) for s in read_json(run.scores)["scores"]]
         found[control.name] = {score.metric: score for score in scores}
     return found

@@ -83,20 +83,37 @@ class Run:
 
     def read_record(self) -> dict[str, Any]:
         """run.json; raises MribenchError when it is missing or torn."""
-        return read_json(self.record)
+        return read_json(self.record, "kind", "model", "config", "seed", "cohort_digest")
+
+    def command(self, verb: str) -> str:
+        """The command line that would do `verb` ("train", "generate", "evaluate") for this run."""
+        record = self.read_record()
+        target = self.name
+        if verb == "train":
+            target = f"{record['model']} --seed {record['seed']}"
+        elif verb == "generate" and record["kind"] == "control":
+            target = "--all"
+        elif record["kind"] == "folder":
+            verb, target = "evaluate", f"--samples DIR --name {self.name}"
+        return f"mribench {verb} {target} --bench {self.folder.parent.parent}"
+
+    def sweep(self) -> None:
+        """Remove temporary files that a killed process left; call it with the run's lock held."""
+        for stray in [*self.folder.glob(".tmp-*"), *self.folder.glob("*/.tmp-*")]:
+            stray.unlink(missing_ok=True)
 
     def samples(self) -> VolumeSet:
         """Its volumes; each is checked against its recorded digest when read."""
-        record = read_json(self.samples_record)
+        record = read_json(self.samples_record, "made_from", "files", "shape", "slab")
         files = record["files"]
         if not files:
             raise MribenchError(
-                f"{self.name} must have samples, but has none. Run: mribench generate {self.name}"
+                f"{self.name} must have samples, but has none. Run: {self.command('generate')}"
             )
         if strays := [f["name"] for f in files if Path(f["name"]).name != f["name"]]:
             raise MribenchError(
                 f"{self.samples_record} must name files in samples/, but names {strays[0]!r}. "
-                f"Run: mribench generate {self.name} --overwrite"
+                f"Run: {self.command('generate')} --overwrite"
             )
 
         def load(i: int) -> np.ndarray:
@@ -105,7 +122,7 @@ class Run:
             if digest_volume(np.round(volume.data * 65535), volume.affine) != files[i]["digest"]:
                 raise MribenchError(
                     f"{path} must be the volume that samples.json records, but its voxels differ. "
-                    f"Run: mribench generate {self.name} --overwrite"
+                    f"Run: {self.command('generate')} --overwrite"
                 )
             return volume.data
 
@@ -181,6 +198,13 @@ class Bench:
                 "Wait for it or stop it, then run the same command again."
             ) from error
 
+    @contextmanager
+    def run_lock(self, run: Run) -> Iterator[None]:
+        """Hold a run's lock, with what a killed process left in its folder swept away."""
+        with self.lock(f"run-{run.name}"):
+            run.sweep()
+            yield
+
 
 def create_bench(folder: Path, protocol: Protocol) -> Bench:
     """Write bench.json in a new or empty-of-bench folder; opening an equal bench is no error.
@@ -211,7 +235,7 @@ def open_bench(folder: Path) -> Bench:
     path = folder / "bench.json"
     if not path.exists():
         raise UsageError(f"{folder} must hold a bench, but there is no bench.json. Run: mribench init")
-    record = read_json(path)
+    record = read_json(path, "protocol", "protocol_digest")
     try:
         protocol = Protocol.model_validate(record["protocol"])
         recorded = record["protocol_digest"]
@@ -230,7 +254,7 @@ def identity(record: dict[str, Any]) -> dict[str, Any]:
     return {key: record.get(key) for key in ("kind", "model", "config", "seed", "cohort_digest")}
 
 
-def check_same_run(run: Run, wanted: dict[str, Any], remedy: str) -> None:
+def check_same_run(run: Run, wanted: dict[str, Any], verb: str) -> None:
     """Raise UsageError with "expected, got" lines when the run on disk is not the one asked for."""
     found = identity(run.read_record())
     lines = differences(found, identity(wanted))
@@ -238,7 +262,7 @@ def check_same_run(run: Run, wanted: dict[str, Any], remedy: str) -> None:
         raise UsageError(
             f"{run.name} exists with other settings (expected = on disk, got = asked for):\n  "
             + "\n  ".join(lines)
-            + f"\n{remedy}"
+            + f"\nTo replace it: {run.command(verb)} --overwrite"
         )
 
 

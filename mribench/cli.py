@@ -7,16 +7,17 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from mribench import __version__
-from mribench.errors import MribenchError, UsageError, finish
+from mribench.errors import UsageError, finish
 from mribench.inspection import check, list_things, verify
 from mribench.options import (
+    Group,
     batch_option,
     bench_option,
     device_option,
@@ -35,31 +36,13 @@ if TYPE_CHECKING:
 # Before torch is imported: OpenMP threads that spin while they wait made a training step 2.2 times slower
 # whenever anything else used a core (docs/models.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# What CUDA asks for before its matrix products are deterministic.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 # On stderr; the product's path (or --json) is all that goes to stdout.
 EPILOG = (
     "Run a killed command again: it goes on where it stopped. Exit codes: 0 done, 1 failed, 2 wrong usage."
 )
-
-
-class Group(click.Group):
-    """A click group that turns our errors and the system's into one sentence and an exit code."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super().main(*args, **kwargs)
-        except MribenchError as error:
-            _fail(str(error), error.exit_code)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            _fail(f"The system refused: {where}{error.strerror or error}.", 1)
-        except MemoryError:
-            _fail("There was not enough memory. Try a smaller --batch, or --set batch_size=1.", 1)
-
-
-def _fail(message: str, code: int) -> None:
-    click.echo(f"Error: {message}", err=True)
-    sys.exit(code)
 
 
 @click.group(cls=Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -214,43 +197,52 @@ def train(
     choose_device(device)  # a mistake must not cost the making of a cohort
     with _session(quiet, commands.start_bench(folder, protocol, simulated)) as session:
         for name in names:
-            try:
+            with session.at_its_own_cost(name) if everything else nullcontext():
                 plan = commands.plan_training(session.bench, session.cohort, name, preset, overrides, seed)
                 if dry_run:
                     click.echo(json.dumps(plan[1], indent=1))
                 else:
                     session.train(*plan, device, overwrite)
-            except MribenchError as error:
-                if not everything:
-                    raise
-                session.failures.append(f"{name}: {error}")
 
 
 @main.command()
 @click.argument("run", required=False)
 @click.option("--all", "everything", is_flag=True, help="Every trained run, and the controls.")
 @bench_option
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting of RUN's sampler."
+)
 @device_option
 @batch_option
 @overwrite_option
 @click.pass_obj
 def generate(
-    quiet: bool, run: str | None, everything: bool, folder: Path, device: str, batch: int, overwrite: bool
+    quiet: bool,
+    run: str | None,
+    everything: bool,
+    folder: Path,
+    settings: tuple[str, ...],
+    device: str,
+    batch: int,
+    overwrite: bool,
 ) -> None:
     """Sample RUN into NIfTI volumes, as many as the protocol asks for.
 
     \b
     mribench generate --all
-    mribench generate cdpm --batch 4 --device cpu
+    mribench generate cdpm --set ddim_steps=20 --batch 4
     """
     from mribench.bench import open_bench
 
     _one_or_all(run, everything, "RUN")
+    if everything and settings:
+        raise UsageError("--set goes with one RUN: models have different samplers.")
     with _session(quiet, open_bench(folder)) as session:
         if everything:
             session.generate_all(device, batch, overwrite)
         else:
-            session.generate(session.bench.existing_run(str(run)), device, batch, overwrite)
+            chosen = session.bench.existing_run(str(run))
+            session.generate(chosen, parse_settings(settings) or None, device, batch, overwrite)
 
 
 @main.command()
@@ -347,7 +339,9 @@ def evaluate(
         if samples is not None and name is not None:
             session.add_folder(name, samples, rescale, overwrite)
         chosen = run or name
-        scored = session.evaluate([session.bench.existing_run(chosen)] if chosen else None, weights, device)
+        scored = session.evaluate(
+            [session.bench.existing_run(chosen)] if chosen else None, weights, device, overwrite
+        )
         click.echo(session.scores_as_json(scored) if as_json else session.table())
 
 

@@ -15,9 +15,11 @@ from mribench.data.volume_set import VolumeSet
 from mribench.devices import choose_device, describe
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_json, read_json, write_json
+from mribench.metrics.metric import Missing
 from mribench.models import get_model
 from mribench.models.generator import Generator
 from mribench.protocol import load_protocol
+from mribench.seeds import derive, seed_everything
 
 DEFAULT_PROTOCOL = "demo"
 DEFAULT_OWN_PROTOCOL = "peng2023-heldout"
@@ -38,7 +40,7 @@ def start_cohort(bench: Bench, progress: Progress) -> Cohort:
     if bench.protocol.cohort.source != "simulated":
         raise UsageError(
             f"Protocol {bench.protocol.name} needs your own volumes, and this bench has none yet. "
-            f"Run: mribench prepare SRC --bench {bench.folder.name} "
+            f"Run: mribench prepare SRC --bench {bench.folder} "
             "(or start another bench with --simulated to try it on simulated brains)."
         )
     with bench.lock("cohort"):
@@ -91,11 +93,11 @@ def train(
     """Train a planned run, yielding progress; yields nothing when its weights are up to date."""
     where = choose_device(device)
     bf16 = where.type == "cuda"
-    with bench.lock(f"run-{run.name}"):
+    with bench.run_lock(run):
         if run.folder.exists() and overwrite:
             shutil.rmtree(run.folder)
         if run.record.exists():
-            check_same_run(run, record, f"To start again: mribench train {record['model']} --overwrite")
+            check_same_run(run, record, "train")
         else:
             write_json(run.record, {**record, "device": describe(where, "bf16" if bf16 else "fp32")})
         if training.is_trained(run):
@@ -105,46 +107,75 @@ def train(
         )
 
 
-def load_generator(run: Run) -> Generator:
-    """A generator with the settings of run.json and, until trained, fresh seeded weights."""
-    from mribench.seeds import derive, seed_everything
+def load_generator(run: Run, settings: dict[str, Any] | None = None) -> Generator:
+    """A generator with the settings of run.json and, until trained, fresh seeded weights.
 
+    `settings` overrides settings of the sampler; raises UsageError for any other.
+    """
     record = run.read_record()
     kind = get_model(record["model"])
+    if fixed := set(settings or {}) - set(kind.sampler_settings):
+        raise UsageError(
+            f"{', '.join(sorted(fixed))} cannot change after training; of {kind.title} only "
+            f"{', '.join(kind.sampler_settings)} can."
+        )
     seed_everything(derive(record["seed"], "weights"))
-    return kind(kind.Config.model_validate(record["config"]))
+    return kind(kind.read_config({**record["config"], **(settings or {})}))
 
 
-def generate(bench: Bench, run: Run, *, device: str, batch: int, overwrite: bool) -> Iterator[int]:
-    """Sample a trained run, yielding how many volumes are done; yields nothing when up to date."""
+def generate(
+    bench: Bench, run: Run, settings: dict[str, Any] | None, *, device: str, batch: int, overwrite: bool
+) -> Iterator[int]:
+    """Sample a trained run, yielding how many volumes are done; yields nothing when up to date.
+
+    `settings` changes settings of the sampler (`Generator.sampler_settings`) without training again; None
+    keeps those of the samples there are.
+    """
     record = run.read_record()
     if record["kind"] != "model":
         raise UsageError(f"{run.name} is no trained model ({record['kind']}); its samples are not generated.")
     if not training.is_trained(run):
         raise MribenchError(
-            f"{run.name} must be trained before it can be sampled. Run: mribench train {record['model']}"
+            f"{run.name} must be trained before it can be sampled. Run: {run.command('train')}"
         )
     where = choose_device(device)
-    stamp = generation.model_stamp(run)
-    with bench.lock(f"run-{run.name}"):
+    bf16 = where.type == "cuda"
+    with bench.run_lock(run):
+        present = _present_sampler(run)
+        chosen = present or {} if settings is None else settings
+        stamp, count = generation.model_stamp(run, chosen), bench.protocol.evaluation.samples
+        if not overwrite and generation.are_complete(run, stamp, count):
+            return
+        generator = load_generator(run, chosen)
+        generator.load(run.weights)
         if overwrite:
             _forget_samples(run)
-        count = bench.protocol.evaluation.samples
-        if generation.are_complete(run, stamp, count):
-            return
-        generator = load_generator(run)
-        generator.load(run.weights)
+        elif present is not None and present != chosen:
+            raise UsageError(
+                f"{run.name} has samples made with sampler settings {present or 'of its training'}. "
+                f"To replace them: {run.command('generate')} --overwrite (with the --set you want)"
+            )
         yield from generation.generate(
             run,
-            generation.sampler(generator, record["seed"], where),
+            generation.sampler(generator, record["seed"], where, bf16),
             count=count,
             batch=batch,
             grid=bench.protocol.cohort.voxels,
             slab=generator.slab,
             made_from=stamp,
             seed=record["seed"],
-            device=describe(where),
+            device=describe(where, "bf16" if bf16 else "fp32"),
+            settings=chosen,
         )
+
+
+def _present_sampler(run: Run) -> dict[str, Any] | None:
+    """Sampler settings of the samples there are, if they were made by the present weights."""
+    if not run.samples_record.exists():
+        return None
+    record = read_json(run.samples_record, "made_from", "sampler")
+    current = record["made_from"] == generation.model_stamp(run, record["sampler"])
+    return record["sampler"] if current else None
 
 
 def make_control(
@@ -165,11 +196,11 @@ def make_control(
         "versions": versions(),
     }
     stamp = digest_json({"control": control.name, "seed": seed, "cohort": cohort.digest})
-    with bench.lock(f"run-{run.name}"):
+    with bench.run_lock(run):
         if overwrite:
             _forget_samples(run)
         if run.record.exists():
-            check_same_run(run, record, "To make it again: mribench generate --all --overwrite")
+            check_same_run(run, record, "generate")
         else:
             write_json(run.record, record)
         if generation.are_complete(run, stamp, count):
@@ -209,11 +240,11 @@ def add_folder(bench: Bench, name: str, volumes: VolumeSet, *, overwrite: bool) 
         "parameters": {},
         "versions": versions(),
     }
-    with bench.lock(f"run-{name}"):
+    with bench.run_lock(run):
         if run.folder.exists() and overwrite:
             shutil.rmtree(run.folder)
         if run.record.exists():
-            check_same_run(run, record, "To replace it: --overwrite")
+            check_same_run(run, record, "evaluate")
         else:
             write_json(run.record, record)
         count = min(wanted, len(volumes))
@@ -239,29 +270,39 @@ def _forget_samples(run: Run) -> None:
 
 
 def evaluate(
-    bench: Bench, cohort: Cohort, run: Run, *, weights: Path | None, device: str, progress: Progress
-) -> tuple[bool, list[str]]:
-    """Score one entrant unless that is done; returns whether it was scored now and what is missing, why."""
-    _check_samples_are_current(run)
+    bench: Bench,
+    cohort: Cohort,
+    run: Run,
+    *,
+    weights: Path | None,
+    device: str,
+    overwrite: bool,
+    progress: Progress,
+) -> tuple[bool, list[Missing]]:
+    """Score one entrant unless that is done; returns whether it was scored now and what is missing."""
+    _check_samples(bench, run)
     extractor = bench.protocol.evaluation.extractor
     where = str(choose_device(device))
     wanted = scoring.made_from(bench, cohort, run, extractor, weights)
-    if scoring.is_scored(run, wanted):
+    if scoring.is_scored(run, wanted) and not overwrite:
         return False, []
-    with bench.lock(f"run-{run.name}"):
+    with bench.run_lock(run):
         _, missing = scoring.score_run(
             bench, cohort, run, extractor=extractor, weights=weights, device=where, progress=progress
         )
-    return True, [f"{m.metric}: {m.reason}" for m in missing]
+    return True, missing
 
 
-def _check_samples_are_current(run: Run) -> None:
-    if run.read_record()["kind"] != "model" or not run.weights_record.exists():
+def _check_samples(bench: Bench, run: Run) -> None:
+    """A model must be scored on all of its samples, made by its present weights."""
+    if run.read_record()["kind"] != "model":
         return
-    if read_json(run.samples_record)["made_from"] != generation.model_stamp(run):
+    record = read_json(run.samples_record, "made_from", "files", "sampler")
+    stamp = generation.model_stamp(run, record["sampler"])
+    if not generation.are_complete(run, stamp, bench.protocol.evaluation.samples):
         raise MribenchError(
-            f"{run.name} must be scored on samples of its present weights, but its samples were made with "
-            f"others. Run: mribench generate {run.name}"
+            f"{run.name} must have {bench.protocol.evaluation.samples} intact samples of its present weights "
+            f"to be scored, but has not. Run: {run.command('generate')}"
         )
 
 
@@ -281,11 +322,6 @@ def embed(
         scoring.embed(
             bench, cohort, runs, extractor=extractor, weights=weights, device=where, progress=progress
         )
-
-
-def trained_models(bench: Bench) -> list[Run]:
-    """Runs of models, trained or not, in name order."""
-    return [run for run in bench.runs() if run.record.exists() and run.read_record()["kind"] == "model"]
 
 
 def entrants(bench: Bench) -> list[Run]:

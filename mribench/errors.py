@@ -2,11 +2,17 @@
 
 from collections.abc import Sequence
 
+OUT_OF_MEMORY = "There was not enough memory. Try --batch 1, or train with --set batch_size=1."
+
 
 class MribenchError(Exception):
     """Something that must hold does not: says what, what was given, what to do. Exit code 1."""
 
     exit_code = 1
+
+
+class NotApplicable(MribenchError):
+    """A metric has no meaning for these sets by their nature; trying again cannot help."""
 
 
 class UsageError(MribenchError):

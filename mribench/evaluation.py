@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from mribench.data.volume_set import VolumeSet
-from mribench.errors import MribenchError
+from mribench.errors import MribenchError, NotApplicable
 from mribench.files import digest_json, write_array
 from mribench.metrics import DEFAULT_METRICS, get_metric
 from mribench.metrics import features as feature_module
@@ -208,10 +208,9 @@ def evaluate(
         try:
             scores.append(score(metric, blocks))
         except MribenchError as error:
-            missing.append(Missing(metric=metric.name, reason=str(error)))
-        except (
-            Exception
-        ) as error:  # a fault in one metric must not lose the others; the trace goes to the log
+            by_design = isinstance(error, NotApplicable)
+            missing.append(Missing(metric=metric.name, reason=str(error), by_design=by_design))
+        except Exception as error:  # a fault must not lose the other metrics; the trace goes to the log
             log.exception("%s failed", metric.name)
             missing.append(Missing(metric=metric.name, reason=f"failed: {type(error).__name__}: {error}"))
     return scores, missing
@@ -270,9 +269,9 @@ def _counts(metric: Metric, blocks: Blocks) -> dict[str, int]:
     """Set name -> number of volumes; MribenchError naming the set that is absent or too small."""
     for name, fewest in metric.needs.items():
         if name not in blocks.sets:
-            raise MribenchError(f"{metric.name} needs the set {name!r}, which was not given.")
+            raise NotApplicable(f"{metric.name} needs the set {name!r}, which was not given.")
         if len(blocks.sets[name]) < fewest:
-            raise MribenchError(
+            raise NotApplicable(
                 f"{metric.name} needs at least {fewest} volumes in {name!r}, "
                 f"but there are {len(blocks.sets[name])}."
             )

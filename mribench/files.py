@@ -64,12 +64,17 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; raises MribenchError naming the file when it is missing or torn."""
+def read_json(path: Path, *keys: str) -> Any:
+    """Read JSON; raises MribenchError naming the file when it is missing, torn or an object without `keys`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise MribenchError(f"{path} must be readable JSON, but: {error}") from error
+    if keys and not (isinstance(value, dict) and all(key in value for key in keys)):
+        raise MribenchError(
+            f"{path} must hold {', '.join(keys)}, but does not. Remove it, then run the command that writes it."
+        )
+    return value
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
@@ -91,8 +96,9 @@ def digest_file(path: Path) -> str:
 
 
 def digest_volume(voxels: np.ndarray, affine: np.ndarray) -> str:
-    """SHA-256 over the canonical voxels (uint16 `[D,H,W]`), shape and affine (rounded to 1e-6 mm)."""
+    """SHA-256 over the canonical voxels (uint16 `[D,H,W]`), shape and affine (to 1e-3 mm: NIfTI keeps float32)."""
     hasher = hashlib.sha256(repr(voxels.shape).encode())
     hasher.update(np.ascontiguousarray(voxels, dtype="<u2").tobytes())
-    hasher.update(np.round(np.asarray(affine, dtype="<f8"), 6).tobytes())
+    # Adding 0.0 turns -0.0 into 0.0, which has other bytes.
+    hasher.update((np.round(np.asarray(affine, dtype="<f8"), 3) + 0.0).tobytes())
     return hasher.hexdigest()

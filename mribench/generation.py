@@ -20,13 +20,16 @@ from mribench.seeds import Noise, derive
 Make = Callable[[Sequence[int]], np.ndarray]  # volume numbers -> [B,D,H,W] in [0,1]
 
 
-def sampler(generator: Generator, seed: int, device: torch.device) -> Make:
-    """A function that makes the volumes of the given numbers from a loaded generator."""
+def sampler(generator: Generator, seed: int, device: torch.device, bf16: bool = False) -> Make:
+    """A function that makes the volumes of the given numbers from a loaded generator.
+
+    `bf16` computes the networks under autocast; noise and the volume in the making stay float32.
+    """
     generator.to(device).eval()
 
     def make(numbers: Sequence[int]) -> np.ndarray:
         noise = Noise([derive(seed, "sample", i) for i in numbers], device)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             return from_model_range(generator.sample(noise)[:, 0]).float().cpu().numpy()
 
     return make
@@ -43,13 +46,15 @@ def generate(
     made_from: str,
     seed: int,
     device: dict[str, Any],
+    settings: dict[str, Any] | None = None,
 ) -> Iterator[int]:
     """Write volumes 0..count-1 as NIfTI, yielding how many are done; makes only what is missing.
 
     `made_from` is the digest of what decides the voxels (weights, sampler settings, seed); a file counts as
     done when samples.json records it under the same `made_from` and its bytes are those recorded.
     """
-    record = _open_record(run, made_from, seed, slab, grid, device)
+    record = _open_record(run, made_from, seed, slab, grid)
+    record |= {"device": device, "sampler": settings or {}}
     files = {f["index"]: f for f in record["files"] if f["index"] < count and _intact(run, f)}
     affine = slab_affine(grid, slab)
     missing = [i for i in range(count) if i not in files]
@@ -75,9 +80,10 @@ def generate(
         yield len(files)
 
 
-def model_stamp(run: Run) -> str:
-    """Digest of what decides a trained model's samples: its weights, settings and seed."""
-    return digest_json({"weights": read_json(run.weights_record)["digest"], "run": run_digest(run)})
+def model_stamp(run: Run, settings: dict[str, Any]) -> str:
+    """Digest of what decides a trained model's samples: weights, settings, seed, other sampler settings."""
+    weights = read_json(run.weights_record, "digest")["digest"]
+    return digest_json({"weights": weights, "run": run_digest(run), "sampler": settings})
 
 
 def slab_affine(grid: Grid, slab: Slab | None) -> np.ndarray:
@@ -92,7 +98,7 @@ def are_complete(run: Run, made_from: str, count: int) -> bool:
     """Whether samples.json records `count` volumes made from this, all intact on disk."""
     if not run.samples_record.exists():
         return False
-    record = read_json(run.samples_record)
+    record = read_json(run.samples_record, "made_from", "files")
     return (
         record["made_from"] == made_from
         and len(record["files"]) == count
@@ -100,11 +106,9 @@ def are_complete(run: Run, made_from: str, count: int) -> bool:
     )
 
 
-def _open_record(
-    run: Run, made_from: str, seed: int, slab: Slab | None, grid: Grid, device: dict[str, Any]
-) -> dict[str, Any]:
+def _open_record(run: Run, made_from: str, seed: int, slab: Slab | None, grid: Grid) -> dict[str, Any]:
     if run.samples_record.exists():
-        record = read_json(run.samples_record)
+        record: dict[str, Any] = read_json(run.samples_record, "made_from", "files")
         if record["made_from"] == made_from:
             return record
     depth = grid.size if slab is None else slab[1] - slab[0]
@@ -113,7 +117,6 @@ def _open_record(
         "seed": seed,
         "slab": slab,
         "shape": [depth, grid.size, grid.size],
-        "device": device,
         "files": [],
     }
 

@@ -1,14 +1,41 @@
-"""Options that several commands share, and the reading of --set."""
+"""What the commands share: options, the reading of --set, and how a failure ends a command."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mribench.errors import UsageError
+from mribench.errors import OUT_OF_MEMORY, MribenchError, UsageError
+
+
+class Group(click.Group):
+    """A click group that turns our errors and the system's into one sentence and an exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except MribenchError as error:
+            _fail(str(error), error.exit_code)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            _fail(f"The system refused: {where}{error.strerror or error}.", 1)
+        except MemoryError:
+            _fail(OUT_OF_MEMORY, 1)
+        except RuntimeError as error:
+            # By name, because torch, whose error it is, may not have been imported.
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            _fail(f"{OUT_OF_MEMORY} ({str(error).splitlines()[0]})", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(code)
+
 
 bench_option = click.option(
     "--bench",

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mribench import __version__
 from mribench.bench import Bench, Run
 from mribench.data.cohort import Cohort, Progress
 from mribench.data.volume_set import VolumeSet
 from mribench.evaluation import Blocks, evaluate
 from mribench.files import digest_file, digest_json, read_json, write_json, write_text
 from mribench.metrics import get_metric
+from mribench.metrics.features import get_extractor
 from mribench.metrics.memorisation import COPY_RATIO
 from mribench.metrics.metric import Missing, Score
 from mribench.metrics.mmd import join_views
@@ -39,17 +41,19 @@ def made_from(bench: Bench, cohort: Cohort, run: Run, extractor: str, weights: P
             "protocol": bench.protocol.digest,
             "cohort": cohort.digest,
             "samples": run.samples().digest,
-            "extractor": extractor,
+            "extractor": get_extractor(extractor).definition(),
             "weights": digest_file(weights) if weights else None,
+            "mribench": __version__,  # a new version may define a metric anew
         }
     )
 
 
 def is_scored(run: Run, wanted: str) -> bool:
-    """Whether scores.json and nearest.json were made from exactly this."""
+    """Whether scores.json and nearest.json were made from exactly this, and nothing failed that could succeed."""
     if not (run.scores.exists() and run.nearest.exists()):
         return False
-    return read_json(run.scores).get("made_from") == wanted
+    record = read_json(run.scores, "made_from", "missing")
+    return record["made_from"] == wanted and all(m.get("by_design") for m in record["missing"])
 
 
 def score_run(
@@ -69,7 +73,11 @@ def score_run(
     missing = []
     if "holdout" not in sets:
         reason = NO_HOLDOUT.format(name=bench.protocol.name)
-        missing = [Missing(metric=name, reason=reason) for name in metrics if name in METRICS_OF_HOLDOUT]
+        missing = [
+            Missing(metric=name, reason=reason, by_design=True)
+            for name in metrics
+            if name in METRICS_OF_HOLDOUT
+        ]
         metrics = tuple(name for name in metrics if name not in METRICS_OF_HOLDOUT)
     blocks = Blocks(sets, bench.blocks, extractor, weights, progress, device)
     scores, failed = evaluate(
@@ -102,9 +110,7 @@ def _scores_record(
         "samples_digest": sets["samples"].digest,
         "reference_digest": sets["reference"].digest,
         "scores": [score.model_dump(mode="json") for score in scores],
-        "missing": [
-            {"metric": m.metric, "title": get_metric(m.metric).title, "reason": m.reason} for m in missing
-        ],
+        "missing": [{**m.model_dump(mode="json"), "title": get_metric(m.metric).title} for m in missing],
         "seconds": round(sum(score.seconds for score in scores), 3),
     }
 

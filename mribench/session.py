@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
 from mribench import commands, training
 from mribench.bench import Bench, Run
 from mribench.console import Display
+from mribench.controls import Control
 from mribench.data.cohort import Cohort
 from mribench.data.nifti import Rescale
-from mribench.errors import MribenchError, UsageError
+from mribench.errors import OUT_OF_MEMORY, MribenchError, UsageError
 from mribench.files import read_json
 from mribench.folders import open_entrant
 from mribench.reports import leaderboard
@@ -48,26 +51,32 @@ class Session:
         self.say("train", run.name, last is not None)
         click.echo(run.weights)
 
-    def generate(self, run: Run, device: str, batch: int, overwrite: bool) -> None:
+    def generate(
+        self, run: Run, settings: dict[str, Any] | None, device: str, batch: int, overwrite: bool
+    ) -> None:
         """Sample one trained run; prints the folder."""
         made, total = 0, self.bench.protocol.evaluation.samples
-        for made in commands.generate(self.bench, run, device=device, batch=batch, overwrite=overwrite):
+        steps = commands.generate(self.bench, run, settings, device=device, batch=batch, overwrite=overwrite)
+        for made in steps:
             self.screen.report(f"generate {run.name}", made, total)
         self.say("generate", run.name, made > 0)
         click.echo(run.samples_folder)
 
     def generate_all(self, device: str, batch: int, overwrite: bool) -> None:
         """Sample every trained run and make the controls."""
-        for run in commands.trained_models(self.bench):
-            try:
-                self.generate(run, device, batch, overwrite)
-            except MribenchError as error:
-                self.failures.append(f"{run.name}: {error}")
+        for run in self.bench.runs():
+            with self.at_its_own_cost(run.name):
+                if run.read_record()["kind"] == "model":
+                    self.generate(run, None, device, batch, overwrite)
         for control, count in commands.possible_controls(self.bench, self.cohort):
-            made = 0
-            for made in commands.make_control(self.bench, self.cohort, control, count, overwrite=overwrite):
-                self.screen.report(f"make {control.name}", made, count)
-            self.say("make", control.name, made > 0)
+            with self.at_its_own_cost(control.name):
+                self._make_control(control, count, overwrite)
+
+    def _make_control(self, control: Control, count: int, overwrite: bool) -> None:
+        made = 0
+        for made in commands.make_control(self.bench, self.cohort, control, count, overwrite=overwrite):
+            self.screen.report(f"make {control.name}", made, count)
+        self.say("make", control.name, made > 0)
 
     def add_folder(self, name: str, folder: Path, rescale: Rescale | None, overwrite: bool) -> None:
         """Make a folder of NIfTI an entrant of the bench."""
@@ -75,39 +84,56 @@ class Session:
         for done in commands.add_folder(self.bench, name, volumes, overwrite=overwrite):
             self.screen.report(f"copy {name}", done, self.bench.protocol.evaluation.samples)
 
-    def evaluate(self, runs: Sequence[Run] | None, weights: Path | None, device: str) -> list[Run]:
+    def evaluate(
+        self, runs: Sequence[Run] | None, weights: Path | None, device: str, overwrite: bool = False
+    ) -> list[Run]:
         """Score runs (None = all that have samples) one by one; returns those that have scores now."""
         scored = []
         for run in commands.entrants(self.bench) if runs is None else runs:
-
-            def progress(what: str, done: int, total: int, name: str = run.name) -> None:
-                self.screen.report(f"{name}: {what}", done, total)
-
-            try:
-                new, missing = commands.evaluate(
-                    self.bench, self.cohort, run, weights=weights, device=device, progress=progress
-                )
-            except MribenchError as error:
-                self.failures.append(f"{run.name}: {error}")
-                continue
-            scored.append(run)
-            self.say("evaluate", run.name, new)
-            for line in missing:
-                click.echo(f"  not computed: {line}", err=True)
+            with self.at_its_own_cost(run.name):
+                self._evaluate(run, weights, device, overwrite)
+                scored.append(run)
         return scored
+
+    def _evaluate(self, run: Run, weights: Path | None, device: str, overwrite: bool) -> None:
+        def progress(what: str, done: int, total: int) -> None:
+            self.screen.report(f"{run.name}: {what}", done, total)
+
+        new, missing = commands.evaluate(
+            self.bench,
+            self.cohort,
+            run,
+            weights=weights,
+            device=device,
+            overwrite=overwrite,
+            progress=progress,
+        )
+        self.say("evaluate", run.name, new)
+        for one in missing:
+            click.echo(f"  not computed: {one.metric}: {one.reason}", err=True)
+            if not one.by_design:
+                self.failures.append(f"{run.name}: {one.metric}: {one.reason}")
 
     def report(self, weights: Path | None, device: str) -> None:
         """Score what has no scores yet, embed all entrants, write the report; prints its path."""
         if not commands.entrants(self.bench):
             raise UsageError(f"{self.bench.folder} has no samples to report on. Run: mribench generate --all")
         scored = self.evaluate(None, weights, device)
-        try:
+        with self.at_its_own_cost("t-SNE"):
             commands.embed(
                 self.bench, self.cohort, scored, weights=weights, device=device, progress=self.screen.report
             )
-        except MribenchError as error:
-            self.failures.append(f"t-SNE: {error}")
         click.echo(write_report(self.bench))
+
+    @contextmanager
+    def at_its_own_cost(self, name: str) -> Iterator[None]:
+        """What fails inside is noted in `failures` and stops nothing else."""
+        try:
+            yield
+        except MribenchError as error:
+            self.failures.append(f"{name}: {error}")
+        except torch.OutOfMemoryError as error:
+            self.failures.append(f"{name}: {OUT_OF_MEMORY} ({str(error).splitlines()[0]})")
 
     def table(self) -> str:
         """The leaderboard as text."""

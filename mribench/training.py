@@ -22,6 +22,7 @@ from mribench.models.generator import Generator
 from mribench.seeds import derive, seed_everything
 
 CHECKPOINT_SECONDS = 60.0
+CHEAP_SECONDS = 2.0  # a checkpoint that takes longer to write is written that much less often
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def train(
     batches = Batches(volumes, generator.config.batch_size, seed, device)
     step, before = _resume(generator, run, batches)
     started = saved = time.monotonic()
-    record = Record(step, batches.seen, before, {})
+    record, cost = Record(step, batches.seen, before, {}), 0.0
     while batches.seen < generator.config.budget:
         seed_everything(derive(seed, "step", step))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -89,9 +90,11 @@ def train(
             _check_finite(generator, losses, step)
             values = {name: float(value) for name, value in losses.items()}
             record = Record(step, batches.seen, before + time.monotonic() - started, values)
-            if time.monotonic() - saved > checkpoint_seconds:
+            if time.monotonic() - saved > checkpoint_seconds * max(1.0, cost / CHEAP_SECONDS):
+                begun = time.monotonic()
                 _save_checkpoint(generator, run, record)
                 saved = time.monotonic()
+                cost = saved - begun
             yield record
     _save_checkpoint(generator, run, record)
     _save_weights(generator, run, record, device, "bf16" if bf16 else "fp32")
@@ -108,7 +111,7 @@ def is_trained(run: Run) -> bool:
     """Whether the weights on disk are those of this run's settings, whole and unaltered."""
     if not run.weights_record.exists() or not run.weights.exists():
         return False
-    record = read_json(run.weights_record)
+    record = read_json(run.weights_record, "run_digest", "digest")
     return record["run_digest"] == run_digest(run) and record["digest"] == digest_file(run.weights)
 
 
@@ -131,8 +134,8 @@ def _save_checkpoint(generator: Generator, run: Run, record: Record) -> None:
         "model": generator.state_dict(),
         "optimizers": {name: o.state_dict() for name, o in generator.optimizers.items()},
     }
-    with atomic(run.checkpoint) as temporary:
-        torch.save(state, temporary)
+    with atomic(run.checkpoint) as temporary, open(temporary, "wb") as file:
+        torch.save(state, file)
 
 
 def _resume(generator: Generator, run: Run, batches: Batches) -> tuple[int, float]:
@@ -143,7 +146,7 @@ def _resume(generator: Generator, run: Run, batches: Batches) -> tuple[int, floa
     if state["run_digest"] != run_digest(run):
         raise MribenchError(
             f"{run.checkpoint} must belong to the settings in run.json, but was made with others. "
-            f"Run: mribench train {run.name} --overwrite"
+            f"Run: {run.command('train')} --overwrite"
         )
     generator.load_state_dict(state["model"])
     for name, optimizer in generator.optimizers.items():
@@ -158,7 +161,7 @@ def _read_checkpoint(run: Run) -> dict[str, Any]:
     except Exception as error:  # torch raises a dozen kinds for a torn or foreign file
         raise MribenchError(
             f"{run.checkpoint} must be a whole checkpoint, but: {str(error).splitlines()[0]} "
-            f"Run: mribench train {run.name} --overwrite"
+            f"Run: {run.command('train')} --overwrite"
         ) from error
 
 

@@ -10,6 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from mribench.cli import main
+from mribench.errors import UsageError
+from mribench.models import get_model
+from mribench.options import parse_settings
 
 COMMANDS = [
     "demo",
@@ -89,3 +92,26 @@ def test_check_runs_a_contract():
     result = call("check", "mmd_voxel")
     assert result.exit_code == 0, result.output
     assert result.output.count("ok ") == 4
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "tau_max=32",
+        "heads=3",
+        "base=33",
+        "base=0",
+        "batch_size=0",
+        "multipliers=[]",
+        "size=0",
+        "learning_rate=-1",
+        "eta=2",
+        "budget=0",
+        "ema=2",
+        "attention_sizes=[7]",
+        "learning_rate=fast",
+    ],
+)
+def test_impossible_settings_are_refused_at_once(setting):
+    with pytest.raises(UsageError, match="cDPM cannot have"):
+        get_model("cdpm").build_config("tiny", **parse_settings((setting,)))

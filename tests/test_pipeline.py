@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from mribench.bench import open_bench
 from mribench.cli import main
 from mribench.controls import CONTROLS
+from mribench.errors import MribenchError
 
 
 def call(*args, code=0):
@@ -43,7 +44,7 @@ def digests(folder: Path) -> dict[str, bytes]:
     for run in open_bench(folder).runs():
         if run.weights.exists():
             found[f"{run.name} weights"] = run.weights.read_bytes()
-        for path in sorted(run.samples_folder.iterdir()):
+        for path in sorted(run.samples_folder.glob("*.nii.gz")):
             found[f"{run.name} {path.name}"] = path.read_bytes()
         if run.scores.exists():
             scores = json.loads(run.scores.read_text())["scores"]
@@ -89,8 +90,6 @@ def test_other_settings_are_refused_with_the_flag_that_redoes_them(bench):
 
 
 def test_an_altered_sample_is_found_and_costs_one_entrant_only(bench, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(bench, copy)
     run = open_bench(copy).run("noise")
@@ -119,8 +118,6 @@ def test_two_folders_of_nifti_need_no_bench(bench, tmp_path, monkeypatch):
 
 
 def test_a_folder_becomes_an_entrant(bench, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(bench, copy)
     folder = bench / "runs" / "blurred_real" / "samples"
@@ -134,26 +131,25 @@ def test_a_folder_becomes_an_entrant(bench, tmp_path):
     )
 
 
+EVERY_STEP = "from mribench import training; training.train.__kwdefaults__['checkpoint_seconds'] = -1; "
+
+
 @pytest.mark.slow
 def test_kill_9_anywhere_gives_the_same_weights_samples_and_scores(bench, tmp_path, protocol_file):
-    """Each command is killed three times at random moments, then left to finish."""
+    """Each command is killed at random moments after its first product, then left to finish."""
     folder, chance = tmp_path / "bench", random.Random(0)
-    for args in (
-        ["train", "cdpm", "--protocol", str(protocol_file)],
-        ["generate", "--all"],
-        ["evaluate", "--all"],
+    for args, product in (
+        (["train", "cdpm", "--protocol", str(protocol_file)], "runs/cdpm/checkpoint/state.pt"),
+        (["generate", "--all", "--batch", "1"], "runs/cdpm/samples.json"),
+        (["evaluate", "--all"], "runs/blurred_real/scores.json"),
     ):
-        command = [
-            sys.executable,
-            "-c",
-            "from mribench.cli import main; main()",
-            *args,
-            "--bench",
-            str(folder),
-        ]
-        for _ in range(3):
-            process = subprocess.Popen(command, env=os.environ, stderr=subprocess.DEVNULL)
-            time.sleep(chance.uniform(4, 14))
+        code = f"{EVERY_STEP}from mribench.cli import main; main()"
+        command = [sys.executable, "-c", code, *args, "--bench", str(folder)]
+        for _ in range(4):
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while not (folder / product).exists() and process.poll() is None:
+                time.sleep(0.05)
+            time.sleep(chance.uniform(0, 6))
             process.send_signal(signal.SIGKILL)
             process.wait()
         subprocess.run(command, check=True)
@@ -161,3 +157,59 @@ def test_kill_9_anywhere_gives_the_same_weights_samples_and_scores(bench, tmp_pa
     assert ours.keys() == theirs.keys()
     for key, value in theirs.items():
         assert ours[key] == value, key
+
+
+def test_a_failed_metric_is_tried_again_and_fails_the_command(bench, tmp_path, monkeypatch):
+    from mribench.metrics import features
+
+    copy = tmp_path / "copy"
+    shutil.copytree(bench, copy)
+    shutil.rmtree(copy / "blocks")
+
+    def refuse(*_, **__):
+        raise MribenchError("no weights today")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(features, "load_network", refuse)
+        result = call("evaluate", "cdpm", "--bench", copy, "--overwrite", code=1)
+        assert "no weights today" in result.stderr
+        assert "MS-SSIM" in result.stdout  # what could be computed still arrives
+    result = call("evaluate", "cdpm", "--bench", copy)
+    assert "evaluate cdpm: done" in result.stderr
+    assert digests(copy) == digests(bench)
+
+
+def test_a_torn_record_costs_one_run_only(bench, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(bench, copy)
+    (copy / "runs" / "cdpm" / "run.json").write_text("{")
+    result = call("generate", "--all", "--bench", copy, code=1)
+    assert "run.json must be readable JSON" in result.stderr and "make noise: up to date" in result.stderr
+    (copy / "runs" / "noise" / "samples.json").write_text("{}")
+    result = call("evaluate", "--all", "--bench", copy, code=1)
+    assert "samples.json must hold made_from" in result.stderr and "evaluate train_copy" in result.stderr
+    call("report", "--bench", copy, code=1)
+    assert "samples.json" in (copy / "report" / "index.html").read_text()
+
+
+def test_sampler_settings_may_change_after_training_but_not_unasked(bench, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(bench, copy)
+    result = call("generate", "cdpm", "--bench", copy, "--set", "ddim_steps=3", code=2)
+    assert "--overwrite" in result.stderr
+    result = call("generate", "cdpm", "--bench", copy, "--set", "base=16", code=2)
+    assert "cannot change after training" in result.stderr
+    call("generate", "cdpm", "--bench", copy, "--set", "ddim_steps=3", "--overwrite")
+    call("evaluate", "cdpm", "--bench", copy)
+    record = json.loads((copy / "runs" / "cdpm" / "samples.json").read_text())
+    assert record["sampler"] == {"ddim_steps": 3}
+    assert digests(copy)["cdpm 000000.nii.gz"] != digests(bench)["cdpm 000000.nii.gz"]
+
+
+def test_altered_cohort_volumes_are_refused(bench, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(bench, copy)
+    volume = next(iter((copy / "cohort" / "volumes").iterdir()))
+    np.save(volume, 65535 - np.load(volume))
+    assert volume.stem in call("verify", "--bench", copy, code=1).stderr
+    call("train", "cdpm", "--bench", copy, "--overwrite", code=1)

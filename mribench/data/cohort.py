@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class Cohort:
 
     folder: Path
     record: dict[str, Any]
+    _verified: builtins.set[str] = field(default_factory=builtins.set, repr=False, compare=False)
 
     @property
     def digest(self) -> str:
@@ -61,7 +63,7 @@ class Cohort:
             names=tuple(v["name"] for v in chosen),
             digests=tuple(v["digest"] for v in chosen),
             shape=self.grid.shape,
-            load=lambda i: dequantise(self._voxels(chosen[i]["name"])),
+            load=lambda i: dequantise(self._checked_voxels(chosen[i])),
         )
 
     @cached_property
@@ -72,6 +74,18 @@ class Cohort:
         for i in range(len(volumes)):
             total += volumes[i]
         return (total / len(volumes)).astype(np.float32)
+
+    def _checked_voxels(self, volume: dict[str, Any]) -> np.ndarray:
+        """Voxels that had the recorded digest when this process first read them."""
+        name, voxels = volume["name"], self._voxels(volume["name"])
+        if name not in self._verified:
+            if digest_volume(voxels, self.grid.affine) != volume["digest"]:
+                raise MribenchError(
+                    f"{self.folder / 'volumes' / name}.npy must be the volume that volumes.json records, but its "
+                    "voxels differ. Restore it, or make the cohort again in a new bench."
+                )
+            self._verified.add(name)
+        return voxels
 
     def _voxels(self, name: str) -> np.ndarray:
         path = self.folder / "volumes" / f"{name}.npy"
@@ -100,7 +114,7 @@ def open_cohort(folder: Path) -> Cohort:
         raise MribenchError(
             f"{folder} must hold a cohort, but has no volumes.json. Run: mribench prepare SRC"
         )
-    return Cohort(folder, read_json(path))
+    return Cohort(folder, read_json(path, "digest", "source", "grid", "volumes", "problems"))
 
 
 def simulated_cohort(folder: Path, protocol: Protocol, progress: Progress) -> Cohort:

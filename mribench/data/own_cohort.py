@@ -51,9 +51,8 @@ def prepared_cohort(
     refusals = prepare(
         scans, grid, recipe, store, done=done, progress=lambda _, i, n: progress("prepare", i, n)
     )
-    refused = {refusal.name for refusal in refusals}
-    wanted = {scan.id for scan in scans if scan.name not in refused}
-    usable = [entries[name] for name in sorted(entries) if name in wanted]
+    usable_ids = {scan.id for scan in scans} - {refusal.id for refusal in refusals if refusal.chosen}
+    usable = [entries[name] for name in sorted(entries) if name in usable_ids]
     volumes = _with_roles(usable, protocol, refusals)
     problems = [{"name": refusal.name, "reason": refusal.reason} for refusal in refusals]
     cohort = write_cohort(folder, protocol, recipe.model_dump(mode="json"), volumes, problems)

@@ -92,6 +92,8 @@ class Refusal:
 
     name: str
     reason: str
+    id: str
+    chosen: bool  # False for a scan that only would have been a subject's second
 
 
 def prepare(
@@ -115,7 +117,8 @@ def prepare(
         try:
             prepared = _prepare_unless_done(scan, grid, recipe, records)
         except MribenchError as error:
-            refusals.append(Refusal(scan.name, str(error).replace(str(scan.path), scan.name)))
+            reason = str(error).replace(str(scan.path), scan.name)
+            refusals.append(Refusal(scan.name, reason, scan.id, chosen=not scan.skipped))
             log.warning("Left out: %s", refusals[-1].reason)
         else:
             if prepared is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mribench.errors import MribenchError
+from mribench.errors import MribenchError, NotApplicable
 from mribench.metrics.metric import Better, BlockSource, Keep
 
 
@@ -73,12 +73,12 @@ class SliceFID:
             return
         held = f"{blocks.slab[0]} to {blocks.slab[1] - 1}"
         if self.view != "axial":
-            raise MribenchError(
+            raise NotApplicable(
                 f"{self.name} needs whole {self.view} slices, but the samples hold only axial slices {held}."
             )
         centre = blocks.full_depth // 2
         if not blocks.slab[0] <= centre < blocks.slab[1]:
-            raise MribenchError(
+            raise NotApplicable(
                 f"{self.name} needs the central axial slice {centre}, but the samples hold only {held}."
             )
 

@@ -76,6 +76,7 @@ class Missing(BaseModel):
 
     metric: str
     reason: str
+    by_design: bool = False  # True: these sets cannot have it; False: something went wrong, try again
 
 
 class Score(BaseModel):

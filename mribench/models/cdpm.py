@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,33 +23,47 @@ class CDPMConfig(GeneratorConfig):
     """Every choice that the paper leaves open is a field here; sources in docs/models.md."""
 
     axis: Literal["axial", "coronal", "sagittal"] = "axial"
-    tau_max: int = 20  # most slices in one network call
-    stage_slices: int = 10  # slices made per stage; the next stage is conditioned on as many
+    tau_max: int = Field(default=20, ge=2)  # most slices in one network call
+    stage_slices: int = Field(
+        default=10, ge=1
+    )  # slices made per stage; the next stage is conditioned on as many
     anchor: bool = False  # slice 0 is background in training and given at sampling
     index_embedding: bool = True  # absolute slice index enters the residual blocks
-    base: int = 128  # channels at full slice size
-    multipliers: tuple[int, ...] = (1, 1, 2, 3, 4)
-    res_blocks: int = 2
+    base: int = Field(default=128, ge=2, multiple_of=2)  # channels at full slice size
+    multipliers: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 1, 2, 3, 4), min_length=1)
+    res_blocks: int = Field(default=2, ge=1)
     attention_sizes: tuple[int, ...] = (16, 8)  # slice sizes, pixels
-    heads: int = 4
+    heads: int = Field(default=4, ge=1)
     norm: Literal["set", "slice"] = "set"
     residual: Literal["normed", "raw"] = "normed"
     steps: int = Field(default=1000, ge=25)  # T; fewer would need beta > 1
     prediction: Literal["eps", "x0", "v"] = "eps"
     variance: Literal["large", "small"] = "large"  # of the ancestral sampler
     ddim_steps: int | None = None  # None = ancestral over all T
-    eta: float = 0.0  # DDIM: 0 deterministic, 1 as noisy as ancestral
+    eta: float = Field(default=0.0, ge=0, le=1)  # DDIM: 0 deterministic, 1 as noisy as ancestral
     tail_skip: bool = True  # exact: condition slices leave the network after its last attention
-    learning_rate: float = 1e-4
-    ema: float = 0.9999
+    learning_rate: float = Field(default=1e-4, gt=0)
+    ema: float = Field(default=0.9999, ge=0, lt=1)
     ema_warmup: bool = False  # average over (1 + n)/(10 + n) of the past while training is short
 
     @model_validator(mode="after")
     def _check(self) -> CDPMConfig:
         if self.size % 2 ** (len(self.multipliers) - 1):
             raise ValueError(f"size must be a multiple of {2 ** (len(self.multipliers) - 1)}")
-        if not 0 < self.stage_slices < self.tau_max:
-            raise ValueError("stage_slices must be at least 1 and less than tau_max")
+        levels = [self.size >> level for level in range(len(self.multipliers))]
+        widths = {
+            self.base * m
+            for m, at in zip(self.multipliers, levels, strict=True)
+            if at in self.attention_sizes
+        }
+        if strange := set(self.attention_sizes) - set(levels):
+            raise ValueError(
+                f"attention_sizes must be among {levels}, the slice sizes of the network, not {strange}"
+            )
+        if any(width % self.heads for width in widths | {self.base * self.multipliers[-1]}):
+            raise ValueError(f"heads must divide the widths {sorted(widths)} at which attention happens")
+        if not self.stage_slices < self.tau_max < self.size:
+            raise ValueError(f"stage_slices < tau_max < size = {self.size} must hold")
         if self.ddim_steps is not None and not 0 < self.ddim_steps <= self.steps:
             raise ValueError(f"ddim_steps must be between 1 and {self.steps}")
         return self
@@ -147,6 +161,7 @@ class CDPM(Generator):
     Config = CDPMConfig
     title = "cDPM"
     needs = ("ema",)
+    sampler_settings = ("stage_slices", "ddim_steps", "eta", "variance", "tail_skip")
     updates: Tensor  # steps so far
     PRESETS: ClassVar = {
         "tiny": TINY,

@@ -66,7 +66,7 @@ class Diffusion(nn.Module):
     def ancestral(self, x_t: Tensor, x_0: Tensor, t: int, noise: Tensor | None, variance: str) -> Tensor:
         """x_{t-1} ~ q(x_{t-1} | x_t, x_0); `variance` "large" = beta_t, "small" = posterior (Ho 2020, eq. 7).
 
-        The first entry of "large" is the second posterior variance; no noise is added at t = 0.
+        No noise is added at t = 0.
         """
         a = self.signal[t]
         a_next = self.signal[t - 1] if t > 0 else torch.ones_like(a)

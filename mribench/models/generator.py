@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -26,9 +26,9 @@ class GeneratorConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: int  # voxels per side of the volumes it makes
-    batch_size: int  # volumes per batch drawn
-    budget: int  # volumes seen in the whole training
+    size: int = Field(ge=8, le=512)  # voxels per side of the volumes it makes
+    batch_size: int = Field(ge=1)  # volumes per batch drawn
+    budget: int = Field(ge=1)  # volumes seen in the whole training
 
 
 class Generator(nn.Module):
@@ -42,15 +42,14 @@ class Generator(nn.Module):
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]]
     title: ClassVar[str]  # the paper's name
     needs: ClassVar[tuple[str, ...]]
+    sampler_settings: ClassVar[tuple[str, ...]] = ()  # may be changed after training
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
         self.optimizers: dict[str, Optimizer] = {}
         self.clip_norm: float | None = None
-        self.unfinite: Tensor | None = (
-            None  # count of non-finite losses or gradients since the loop last looked
-        )
+        self.unfinite: Tensor | None = None  # count of non-finite losses or gradients so far
 
     @property
     def slab(self) -> Slab | None:
@@ -94,14 +93,18 @@ class Generator(nn.Module):
                 near = difflib.get_close_matches(key, cls.Config.model_fields, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise UsageError(f"{cls.title} has no setting {key!r}.{hint}")
+        return cls.read_config({**cls.PRESETS[preset], **overrides})
+
+    @classmethod
+    def read_config(cls, values: Mapping[str, Any]) -> GeneratorConfig:
+        """A config from plain values; raises UsageError naming the setting that is wrong."""
         try:
-            return cls.Config(**{**cls.PRESETS[preset], **overrides})
+            return cls.Config.model_validate(dict(values))
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the settings"
-            raise UsageError(
-                f"{cls.title}: {where} is not valid: {first['msg']} (given: {first['input']!r})."
-            ) from error
+            where = ".".join(str(part) for part in first["loc"])
+            given = f"{where} = {first['input']!r}: " if where else ""
+            raise UsageError(f"{cls.title} cannot have {given}{first['msg']}.") from error
 
     def parameter_count(self) -> dict[str, int]:
         """Parameters of each learned sub-network; averaged copies are left out."""
@@ -119,7 +122,7 @@ class Generator(nn.Module):
             for key, value in self.get_submodule(name).state_dict().items()
         }
         with atomic(path) as temporary:
-            safetensors.torch.save_file(state, temporary)
+            temporary.write_bytes(safetensors.torch.save(state))
 
     def load(self, path: Path) -> None:
         """Read what `save` wrote; raises MribenchError when the file does not fit this model."""

@@ -1,0 +1,61 @@
+"""A cDPM small enough for every test, with no layer left silent."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mribench.models.cdpm import CDPM
+
+SMALL = {
+    "size": 16,
+    "base": 32,
+    "multipliers": (1, 2),
+    "attention_sizes": (8,),
+    "tau_max": 8,
+    "stage_slices": 4,
+    "ddim_steps": 3,
+}
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def jitter():
+    """Moves every parameter: zero-initialised layers and unit norms would hide what happens before them."""
+
+    def move(module: torch.nn.Module) -> torch.nn.Module:
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        return module
+
+    return move
+
+
+@pytest.fixture
+def fresh():
+    """`fresh(**overrides)`: the tiny preset at 16^3 as its constructor leaves it."""
+
+    def build(**overrides) -> CDPM:
+        torch.manual_seed(0)
+        return CDPM(CDPM.build_config("tiny", **{**SMALL, **overrides}))
+
+    return build
+
+
+@pytest.fixture
+def model(fresh, jitter):
+    """`model(**overrides)`: the same with jittered weights, different ones in the average."""
+
+    def build(**overrides) -> CDPM:
+        generator = fresh(**overrides)
+        jitter(jitter(generator.ema))
+        jitter(generator.net)
+        return generator
+
+    return build
