@@ -57,27 +57,33 @@ def generate(
     record |= {"device": device, "sampler": settings or {}}
     files = {f["index"]: f for f in record["files"] if f["index"] < count and _intact(run, f)}
     affine = slab_affine(grid, slab)
-    missing = [i for i in range(count) if i not in files]
-    if not missing and len(files) != len(record["files"]):
-        _write_record(run, record, files)
     yield len(files)
-    for start in range(0, len(missing), batch):
-        numbers = missing[start : start + batch]
+    for start in range(0, count, batch):
+        # Always the same numbers together: rounding depends on the company, and a resumed run must not differ.
+        numbers = range(start, min(start + batch, count))
+        if all(number in files for number in numbers):
+            continue
         begun = time.monotonic()
         volumes = make(numbers)
         seconds = (time.monotonic() - begun) / len(numbers)
         for number, volume in zip(numbers, volumes, strict=True):
-            path = run.samples_folder / f"{number:06d}.nii.gz"
-            write_nifti(path, volume, affine)
-            files[number] = {
-                "index": number,
-                "name": path.name,
-                "digest": digest_volume(quantise(volume), affine),
-                "file_digest": digest_file(path),
-                "seconds": round(seconds, 4),
-            }
+            if number not in files:
+                files[number] = _write(run, number, volume, affine, seconds)
         _write_record(run, record, files)
         yield len(files)
+
+
+def _write(run: Run, number: int, volume: np.ndarray, affine: np.ndarray, seconds: float) -> dict[str, Any]:
+    """Write one volume; returns its entry of samples.json."""
+    path = run.samples_folder / f"{number:06d}.nii.gz"
+    write_nifti(path, volume, affine)
+    return {
+        "index": number,
+        "name": path.name,
+        "digest": digest_volume(quantise(volume), affine),
+        "file_digest": digest_file(path),
+        "seconds": round(seconds, 4),
+    }
 
 
 def model_stamp(run: Run, settings: dict[str, Any]) -> str:

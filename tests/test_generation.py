@@ -43,7 +43,7 @@ def test_a_killed_generation_makes_only_what_is_missing(tmp_path):
     assert make.made == [0, 1]
     (run.samples_folder / "000001.nii.gz").write_bytes(b"torn")
     generate(run, make)
-    assert make.made == [0, 1, 1, 2, 3, 4]
+    assert make.made == [0, 1, 0, 1, 2, 3, 4]  # always the same batches, so that rounding is the same too
     assert generation.are_complete(run, "w", 5)
     assert not generation.are_complete(run, "other", 5)
     before = {p.name: p.read_bytes() for p in run.samples_folder.iterdir()}
@@ -66,13 +66,6 @@ def test_samples_read_back_and_are_checked(tmp_path):
         MribenchError, match=r"voxels differ.*mribench generate --all --bench .*bench --overwrite"
     ):
         samples[0]
-
-
-def test_fewer_volumes_are_a_subset(tmp_path):
-    run, make = Run(tmp_path), Counting()
-    generate(run, make, count=4)
-    generate(run, make, count=2)
-    assert generation.are_complete(run, "w", 2) and make.made == [0, 1, 2, 3]
 
 
 def test_a_slab_lies_where_it_was_cut():

@@ -33,7 +33,7 @@ def bench(tmp_path_factory, protocol_file):
     """A bench with a trained cDPM, the controls, scores and a report."""
     folder = tmp_path_factory.mktemp("pipeline") / "bench"
     call("train", "cdpm", "--bench", folder, "--protocol", protocol_file)
-    call("generate", "--all", "--bench", folder)
+    call("generate", "--all", "--bench", folder, "--batch", 2)
     call("report", "--bench", folder)
     return folder
 
@@ -140,7 +140,7 @@ def test_kill_9_anywhere_gives_the_same_weights_samples_and_scores(bench, tmp_pa
     folder, chance = tmp_path / "bench", random.Random(0)
     for args, product in (
         (["train", "cdpm", "--protocol", str(protocol_file)], "runs/cdpm/checkpoint/state.pt"),
-        (["generate", "--all", "--batch", "1"], "runs/cdpm/samples.json"),
+        (["generate", "--all", "--batch", "2"], "runs/cdpm/samples.json"),
         (["evaluate", "--all"], "runs/blurred_real/scores.json"),
     ):
         code = f"{EVERY_STEP}from mribench.cli import main; main()"
