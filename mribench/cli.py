@@ -19,6 +19,7 @@ from mribench.inspection import check, list_things, verify
 from mribench.options import (
     Group,
     batch_option,
+    bench_folder,
     bench_option,
     device_option,
     json_option,
@@ -64,14 +65,7 @@ def main(context: click.Context, verbose: int, quiet: bool) -> None:
 
 
 @main.command()
-@click.option(
-    "--bench",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("mribench-demo"),
-    show_default=True,
-    help="Folder of the bench.",
-)
+@bench_folder("mribench-demo")
 @device_option
 @click.pass_obj
 def demo(quiet: bool, folder: Path, device: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from mribench.errors import OUT_OF_MEMORY, MribenchError, UsageError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Group(click.Group):
@@ -37,14 +40,19 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-bench_option = click.option(
-    "--bench",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("mribench-bench"),
-    show_default=True,
-    help="Folder of the bench.",
-)
+def bench_folder(default: str) -> Callable[[Command], Command]:
+    """The option --bench with a default folder."""
+    return click.option(
+        "--bench",
+        "folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path(default),
+        show_default=True,
+        help="Folder of the bench.",
+    )
+
+
+bench_option = bench_folder("mribench-bench")
 protocol_option = click.option(
     "--protocol",
     help="Shipped protocol or .toml file, for a new bench. [default: demo, or the bench's own]",

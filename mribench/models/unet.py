@@ -29,6 +29,11 @@ def sinusoid(position: Tensor, width: int, max_period: float = 10_000.0) -> Tens
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
+def embedding_mlp(width_in: int, width: int) -> nn.Sequential:
+    """Two linear layers that make an embedding of a sinusoid."""
+    return nn.Sequential(nn.Linear(width_in, width), nn.SiLU(), nn.Linear(width, width))
+
+
 class GroupNorm(nn.GroupNorm):
     """Group norm in float32 whatever the autocast type (at most 32 groups)."""
 
@@ -233,12 +238,8 @@ class SliceUNet(nn.Module):
         super().__init__()
         self.base, self.steps = base, steps
         width = 4 * base
-        self.time_mlp = nn.Sequential(nn.Linear(base, width), nn.SiLU(), nn.Linear(width, width))
-        self.index_mlp = (
-            nn.Sequential(nn.Linear(base, width), nn.SiLU(), nn.Linear(width, width))
-            if index_embedding
-            else None
-        )
+        self.time_mlp = embedding_mlp(base, width)
+        self.index_mlp = embedding_mlp(base, width) if index_embedding else None
 
         def attention(channels: int, at: int) -> FactorisedAttention | None:
             if at not in attention_sizes:
