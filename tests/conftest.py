@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+# Two test processes share the cores, so each computes with one thread; before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 PROTOCOL = """
