@@ -118,6 +118,8 @@ class Run:
 
         def load(i: int) -> np.ndarray:
             path = self.samples_folder / files[i]["name"]
+            if not path.exists():
+                raise MribenchError(f"{path} is recorded but missing. Run: {self.command('generate')}")
             volume = read_nifti(path)
             if digest_volume(np.round(volume.data * 65535), volume.affine) != files[i]["digest"]:
                 raise MribenchError(
@@ -262,7 +264,7 @@ def check_same_run(run: Run, wanted: dict[str, Any], verb: str) -> None:
         raise UsageError(
             f"{run.name} exists with other settings (expected = on disk, got = asked for):\n  "
             + "\n  ".join(lines)
-            + f"\nTo replace it: {run.command(verb)} --overwrite"
+            + f"\nTo replace it: {run.command(verb)} --overwrite (with the same other options)"
         )
 
 

@@ -157,7 +157,12 @@ def prepare(
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @device_option
 @overwrite_option
-@click.option("-n", "--dry-run", is_flag=True, help="Print the resolved settings and stop.")
+@click.option(
+    "-n",
+    "--dry-run",
+    is_flag=True,
+    help="Print the resolved settings and stop; makes a new bench's cohort, trains nothing.",
+)
 @click.pass_obj
 def train(
     quiet: bool,
@@ -321,6 +326,7 @@ def evaluate(
             )
         click.echo(result.json if as_json else result.table)
         click.echo(f"Written: {result.path}", err=True)
+        finish(result.failures)
         return
     if extractor is not None or train_folder is not None:
         raise UsageError("--extractor and --train go with --real DIR; in a bench its protocol decides.")

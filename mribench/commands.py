@@ -115,6 +115,7 @@ def load_generator(run: Run, settings: dict[str, Any] | None = None) -> Generato
     record = run.read_record()
     kind = get_model(record["model"])
     if fixed := set(settings or {}) - set(kind.sampler_settings):
+        kind.check_names(fixed)
         raise UsageError(
             f"{', '.join(sorted(fixed))} cannot change after training; of {kind.title} only "
             f"{', '.join(kind.sampler_settings)} can."

@@ -12,18 +12,22 @@ from mribench.data.nifti import Rescale
 from mribench.data.volume_set import VolumeSet
 from mribench.data.volumes import open_folder
 from mribench.devices import choose_device
+from mribench.errors import MribenchError
 from mribench.evaluation import evaluate
 from mribench.files import write_json, write_text
 from mribench.reports import leaderboard, tables
 
+DARK = 0.05
+
 
 @dataclass(frozen=True)
 class FolderScores:
-    """What scoring two folders gives: a table to print, the same as JSON, and where it was written."""
+    """What scoring two folders gives: a table to print, the same as JSON, where it was written, what failed."""
 
     table: str
     json: str
     path: Path
+    failures: list[str]  # metrics that could not be computed, unless the sets cannot have them by design
 
 
 def evaluate_folders(
@@ -54,6 +58,8 @@ def evaluate_folders(
         )
 
     sets = {"samples": opened(samples, "samples"), "reference": opened(real, "real")}
+    for one in sets.values():
+        _check_brightness(one)
     if train is not None:
         sets |= {"train": opened(train, "train"), "holdout": sets["reference"]}
     scores, missing = evaluate(
@@ -78,7 +84,20 @@ def evaluate_folders(
     }
     write_json(out / "scores.json", record)
     write_text(out / "scores.csv", tables.as_scores_csv(board))
-    return FolderScores(leaderboard.as_text(board), json.dumps(record), out / "scores.json")
+    failures = [f"{one.metric}: {one.reason}" for one in missing if not one.by_design or not scores]
+    return FolderScores(
+        leaderboard.as_text(board), json.dumps(record, indent=1), out / "scores.json", failures
+    )
+
+
+def _check_brightness(volumes: VolumeSet) -> None:
+    """A set that is black throughout was rescaled by another set's range: refuse to score nonsense."""
+    brightest = max(float(volumes[i].max()) for i in range(len(volumes)))
+    if brightest < DARK:
+        raise MribenchError(
+            f"The volumes of {volumes.name} must use the range [0,1], but the largest value of all is "
+            f"{brightest:.3g}. --rescale LOW HIGH applies to every folder: bring them to one range first."
+        )
 
 
 def open_entrant(

@@ -141,7 +141,7 @@ class Session:
 
     def scores_as_json(self, runs: Sequence[Run]) -> str:
         """The scores.json of each run, as one JSON list."""
-        return json.dumps([read_json(run.scores) for run in runs])
+        return json.dumps([read_json(run.scores) for run in runs], indent=1)
 
     def say(self, verb: str, name: str, new: bool) -> None:
         """One line on stderr: done, or nothing to do."""

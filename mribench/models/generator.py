@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -88,12 +88,17 @@ class Generator(nn.Module):
         """The preset's config with overrides; raises UsageError for unknown presets, keys and bad values."""
         if preset not in cls.PRESETS:
             raise UsageError(f"Preset must be one of {', '.join(cls.PRESETS)}, not {preset!r}.")
-        for key in overrides:
+        cls.check_names(overrides)
+        return cls.read_config({**cls.PRESETS[preset], **overrides})
+
+    @classmethod
+    def check_names(cls, settings: Iterable[str]) -> None:
+        """Raise UsageError, with the nearest name, for a setting that this model does not have."""
+        for key in settings:
             if key not in cls.Config.model_fields:
                 near = difflib.get_close_matches(key, cls.Config.model_fields, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise UsageError(f"{cls.title} has no setting {key!r}.{hint}")
-        return cls.read_config({**cls.PRESETS[preset], **overrides})
 
     @classmethod
     def read_config(cls, values: Mapping[str, Any]) -> GeneratorConfig:

@@ -20,7 +20,10 @@ RANKED: dict[str, tuple[Column, ...]] = {
 
 
 def mark_best(rows: Sequence[Row]) -> list[Row]:
-    """Mark, per ranked column, the best cell and those not distinguishable from it; alone nobody is best."""
+    """Mark, per ranked column, the best cell and those not distinguishable from it.
+
+    Alone nobody is best, and neither where all score exactly the same.
+    """
     marks: dict[tuple[str, str], tuple[bool, bool]] = {}
     for column in COLUMNS:
         scores = {
@@ -28,7 +31,7 @@ def mark_best(rows: Sequence[Row]) -> list[Row]:
             for row in rows
             if row.whole and (score := _comparable(row.cell(column.key))) is not None
         }
-        if column.family and len(scores) > 1:
+        if column.family and len({score.loss for score in scores.values()}) > 1:
             best = min(scores.values(), key=lambda score: score.loss)
             for name, score in scores.items():
                 marks[name, column.key] = (score.loss == best.loss, _tied(score, best))
