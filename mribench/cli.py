@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from mribench.bench import Bench
     from mribench.session import Session
 
-# Before torch is imported: OpenMP threads that spin while they wait made a training step 2.2 times slower
-# whenever anything else used a core (docs/models.md).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # What CUDA asks for before its matrix products are deterministic.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 

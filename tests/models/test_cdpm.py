@@ -97,7 +97,7 @@ def test_loss_is_the_error_of_slices_not_given_over_all_slots(train, prediction)
         noise, signal, spread = noise_in(x_t[b], x_0[b], t[b], generator.config)
         target = {"eps": noise, "x0": x_0[b], "v": signal * noise - spread * x_0[b]}[prediction]
         total += float((0.5 * x_t[b] - target)[len(condition) :].double().square().sum())
-    assert float(losses["loss"]) == pytest.approx(total / (3 * SLOTS * 16 * 16), rel=1e-4)
+    assert float(losses["loss"]) == pytest.approx(total / (3 * SLOTS * 16 * 16), rel=1e-3)
     assert not losses["loss"].requires_grad
 
 

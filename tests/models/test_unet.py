@@ -60,6 +60,9 @@ def test_fresh_network_is_silent(fresh):
     assert tables
     assert all(table(torch.randn(1, 128)).abs().max() == 0 for table in tables)
     assert all(m.conv_out.weight.abs().max() == 0 for m in net.modules() if isinstance(m, ResBlock))
+    attention = [m for m in net.modules() if isinstance(m, AcrossSliceAttention | InSliceAttention)]
+    assert attention
+    assert all(m.project.weight.abs().max() == 0 for m in attention)
 
 
 @torch.no_grad()
@@ -295,7 +298,7 @@ def test_the_network_is_wired_as_the_layer_table_says(model, norm, residual, ind
     assert torch.allclose(net(x_t, x_0, index, observed, group, t), out[~observed.flatten()], atol=1e-4)
 
 
-def test_group_norm_is_taken_in_float32():
+def test_group_norm_keeps_the_type_and_the_precision_of_float32():
     layer = GroupNorm(32)
     x = (torch.randn(2, 32, 8, 8) + 100).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
