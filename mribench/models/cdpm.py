@@ -60,7 +60,8 @@ class CDPMConfig(GeneratorConfig):
             raise ValueError(
                 f"attention_sizes must be among {levels}, the slice sizes of the network, not {strange}"
             )
-        if any(width % self.heads for width in widths | {self.base * self.multipliers[-1]}):
+        widths.add(self.base * self.multipliers[-1])  # the middle always attends
+        if any(width % self.heads for width in widths):
             raise ValueError(f"heads must divide the widths {sorted(widths)} at which attention happens")
         if not self.stage_slices < self.tau_max < self.size:
             raise ValueError(f"stage_slices < tau_max < size = {self.size} must hold")
