@@ -115,7 +115,7 @@ class Session:
                 self.failures.append(f"{run.name}: {one.metric}: {one.reason}")
 
     def report(self, weights: Path | None, device: str) -> None:
-        """Score what has no scores yet, embed all entrants, write the report; prints its path."""
+        """Score what has no scores yet, embed all entrants, write the report; prints table and path."""
         if not commands.entrants(self.bench):
             raise UsageError(f"{self.bench.folder} has no samples to report on. Run: mribench generate --all")
         scored = self.evaluate(None, weights, device)
@@ -123,7 +123,9 @@ class Session:
             commands.embed(
                 self.bench, self.cohort, scored, weights=weights, device=device, progress=self.screen.report
             )
-        click.echo(write_report(self.bench))
+        page = write_report(self.bench)
+        click.echo(self.table(), err=True)
+        click.echo(page)
 
     @contextmanager
     def at_its_own_cost(self, name: str) -> Iterator[None]:
