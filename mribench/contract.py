@@ -150,7 +150,8 @@ def _resume_is_exact(name: str, overrides: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for label, stops in (("unbroken", ()), ("broken", (1, 2))):
             target = Run(Path(folder) / label)
-            write_json(target.record, {"model": name, "config": config.model_dump(mode="json"), "seed": 0})
+            record = {"kind": "model", "model": name, "seed": 0, "cohort_digest": ""}
+            write_json(target.record, {**record, "config": config.model_dump(mode="json")})
             for stop in (*stops, None):
                 seed_everything(0)
                 model = get_model(name)(config)
