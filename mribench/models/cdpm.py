@@ -77,7 +77,7 @@ PAPER: dict[str, Any] = {"size": 128, "batch_size": 3, "budget": 600_000}  # 200
 TINY: dict[str, Any] = {
     "size": 32,
     "batch_size": 2,
-    "budget": 500,
+    "budget": 600,
     "tau_max": 16,
     "stage_slices": 8,
     "base": 32,
