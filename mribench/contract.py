@@ -73,6 +73,15 @@ def _batches(model: Generator) -> Callable[[], torch.Tensor]:
     return training.Batches(volumes, model.config.batch_size, 0, CPU).next
 
 
+def _after_two_steps(name: str, overrides: dict[str, Any]) -> Generator:
+    """A generator whose zero-initialised layers have moved, ready to sample."""
+    model = build(name, overrides)
+    batches = _batches(model)
+    for _ in range(2):
+        model.training_step(batches)
+    return model.eval()
+
+
 def _expect(condition: bool, message: str) -> None:
     if not condition:
         raise AssertionError(message)
@@ -103,11 +112,7 @@ def _every_parameter_moves(name: str, overrides: dict[str, Any]) -> None:
 
 def _samples_are_volumes(name: str, overrides: dict[str, Any]) -> None:
     """samples are [B,1,D,H,W] in [-1,1]; the same seed gives the same volume, another seed another."""
-    model = build(name, overrides)
-    batches = _batches(model)
-    for _ in range(2):
-        model.training_step(batches)
-    model.eval()
+    model = _after_two_steps(name, overrides)
     first, again, other = (model.sample(Noise([seed])) for seed in (1, 1, 2))
     slab = model.slab or (0, model.config.size)
     shape = (1, 1, slab[1] - slab[0], model.config.size, model.config.size)
@@ -119,11 +124,7 @@ def _samples_are_volumes(name: str, overrides: dict[str, Any]) -> None:
 
 def _volumes_do_not_depend_on_the_batch(name: str, overrides: dict[str, Any]) -> None:
     """volume i does not depend on its batch (1e-5)."""
-    model = build(name, overrides)
-    batches = _batches(model)
-    for _ in range(2):
-        model.training_step(batches)
-    model.eval()
+    model = _after_two_steps(name, overrides)
     together, alone = model.sample(Noise([5, 6])), model.sample(Noise([6]))
     difference = float((together[1] - alone[0]).abs().max())
     _expect(difference <= 1e-5, f"they differ by {difference:.2g}")

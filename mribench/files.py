@@ -77,6 +77,15 @@ def read_json(path: Path, *keys: str) -> Any:
     return value
 
 
+def append_json_line(path: Path, value: Any) -> None:
+    """Add one line to a JSON-lines file; a line that a killed process left torn is closed first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as file:
+        if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+            file.write(b"\n")
+        file.write(json.dumps(value).encode() + b"\n")
+
+
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write one .npy array atomically."""
     with atomic(path) as temporary:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from mribench.data.grid import to_model_range
 from mribench.data.volume_set import VolumeSet
 from mribench.devices import describe
 from mribench.errors import MribenchError
-from mribench.files import atomic, digest_file, read_json, write_json
+from mribench.files import append_json_line, atomic, digest_file, read_json, write_json
 from mribench.models.generator import Generator
 from mribench.seeds import derive, seed_everything
 
@@ -102,9 +101,7 @@ def train(
 
 def append_record(run: Run, record: Record) -> None:
     """Add one line to training.jsonl."""
-    run.progress.parent.mkdir(parents=True, exist_ok=True)
-    with open(run.progress, "a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(record)) + "\n")
+    append_json_line(run.progress, asdict(record))
 
 
 def is_trained(run: Run) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mribench.errors import MribenchError
-from mribench.files import atomic, digest_json, digest_volume, read_json, write_json
+from mribench.files import append_json_line, atomic, digest_json, digest_volume, read_json, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path):
@@ -63,3 +63,12 @@ def test_digests_see_content_and_not_order():
     assert digest_volume(voxels, np.eye(4)) == digest_volume(voxels.copy(), np.eye(4))
     assert digest_volume(voxels, np.eye(4)) != digest_volume(voxels, np.diag([2, 1, 1, 1]))
     assert digest_volume(voxels, np.eye(4)) != digest_volume(voxels.reshape(1, 4, 2), np.eye(4))
+
+
+def test_a_torn_line_spoils_no_later_one(tmp_path):
+    path = tmp_path / "folder" / "lines.jsonl"
+    append_json_line(path, {"a": 1})
+    with open(path, "a") as file:
+        file.write('{"torn')
+    append_json_line(path, {"b": 2})
+    assert path.read_text() == '{"a": 1}\n{"torn\n{"b": 2}\n'

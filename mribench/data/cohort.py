@@ -16,7 +16,7 @@ import numpy as np
 from mribench.data.grid import Grid, dequantise, quantise
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError
-from mribench.files import digest_json, digest_volume, read_json, write_array, write_json
+from mribench.files import append_json_line, digest_json, digest_volume, read_json, write_array, write_json
 from mribench.protocol import ROLES, Protocol
 from mribench.seeds import derive
 
@@ -165,7 +165,7 @@ def build(
             write_array(path, quantised)
             digest = digest_volume(quantised, grid.affine)
             entry = {"name": task.name, "made_from": task.made_from, "digest": digest, "record": record}
-            append_ledger(ledger, entry)
+            append_json_line(ledger, entry)
         volumes.append(
             {
                 "name": task.name,
@@ -207,12 +207,6 @@ def write_cohort(
         },
     )
     return open_cohort(folder)
-
-
-def append_ledger(path: Path, entry: dict[str, Any]) -> None:
-    """Note a finished volume, so that a killed build need not make it again."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
 
 
 def read_ledger(path: Path) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from mribench.data.cohort import Cohort, Progress, append_ledger, intact, read_ledger, write_cohort
+from mribench.data.cohort import Cohort, Progress, intact, read_ledger, write_cohort
 from mribench.data.grid import quantise
 from mribench.data.prepare import Recipe, Refusal, ScanRecord, prepare, reference_subset, split_subjects
 from mribench.data.scans import discover
 from mribench.errors import UsageError
-from mribench.files import digest_volume, write_array
+from mribench.files import append_json_line, digest_volume, write_array
 from mribench.protocol import Protocol
 
 
@@ -43,7 +43,7 @@ def prepared_cohort(
             "recipe": recipe.model_dump(mode="json"),
             "record": record.model_dump(mode="json"),
         }
-        append_ledger(ledger, entry)
+        append_json_line(ledger, entry)
         entries[record.id] = entry
 
     scans = discover(source, manifest)
