@@ -10,8 +10,8 @@ from typing import Any
 from mribench import generation, scoring, training
 from mribench.bench import Bench, Run, check_same_run, create_bench, open_bench, versions
 from mribench.controls import CONTROLS, Control, available, make_volumes
-from mribench.data.cohort import Cohort, Progress, open_cohort, simulated_cohort
-from mribench.data.volume_set import VolumeSet
+from mribench.data.cohort import Cohort, open_cohort, simulated_cohort
+from mribench.data.volume_set import Progress, VolumeSet
 from mribench.devices import choose_device, describe
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_json, read_json, write_json

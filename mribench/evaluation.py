@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mribench.data.volume_set import VolumeSet
+from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import MribenchError, NotApplicable
 from mribench.files import digest_json, write_array
 from mribench.metrics import DEFAULT_METRICS, get_metric
@@ -35,7 +35,6 @@ from mribench.metrics.pairs import Kernel, checked, pair_matrix
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]  # what, done, total
 COMPARED_ALIKE_IN_A_SLAB = ("fid_a",)  # a slice that the slab holds is the same slice
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mribench.bench import Bench
-from mribench.data.cohort import Progress
 from mribench.data.nifti import Rescale
-from mribench.data.volume_set import VolumeSet
+from mribench.data.volume_set import Progress, VolumeSet
 from mribench.data.volumes import open_folder
 from mribench.devices import choose_device
 from mribench.errors import MribenchError

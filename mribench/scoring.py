@@ -11,8 +11,8 @@ import pandas as pd
 
 from mribench import __version__
 from mribench.bench import Bench, Run
-from mribench.data.cohort import Cohort, Progress
-from mribench.data.volume_set import VolumeSet
+from mribench.data.cohort import Cohort
+from mribench.data.volume_set import Progress, VolumeSet
 from mribench.evaluation import Blocks, evaluate
 from mribench.files import digest_file, digest_json, read_json, write_json, write_text
 from mribench.metrics import get_metric

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mribench.data.cohort import Cohort, Progress, intact, read_ledger, write_cohort
+from mribench.data.cohort import Cohort, intact, read_ledger, write_cohort
 from mribench.data.grid import quantise
 from mribench.data.prepare import Recipe, Refusal, ScanRecord, prepare, reference_subset, split_subjects
 from mribench.data.scans import discover
+from mribench.data.volume_set import Progress
 from mribench.errors import UsageError
 from mribench.files import append_json_line, digest_volume, write_array
 from mribench.protocol import Protocol

@@ -10,6 +10,7 @@ import numpy as np
 from mribench.files import digest_json
 
 Slab = tuple[int, int]  # axial slices [start, stop)
+Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from mribench.data.nifti import (
     stem,
     write_nifti,
 )
-from mribench.data.volume_set import VolumeSet
+from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import MribenchError
 from mribench.files import digest_json, digest_volume, write_json
 
@@ -27,7 +26,6 @@ __all__ = ["NiftiVolume", "check_range", "open_folder", "raise_problems", "read_
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
 _AFFINE_TOLERANCE = 1e-3
 _CHECKS_VERSION = 1  # a higher number makes every cached check stale
 
