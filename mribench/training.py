@@ -96,6 +96,7 @@ def train(
                 cost = saved - begun
             yield record
     _save_checkpoint(generator, run, record)
+    generator.refresh_batchnorm(seed)
     _save_weights(generator, run, record, device, "bf16" if bf16 else "fp32")
 
 
@@ -113,11 +114,12 @@ def is_trained(run: Run) -> bool:
 
 
 def _check_finite(generator: Generator, losses: dict[str, Tensor], step: int) -> None:
-    if generator.unfinite is None or int(generator.unfinite) == 0:
+    bad = [update for update, count in generator.unfinite.items() if int(count)]
+    if not bad:
         return
     values = ", ".join(f"{name} = {float(value):g}" for name, value in losses.items())
     raise MribenchError(
-        f"Losses and gradients must stay finite, but at step {step} they did not ({values}). "
+        f"Losses and gradients must stay finite, but at step {step} those of {', '.join(bad)} did not ({values}). "
         "The last checkpoint is kept. Lower the learning rate (--set learning_rate=...) and train with --overwrite."
     )
 

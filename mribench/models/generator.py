@@ -11,14 +11,17 @@ import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from mribench.data.volume_set import Slab
 from mribench.errors import MribenchError, UsageError
 from mribench.files import atomic
-from mribench.seeds import Noise
+from mribench.seeds import Noise, derive
 
 NextBatch = Callable[[], Tensor]  # -> [B,1,D,H,W] in [-1,1]
+DIVERGED = 1e9  # a loss of this size will not come back
+REFRESH_BATCHES, REFRESH_BATCH = 25, 8  # 200 prior samples for the statistics of BatchNorm
 
 
 class GeneratorConfig(BaseModel):
@@ -49,7 +52,7 @@ class Generator(nn.Module):
         self.config = config
         self.optimizers: dict[str, Optimizer] = {}
         self.clip_norm: float | None = None
-        self.unfinite: Tensor | None = None  # count of non-finite losses or gradients so far
+        self.unfinite: dict[str, Tensor] = {}  # per update: how often its loss or gradient was not finite
 
     @property
     def slab(self) -> Slab | None:
@@ -64,24 +67,53 @@ class Generator(nn.Module):
         """`[B,1,D,H,W]` in [-1,1], a function of the weights and of `noise` alone."""
         raise NotImplementedError(f"{type(self).__name__} must define sample")
 
-    def descend(self, loss: Tensor, *names: str) -> None:
-        """One backward of `loss`, then one step of each named optimizer.
+    def descend(self, losses: Tensor | Iterable[Tensor], *names: str) -> None:
+        """One step of each named optimizer down the gradient of a loss, or of the sum of several losses.
 
-        The only place that zeroes, clips and steps; counts non-finite values without a device synchronisation.
+        Several (an iterator) run backward one by one, so that only one graph is alive; a name given twice steps
+        twice with the same gradient. Networks of other optimizers get no gradient. The only place that zeroes,
+        clips and steps; counts non-finite and diverging values without a device synchronisation.
         """
         chosen = [self.optimizers[name] for name in names]
+        parameters = list({id(p): p for o in chosen for g in o.param_groups for p in g["params"]}.values())
         for optimizer in chosen:
             optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(loss.device.type, enabled=False):
-            loss.backward()
-        parameters = [p for o in chosen for g in o.param_groups for p in g["params"] if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        bad = ~(torch.isfinite(norm) & torch.isfinite(loss.detach()))
-        self.unfinite = bad.int() if self.unfinite is None else self.unfinite + bad
+        bad = torch.zeros((), dtype=torch.bool, device=parameters[0].device)
+        for loss in [losses] if isinstance(losses, Tensor) else losses:
+            with torch.autocast(loss.device.type, enabled=False):
+                loss.backward(inputs=parameters)
+            bad |= ~(loss.detach().abs() < DIVERGED)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        bad |= ~torch.isfinite(norm)
+        label = " and ".join(dict.fromkeys(names))
+        self.unfinite[label] = self.unfinite[label] + bad if label in self.unfinite else bad.int()
         if self.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
         for optimizer in chosen:
             optimizer.step()
+
+    @torch.no_grad()
+    def refresh_batchnorm(self, seed: int) -> None:
+        """Replace the running statistics of every BatchNorm that sampling uses by those over prior samples.
+
+        In training they mix encoded with prior codes and lag behind the weights. Does nothing without BatchNorm.
+        """
+        layers = [
+            m for name in self.needs for m in self.get_submodule(name).modules() if isinstance(m, _BatchNorm)
+        ]
+        if not layers:
+            return
+        device, momenta = next(self.parameters()).device, [layer.momentum for layer in layers]
+        self.eval()
+        for layer in layers:
+            layer.train().reset_running_stats()
+            layer.momentum = None  # the plain mean over all batches
+        for batch in range(REFRESH_BATCHES):
+            self.sample(Noise([derive(seed, "refresh", batch, i) for i in range(REFRESH_BATCH)], device))
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        self.train()
 
     @classmethod
     def build_config(cls, preset: str, **overrides: Any) -> GeneratorConfig:

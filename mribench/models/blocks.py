@@ -1,0 +1,131 @@
+"""Networks of the 3-D GAN family that Kwon, Han and Kim published (MICCAI 2019), for any power of two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GRID = 4  # voxels per side at the narrow end of every network
+SLOPE = 0.2  # of every LeakyReLU
+
+
+class CodeBatchNorm(nn.BatchNorm1d):
+    """BatchNorm over codes `[B,C]` that normalises a batch of one by its running statistics.
+
+    One code has no variance; PyTorch's own layer raises an error there.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and len(x) == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
+def _norm(channels: int, kind: str) -> nn.Module:
+    """ "batch" as published; "group" (8 groups) does not couple the volumes of a batch."""
+    return nn.BatchNorm3d(channels) if kind == "batch" else nn.GroupNorm(math.gcd(8, channels), channels)
+
+
+def trunk(channels: Sequence[int], norm: str) -> nn.Sequential:
+    """Strided convolutions, `[B,1,S,S,S]` -> `[B,channels[-1],s,s,s]` with s = S / 2^len(channels)."""
+    layers: list[nn.Module] = []
+    for width_in, width in zip([1, *channels[:-1]], channels, strict=True):
+        layers.append(nn.Conv3d(width_in, width, 4, stride=2, padding=1))
+        if width_in > 1:  # the first layer is not normalised
+            layers.append(_norm(width, norm))
+        layers.append(nn.LeakyReLU(SLOPE))
+    return nn.Sequential(*layers)
+
+
+class UpConv(nn.Conv3d):
+    """Nearest enlargement by 2, then a 3^3 convolution: `[B,C,D,H,W]` -> `[B,C',2D,2H,2W]`.
+
+    Computed as one transposed convolution, whose 4^3 kernel sums the taps that meet the same voxel: the same
+    numbers within rounding, 64 instead of 216 multiplications a voxel (ratio: benchmarks/upconv.py).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, bias: bool = True) -> None:
+        super().__init__(channels_in, channels_out, 3, padding=1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.weight.transpose(0, 1)
+        for dim in (2, 3, 4):
+            before, here, after = kernel.unbind(dim)
+            kernel = torch.stack([after, here + after, before + here, before], dim)
+        return F.conv_transpose3d(x, kernel, self.bias, stride=2, padding=1)
+
+
+class VolumeCritic(nn.Module):
+    """Trunk and head, `[B,1,S,S,S]` -> `[B,outputs]`, unbounded: critic, discriminator (logits) or encoder.
+
+    Where the trunk ends at 4^3 the head covers it whole, or with `patch` scores 2^3 positions, `[B,8*outputs]`.
+    Where it ends at 8^3 (the upsampled route) the head scores 4^3 positions, whose mean counts.
+    """
+
+    def __init__(
+        self, size: int, channels: Sequence[int], outputs: int, norm: str = "batch", patch: bool = False
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk(channels, norm)
+        at_grid = size >> len(channels) == GRID
+        whole = at_grid and not patch
+        self.head = nn.Conv3d(channels[-1], outputs, 4, stride=1 if whole else 2, padding=0 if whole else 1)
+        self.pool = nn.Identity() if at_grid else nn.AdaptiveAvgPool3d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.head(self.trunk(x))).flatten(1)
+
+
+class VolumeGenerator(nn.Module):
+    """Code `[B,L]` -> volume `[B,1,S,S,S]` in [-1,1].
+
+    `stem` "linear" (VAE-GAN, WGAN-GP) or "transposed" (alpha-WGAN, CCE-GAN). Every stage doubles the side by
+    nearest neighbour; what is then missing to S is one last nearest enlargement without parameters.
+    """
+
+    def __init__(self, size: int, channels: Sequence[int], latent: int, stem: str) -> None:
+        super().__init__()
+        widths = [*reversed(channels)]
+        self.stem: nn.Module
+        if stem == "linear":
+            self.stem = nn.Sequential(
+                nn.Linear(latent, widths[0] * GRID**3), nn.Unflatten(1, (widths[0], GRID, GRID, GRID))
+            )
+        else:
+            self.stem = nn.Sequential(
+                nn.Unflatten(1, (latent, 1, 1, 1)), nn.ConvTranspose3d(latent, widths[0], GRID, bias=False)
+            )
+        layers: list[nn.Module] = [nn.BatchNorm3d(widths[0]), nn.ReLU()]
+        for width_in, width in zip(widths, [*widths[1:], 1], strict=True):
+            layers.append(UpConv(width_in, width, bias=False))
+            if width > 1:
+                layers += [nn.BatchNorm3d(width), nn.ReLU()]
+        self.stages = nn.Sequential(*layers)
+        self.enlarge = size // (GRID << len(channels))
+
+    def forward(self, code: Tensor) -> Tensor:
+        x = torch.tanh(self.stages(self.stem(code)))
+        return x if self.enlarge == 1 else F.interpolate(x, scale_factor=float(self.enlarge))
+
+
+class CodeCritic(nn.Module):
+    """Critic of codes, `[B,L]` -> `[B,1]`."""
+
+    def __init__(self, latent: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(latent, width),
+            CodeBatchNorm(width),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(width, width),
+            CodeBatchNorm(width),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(width, 1),
+        )
+
+    def forward(self, code: Tensor) -> Tensor:
+        return self.layers(code)
