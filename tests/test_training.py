@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from mribench import training
@@ -15,6 +16,7 @@ from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError
 from mribench.files import write_json
 from mribench.models.cdpm import CDPM
+from mribench.models.gan_gp import GANGP
 
 SETTINGS = {
     "size": 16,
@@ -35,13 +37,28 @@ def volumes():
     return VolumeSet("train", names, names, (16, 16, 16), lambda i: data[i])
 
 
-def new_run(folder, **overrides) -> Run:
-    config = CDPM.build_config("tiny", **{**SETTINGS, **overrides}).model_dump(mode="json")
+def write_run(folder, model, config) -> Run:
     run = Run(folder)
     write_json(
-        run.record, {"kind": "model", "model": "cdpm", "config": config, "seed": 3, "cohort_digest": "x"}
+        run.record,
+        {
+            "kind": "model",
+            "model": model,
+            "config": config.model_dump(mode="json"),
+            "seed": 3,
+            "cohort_digest": "x",
+        },
     )
     return run
+
+
+def new_run(folder, **overrides) -> Run:
+    return write_run(folder, "cdpm", CDPM.build_config("tiny", **{**SETTINGS, **overrides}))
+
+
+def new_gan_run(folder, **overrides) -> Run:
+    small = {"size": 16, "channels": (8, 16), "latent": 12, "budget": 12}
+    return write_run(folder, "gan_gp", GANGP.build_config("tiny", **{**small, **overrides}))
 
 
 def fit(run, volumes, **options):
@@ -111,8 +128,29 @@ def test_a_torn_or_hostile_checkpoint_is_refused(tmp_path, volumes):
 
 def test_divergence_stops_the_run_and_keeps_the_checkpoint(tmp_path, volumes):
     run = new_run(tmp_path / "run", learning_rate=1e30)
-    with pytest.raises(MribenchError, match=r"at step \d+ .*loss = "):
+    with pytest.raises(MribenchError, match=r"at step \d+ those of net did not \(loss = "):
         list(fit(run, volumes, checkpoint_seconds=-1))
     state = torch.load(run.checkpoint, weights_only=True)
     assert all(torch.isfinite(v).all() for v in state["optimizers"]["net"]["state"][0].values())
     assert not run.weights.exists()
+
+
+def test_divergence_names_the_update_that_went_wrong(tmp_path, volumes):
+    run = new_gan_run(tmp_path / "run", critic_learning_rate=1e30, critic_steps=1)
+    with pytest.raises(MribenchError, match=r"at step 1 those of G did not \(distance = .*kept"):
+        list(fit(run, volumes, checkpoint_seconds=-1))
+    assert not run.weights.exists()
+
+
+def test_weights_carry_the_statistics_over_prior_samples(tmp_path, volumes):
+    """The checkpoint keeps those of training, so that a resumed run goes on as if never stopped."""
+    run = new_gan_run(tmp_path / "run", critic_steps=1)
+    list(fit(run, volumes))
+    trained = torch.load(run.checkpoint, weights_only=True)["model"]
+    weights = safetensors.torch.load_file(run.weights)
+    generator = load_generator(run)
+    generator.load_state_dict(trained)
+    generator.refresh_batchnorm(3)
+    for key, value in generator.G.state_dict().items():
+        assert torch.equal(weights[f"G.{key}"], value)
+    assert not torch.equal(weights["G.stages.0.running_mean"], trained["G.stages.0.running_mean"])

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from mribench.models.generator import Generator
 
 MODELS = {
+    "vae_gan": "mribench.models.vae_gan:VAEGAN",
+    "gan_gp": "mribench.models.gan_gp:GANGP",
+    "alpha_wgan": "mribench.models.alpha_wgan:AlphaWGAN",
+    "cce_gan": "mribench.models.cce_gan:CCEGAN",
     "cdpm": "mribench.models.cdpm:CDPM",
+    "dpm3d": "mribench.models.dpm3d:DPM3D",
+    "ha_gan": "mribench.models.ha_gan:HAGAN",
 }
 
 

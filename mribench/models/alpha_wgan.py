@@ -59,6 +59,11 @@ class AlphaWGAN(LatentGAN):
             "latent": 128,
             "code_width": 256,
             "learning_rate": 1e-3,
+            # BatchNorm in D and momentum make D swing at this rate, and its large scores drown an L1 of weight 10.
+            "critic_norm": "group",
+            "beta1": 0.0,
+            "beta2": 0.9,
+            "l1_weight": 100.0,
         },
         "small": {**NATIVE_64, "budget": BUDGET},
         "compat": {**NATIVE_64, **COMPAT, "budget": BUDGET},

@@ -57,8 +57,7 @@ def sinkhorn_cost(codes: Tensor, prior: Tensor, epsilon: float = 0.1, log_sum_ex
     shows whether coordinates are normal across volumes. No entropy term, no debiasing; the gradient flows through
     the (at most 100) iterations, which are recomputed in the backward pass instead of being stored.
     """
-    with torch.autocast(codes.device.type, enabled=False):
-        return _transport(codes.float().T, prior.float().T, epsilon, log_sum_exp)
+    return _transport(codes.float().T, prior.float().T, epsilon, log_sum_exp)
 
 
 def _transport(x: Tensor, y: Tensor, epsilon: float, kind: str) -> Tensor:
@@ -109,6 +108,9 @@ class CCEGAN(LatentGAN):
             "channels": (16, 32, 64),
             "latent": 128,
             "learning_rate": 1e-3,
+            "critic_norm": "group",  # these three as in alpha-WGAN's `tiny`
+            "beta1": 0.0,
+            "beta2": 0.9,
         },
         "small": {**NATIVE_64, "budget": BUDGET},
         "paper": {**UPSAMPLED_128, "budget": BUDGET},

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from mribench.models.diffusion import Diffusion, linear_betas, trailing_steps
+from mribench.models.diffusion import Diffusion, average_weights, linear_betas
 from mribench.models.generator import Generator, GeneratorConfig, NextBatch
 from mribench.models.unet import SliceUNet
 from mribench.seeds import Noise
@@ -236,14 +236,13 @@ class CDPM(Generator):
             padding[b, used:] = 1
         return tuple(torch.from_numpy(a).to(device) for a in (index, observed, padding))  # type: ignore[return-value]
 
-    @torch.no_grad()
     def _average(self) -> None:
         self.updates += 1
         decay = self.config.ema
         if self.config.ema_warmup:
             count = int(self.updates)
             decay = min(decay, (1 + count) / (10 + count))
-        torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - decay)
+        average_weights(self.ema, self.net, decay)
 
     @torch.no_grad()
     def sample(self, noise: Noise) -> Tensor:
@@ -262,25 +261,16 @@ class CDPM(Generator):
         observed[:, :given] = True
         group = torch.zeros_like(index)
         clean = volume[:, condition + target]
-        shape = (len(target), 1, *volume.shape[-2:])
-        x = noise.normal(*shape)
-        for t, t_next in self._times():
-            times = torch.full((batch,), t, device=volume.device)
+
+        def predict(x: Tensor, t: Tensor) -> Tensor:
             x_t = torch.cat([clean[:, :given], x], dim=1)
-            output = self.ema(x_t, clean, index, observed, group, times).float().unflatten(0, (batch, -1))
-            x_0 = self.diffusion.estimate(x, output, times)
-            x = self._step(x, x_0, t, t_next, noise, shape)
-        return x
+            return self.ema(x_t, clean, index, observed, group, t).unflatten(0, (batch, -1))
 
-    def _times(self) -> list[tuple[int, int | None]]:
-        steps = trailing_steps(self.config.steps, self.config.ddim_steps or self.config.steps)
-        return list(zip(steps, [*steps[1:], None], strict=True))
-
-    def _step(
-        self, x: Tensor, x_0: Tensor, t: int, t_next: int | None, noise: Noise, shape: tuple[int, ...]
-    ) -> Tensor:
-        if self.config.ddim_steps is None:
-            fresh = noise.normal(*shape) if t > 0 else None
-            return self.diffusion.ancestral(x, x_0, t, fresh, self.config.variance)
-        fresh = noise.normal(*shape) if self.config.eta > 0 and t_next is not None else None
-        return self.diffusion.ddim(x, x_0, t, t_next, fresh, self.config.eta)
+        return self.diffusion.sample(
+            predict,
+            noise,
+            (len(target), 1, *volume.shape[-2:]),
+            ddim_steps=self.config.ddim_steps,
+            eta=self.config.eta,
+            variance=self.config.variance,
+        )

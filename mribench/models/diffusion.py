@@ -1,15 +1,34 @@
-"""Discrete-time Gaussian diffusion: schedule, targets, and the two reverse steps (ancestral, DDIM)."""
+"""Discrete-time Gaussian diffusion: schedules, targets, the two samplers (ancestral, DDIM), averaged weights."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+from mribench.seeds import Noise
 
 
 def linear_betas(steps: int) -> Tensor:
     """`[T]` float64 betas, 1e-4 to 0.02 at T = 1000, scaled so that other T reach the same noise (Ho 2020)."""
     scale = 1000 / steps
     return torch.linspace(scale * 1e-4, scale * 0.02, steps, dtype=torch.float64)
+
+
+def cosine_betas(steps: int) -> Tensor:
+    """`[T]` float64 betas whose running product of 1 - beta falls like a squared cosine (Nichol & Dhariwal 2021)."""
+    offset, largest = 0.008, 0.999
+    angle = (torch.linspace(0, 1, steps + 1, dtype=torch.float64) + offset) / (1 + offset) * math.pi / 2
+    kept = angle.cos().square()
+    return (1 - kept[1:] / kept[:-1]).clamp(max=largest)
+
+
+@torch.no_grad()
+def average_weights(average: nn.Module, net: nn.Module, decay: float) -> None:
+    """Every weight of `average` keeps its share `decay` and takes the rest from `net`; 0 copies."""
+    torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - decay)
 
 
 def trailing_steps(total: int, count: int) -> list[int]:
@@ -90,3 +109,30 @@ class Diffusion(nn.Module):
         sigma = eta * ((1 - a_next) / (1 - a)).sqrt() * (1 - a / a_next).sqrt()
         x = a_next.sqrt().to(x_t.dtype) * x_0 + (1 - a_next - sigma**2).sqrt().to(x_t.dtype) * implied
         return x if noise is None else x + sigma.to(x_t.dtype) * noise
+
+    def sample(
+        self,
+        predict: Callable[[Tensor, Tensor], Tensor],
+        noise: Noise,
+        shape: tuple[int, ...],
+        *,
+        ddim_steps: int | None,
+        eta: float,
+        variance: str,
+    ) -> Tensor:
+        """`[B,*shape]` from pure noise; `predict(x_t, t [B])` is the network's answer.
+
+        Ancestral over all T with `variance`, or DDIM over `ddim_steps` times with `eta`.
+        """
+        x = noise.normal(*shape)
+        steps = trailing_steps(self.steps, ddim_steps or self.steps)
+        for t, t_next in zip(steps, [*steps[1:], None], strict=True):
+            times = torch.full((len(x),), t, device=x.device)
+            x_0 = self.estimate(x, predict(x, times).float(), times)
+            if ddim_steps is None:
+                fresh = noise.normal(*shape) if t > 0 else None
+                x = self.ancestral(x, x_0, t, fresh, variance)
+            else:
+                fresh = noise.normal(*shape) if eta > 0 and t_next is not None else None
+                x = self.ddim(x, x_0, t, t_next, fresh, eta)
+        return x

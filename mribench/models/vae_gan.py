@@ -82,6 +82,9 @@ class VAEGAN(LatentGAN):
             "latent": 128,  # voxels per latent dimension as at 64^3, so the weights keep their balance
             "hidden": 256,
             "learning_rate": 1e-3,
+            "beta1": 0.5,
+            "critic_learning_rate": 1e-4,  # at the others' rate D wins within 100 steps, and G learns nothing from it
+            "encoder_mse": 1.0,  # codes near the prior: with 10, samples of a short training leave the heads
         },
         "small": {**NATIVE_64, "budget": 126_200},
         "paper": {**UPSAMPLED_128, "budget": 126_200},  # 100 epochs of the paper's 1262 volumes

@@ -1,4 +1,4 @@
-"""A cDPM small enough for every test, with no layer left silent."""
+"""Seeds, exact arithmetic, and a cDPM small enough for every test, with no layer left silent."""
 
 from __future__ import annotations
 
@@ -59,3 +59,12 @@ def model(fresh, jitter):
         return generator
 
     return build
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """float64 throughout: rounding stays far below what a wrong recipe does."""
+    torch.set_default_dtype(torch.float64)
+    monkeypatch.setattr(torch.Tensor, "float", lambda self: self)
+    yield
+    torch.set_default_dtype(torch.float32)

@@ -7,8 +7,15 @@ import pytest
 from mribench import contract
 from mribench.models import MODELS
 
+GAN = {"size": 16, "channels": [8, 16], "latent": 12}
 SMALLER = {
-    "cdpm": {"size": 16, "base": 16, "multipliers": [1, 2], "tau_max": 6, "stage_slices": 3, "ddim_steps": 2}
+    "vae_gan": {**GAN, "hidden": 16},
+    "gan_gp": GAN,
+    "alpha_wgan": {**GAN, "code_width": 16},
+    "cce_gan": GAN,
+    "cdpm": {"size": 16, "base": 16, "multipliers": [1, 2], "tau_max": 6, "stage_slices": 3, "ddim_steps": 2},
+    "dpm3d": {"size": 16, "multipliers": [1, 2], "ema_start": 2, "ddim_steps": 2},
+    "ha_gan": {"width": 4, "latent": 12, "train_encoders": True},
 }
 
 

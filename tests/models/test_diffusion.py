@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import math
+
 import pytest
 import torch
 
-from mribench.models.diffusion import Diffusion, linear_betas, trailing_steps
+from mribench.models.diffusion import (
+    Diffusion,
+    average_weights,
+    cosine_betas,
+    linear_betas,
+    trailing_steps,
+)
+from mribench.seeds import Noise
 
 
 def test_linear_schedule():
@@ -19,6 +29,19 @@ def test_linear_schedule():
 def test_fewer_steps_end_in_as_much_noise():
     for steps in (50, 250):
         assert float(Diffusion(linear_betas(steps), "eps").signal[-1]) < 1e-4
+
+
+def test_cosine_schedule():
+    process = Diffusion(cosine_betas(250), "eps")
+    assert float(process.betas[0]) == pytest.approx(1.94e-4, abs=1e-6)
+    assert process.betas[-3:].tolist() == pytest.approx([0.556, 0.750, 0.999], abs=1e-3)
+    assert float(process.betas[-1]) == 0.999  # clipped
+    assert float(process.signal[-1]) == pytest.approx(3.9e-8, abs=1e-9)
+    for t in (1, 100, 249):
+        kept = (
+            math.cos((t / 250 + 0.008) / 1.008 * math.pi / 2) / math.cos(0.008 / 1.008 * math.pi / 2)
+        ) ** 2
+        assert float(process.signal[t - 1]) == pytest.approx(kept, rel=1e-9)
 
 
 def test_trailing_steps_begin_with_the_noisiest():
@@ -99,3 +122,54 @@ def test_ddim_keeps_the_marginal_of_the_next_time(eta):
     assert float(of_x0) == pytest.approx(float(after.sqrt()))
     assert float(of_eps**2 + of_z**2) == pytest.approx(float(1 - after))
     assert float(of_z) == pytest.approx(eta * float(((1 - after) / (1 - now) * (1 - now / after)).sqrt()))
+
+
+def clipped_half(x, t):
+    """A network's answer that depends on the time."""
+    return 0.5 * x + 0.01 * t[:, None, None]
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+def test_ddim_sampling_goes_through_the_trailing_steps(eta):
+    process, times = Diffusion(linear_betas(25), "x0"), []
+    noise = Noise([3, 4])
+
+    def predict(x, t):
+        times.append(t.tolist())
+        return clipped_half(x, t).bfloat16()
+
+    out = process.sample(predict, noise, (2, 5), ddim_steps=3, eta=eta, variance="small")
+    assert times == [[24, 24], [16, 16], [7, 7]] and out.dtype == torch.float32
+    again = Noise([3, 4])
+    x = again.normal(2, 5)
+    for t, after in ((24, 16), (16, 7), (7, None)):
+        x_0 = clipped_half(x, torch.full((2,), t)).bfloat16().float().clamp(-1, 1)
+        fresh = again.normal(2, 5) if eta and after is not None else None
+        x = process.ddim(x, x_0, t, after, fresh, eta)
+    assert torch.equal(out, x)
+    assert torch.equal(noise.normal(1), again.normal(1))  # no draw too many
+
+
+@pytest.mark.parametrize("variance", ["large", "small"])
+def test_ancestral_sampling_takes_every_step(variance):
+    process = Diffusion(linear_betas(25), "x0")
+    noise, again = Noise([3]), Noise([3])
+    out = process.sample(clipped_half, noise, (2, 5), ddim_steps=None, eta=0.0, variance=variance)
+    x = again.normal(2, 5)
+    for t in range(24, -1, -1):
+        x_0 = clipped_half(x, torch.tensor([t])).clamp(-1, 1)
+        x = process.ancestral(x, x_0, t, again.normal(2, 5) if t else None, variance)
+    assert torch.equal(out, x)
+    assert torch.equal(noise.normal(1), again.normal(1))
+
+
+def test_averaging_keeps_the_share_of_the_past():
+    net = torch.nn.Linear(3, 2)
+    average = copy.deepcopy(net).requires_grad_(False)
+    with torch.no_grad():
+        net.weight += 1
+    before = average.weight.clone()
+    average_weights(average, net, 0.75)
+    assert torch.allclose(average.weight, before + 0.25)
+    average_weights(average, net, 0.0)
+    assert torch.equal(average.weight, net.weight) and not average.weight.requires_grad

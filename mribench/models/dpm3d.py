@@ -1,0 +1,186 @@
+"""3D-DPM: a 3-D diffusion model of the central slices or of whole volumes (Dorjsembe et al., MIDL 2022)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from mribench.data.volume_set import Slab
+from mribench.models.diffusion import Diffusion, average_weights, cosine_betas, linear_betas
+from mribench.models.generator import Generator, GeneratorConfig, NextBatch
+from mribench.models.unet3d import VolumeUNet
+from mribench.seeds import Noise
+
+SCHEDULES = {"cosine": cosine_betas, "linear": linear_betas}
+LOSSES = {"l1": F.l1_loss, "l2": F.mse_loss}
+
+
+class DPM3DConfig(GeneratorConfig):
+    """The defaults are those of Med-DDPM's unconditional mode; sources in docs/models.md."""
+
+    whole_volume: bool = False  # or the central quarter of the axial slices, as the cDPM paper compares it
+    base: int = Field(default=64, ge=2, multiple_of=2)  # channels at full size
+    multipliers: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 1, 2, 3, 4), min_length=1)
+    res_blocks: int = Field(default=1, ge=1)
+    attention_sizes: tuple[int, ...] = (16,)  # in-plane sizes, voxels; the middle always attends
+    checkpoint_blocks: bool = False  # less memory, a third more time, the same numbers
+    schedule: Literal["cosine", "linear"] = "cosine"
+    steps: int = Field(default=250, ge=25)  # T; fewer would need beta > 1
+    prediction: Literal["eps", "x0", "v"] = "eps"
+    loss: Literal["l1", "l2"] = "l1"
+    variance: Literal["large", "small"] = "small"  # of the ancestral sampler
+    ddim_steps: int | None = None  # None = ancestral over all T
+    eta: float = Field(default=0.0, ge=0, le=1)  # DDIM: 0 deterministic, 1 as noisy as ancestral
+    learning_rate: float = Field(default=1e-5, gt=0)
+    accumulation: int = Field(default=2, ge=1)  # batches per optimizer step
+    ema: float = Field(default=0.995, ge=0, lt=1)
+    ema_every: int = Field(default=10, ge=1)  # steps between averagings
+    ema_start: int = Field(default=2000, ge=0)  # steps during which the average is a copy
+
+    @model_validator(mode="after")
+    def _check(self) -> DPM3DConfig:
+        unit = 2 ** (len(self.multipliers) - 1)
+        if not self.whole_volume and self.size % 8:
+            raise ValueError("size must be a multiple of 8, so that its central quarter is whole slices")
+        depth = self.size if self.whole_volume else self.size // 4
+        if self.size % unit or depth % unit:
+            raise ValueError(f"size and the {depth} slices made must be multiples of {unit}")
+        levels = [self.size >> level for level in range(len(self.multipliers))]
+        if strange := set(self.attention_sizes) - set(levels):
+            raise ValueError(
+                f"attention_sizes must be among {levels}, the in-plane sizes of the network, not {strange}"
+            )
+        if self.ddim_steps is not None and not 0 < self.ddim_steps <= self.steps:
+            raise ValueError(f"ddim_steps must be between 1 and {self.steps}")
+        return self
+
+
+PAPER: dict[str, Any] = {"size": 128, "batch_size": 1, "budget": 200_000}  # 100,000 steps of 2 accumulated
+
+
+# 8 slices of 32^2 on a CPU. Much noise in training (linear, T = 1000) and in sampling (eta = 1) puts the
+# ventricles into the middle after hundreds of volumes instead of thousands.
+TINY: dict[str, Any] = {
+    "size": 32,
+    "batch_size": 2,
+    "budget": 1000,
+    "base": 8,
+    "multipliers": (1, 2, 4, 8),
+    "attention_sizes": (8,),
+    "schedule": "linear",
+    "steps": 1000,
+    "prediction": "x0",
+    "loss": "l2",
+    "ddim_steps": 16,
+    "eta": 1.0,
+    "learning_rate": 2e-3,
+    "accumulation": 1,
+    "ema": 0.99,
+    "ema_every": 1,
+    "ema_start": 100,
+}
+# 16 slices of 64^2 on one GPU: our scaling of the network, not Med-DDPM's.
+SMALL: dict[str, Any] = {
+    "size": 64,
+    "batch_size": 4,
+    "budget": 120_000,
+    "multipliers": (1, 2, 3, 4),
+    "prediction": "x0",
+    "ddim_steps": 20,
+    "learning_rate": 2e-4,
+    "accumulation": 1,
+    "ema": 0.999,
+    "ema_every": 1,
+}
+
+
+class DPM3D(Generator):
+    """Denoises all slices at once; the published 32 slices are the central quarter of a volume of 128.
+
+    3D-DPM's code was never released: network (parameter counts), schedule, loss, optimizer and averaging are
+    those of its successor Med-DDPM without conditions. Volumes are scaled as the cohort is, one range per
+    volume; Med-DDPM's loader fits a range per slice, which is not offered. Choices: docs/models.md.
+    """
+
+    Config = DPM3DConfig
+    title = "3D-DPM"
+    needs = ("ema",)
+    sampler_settings = ("ddim_steps", "eta", "variance")
+    updates: Tensor  # optimizer steps so far
+    PRESETS: ClassVar = {
+        "tiny": TINY,
+        "small": SMALL,
+        "paper": PAPER,
+        # The public code of 2022 from which Med-DDPM's training descends.
+        "paper-2022": {**PAPER, "steps": 1000, "learning_rate": 2e-5},
+    }
+
+    def __init__(self, config: DPM3DConfig) -> None:
+        super().__init__(config)
+        self.config: DPM3DConfig = config
+        self.net = VolumeUNet(
+            size=config.size,
+            base=config.base,
+            multipliers=config.multipliers,
+            res_blocks=config.res_blocks,
+            attention_sizes=config.attention_sizes,
+            checkpoint_blocks=config.checkpoint_blocks,
+        )
+        self.ema = copy.deepcopy(self.net).requires_grad_(False)
+        self.diffusion = Diffusion(SCHEDULES[config.schedule](config.steps), config.prediction)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.optimizers = {"net": torch.optim.Adam(self.net.parameters(), lr=config.learning_rate)}
+
+    @property
+    def slab(self) -> Slab | None:
+        """The central quarter of the axial slices (48 to 79 of 128), or None for whole volumes."""
+        size = self.config.size
+        return None if self.config.whole_volume else (3 * size // 8, 5 * size // 8)
+
+    def training_step(self, next_batch: NextBatch) -> dict[str, Tensor]:
+        """One Adam step down the mean error of `accumulation` batches, each volume at its own time."""
+        parts: list[Tensor] = []
+
+        def losses() -> Iterator[Tensor]:
+            for _ in range(self.config.accumulation):
+                loss = self._loss(next_batch()) / self.config.accumulation
+                parts.append(loss.detach())
+                yield loss
+
+        self.descend(losses(), "net")
+        self._average()
+        return {"loss": torch.stack(parts).sum()}
+
+    def _loss(self, volumes: Tensor) -> Tensor:
+        """Mean error of the prediction over all voxels of the slab of `[B,1,D,H,W]`."""
+        x_0 = volumes[:, :, slice(*self.slab)] if self.slab else volumes
+        t = torch.randint(self.config.steps, (len(x_0),), device=x_0.device)
+        noise = torch.randn_like(x_0)
+        output = self.net(self.diffusion.add_noise(x_0, noise, t), t)
+        return LOSSES[self.config.loss](output.float(), self.diffusion.target(x_0, noise, t))
+
+    def _average(self) -> None:
+        before = int(self.updates)
+        self.updates += 1
+        if before % self.config.ema_every == 0:
+            average_weights(self.ema, self.net, self.config.ema if before >= self.config.ema_start else 0.0)
+
+    @torch.no_grad()
+    def sample(self, noise: Noise) -> Tensor:
+        """`[B,1,D,H,W]` in [-1,1], D being the slices of `slab`."""
+        size = self.config.size
+        start, stop = self.slab or (0, size)
+        return self.diffusion.sample(
+            self.ema,
+            noise,
+            (1, stop - start, size, size),
+            ddim_steps=self.config.ddim_steps,
+            eta=self.config.eta,
+            variance=self.config.variance,
+        )

@@ -1,0 +1,149 @@
+"""3-D U-Net over whole volumes or slabs, with full self-attention at coarse levels.
+
+The network of guided diffusion (Dhariwal & Nichol 2021) in three dimensions as Med-DDPM (Dorjsembe et al. 2024)
+has it, the only public successor of 3D-DPM. Written from its published description.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mribench.models.unet import GroupNorm, embedding_mlp, sinusoid, zero_init
+
+MAX_PERIOD = 1000.0  # of the time embedding; guided diffusion has 10,000
+
+
+class ResBlock(nn.Module):
+    """Residual block to whose first convolution's output the embedding `[B,E]` is added."""
+
+    def __init__(self, channels_in: int, channels_out: int, embedding: int) -> None:
+        super().__init__()
+        self.norm_in = GroupNorm(channels_in)
+        self.conv_in = nn.Conv3d(channels_in, channels_out, 3, padding=1)
+        self.shift = nn.Linear(embedding, channels_out)
+        self.norm_out = GroupNorm(channels_out)
+        self.conv_out = zero_init(nn.Conv3d(channels_out, channels_out, 3, padding=1))
+        self.skip = nn.Identity() if channels_in == channels_out else nn.Conv3d(channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv_in(F.silu(self.norm_in(x)))
+        h = h + self.shift(F.silu(embedding))[:, :, None, None, None]
+        return self.skip(x) + self.conv_out(F.silu(self.norm_out(h)))
+
+
+class Attention(nn.Module):
+    """Self-attention with one head over all voxels of `[B,C,D,H,W]`, added to its input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = GroupNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.project = zero_init(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.norm(x).flatten(2).transpose(1, 2)[:, None]  # [B,1,DHW,C]
+        q, k, v = self.qkv(tokens).chunk(3, dim=-1)
+        out = self.project(F.scaled_dot_product_attention(q, k, v))[:, 0]
+        return x + out.transpose(1, 2).unflatten(-1, x.shape[2:])
+
+
+class Upsample(nn.Module):
+    """Double every side: trilinear, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=False))
+
+
+class Block(nn.Module):
+    """One entry of the skip stack: a residual block, then optional attention, then optional resampling."""
+
+    def __init__(self, res: ResBlock | None, attention: Attention | None, resample: nn.Module | None) -> None:
+        super().__init__()
+        self.res, self.attention, self.resample = res, attention, resample
+
+    def forward(self, x: Tensor, embedding: Tensor, skip: Tensor | None = None) -> Tensor:
+        """`skip` is put beside `x` here, so that a checkpointed block keeps no copy of both."""
+        if skip is not None:
+            x = torch.cat([x, skip], dim=1)
+        if self.res is not None:
+            x = self.res(x, embedding)
+        if self.attention is not None:
+            x = self.attention(x)
+        return x if self.resample is None else self.resample(x)
+
+
+class VolumeUNet(nn.Module):
+    """`[B,1,D,H,W]` and times `[B]` in, `[B,1,D,H,W]` out; D, H and W must be multiples of 2^(levels - 1)."""
+
+    def __init__(
+        self,
+        *,
+        size: int,  # H = W, voxels; D may be smaller
+        base: int,
+        multipliers: tuple[int, ...],
+        res_blocks: int,
+        attention_sizes: tuple[int, ...],  # in-plane sizes, in voxels, at which attention happens
+        checkpoint_blocks: bool,  # recompute each block in the backward pass instead of keeping its activations
+    ) -> None:
+        super().__init__()
+        self.base, self.checkpoint_blocks = base, checkpoint_blocks
+        width = 4 * base
+        self.time_mlp = embedding_mlp(base, width)
+
+        def attention(channels: int, at: int) -> Attention | None:
+            return Attention(channels) if at in attention_sizes else None
+
+        channels, at = base * multipliers[0], size
+        self.stem = nn.Conv3d(1, channels, 3, padding=1)
+        self.down, pushed = nn.ModuleList(), [channels]
+        for level, multiplier in enumerate(multipliers):
+            for _ in range(res_blocks):
+                res = ResBlock(channels, base * multiplier, width)
+                channels = base * multiplier
+                self.down.append(Block(res, attention(channels, at), None))
+                pushed.append(channels)
+            if level < len(multipliers) - 1:
+                halve = nn.Conv3d(channels, channels, 3, stride=2, padding=1)
+                self.down.append(Block(None, None, halve))
+                pushed.append(channels)
+                at //= 2
+        self.middle = Block(ResBlock(channels, channels, width), Attention(channels), None)
+        self.middle_out = Block(ResBlock(channels, channels, width), None, None)
+        self.up = nn.ModuleList()
+        for level, multiplier in reversed(list(enumerate(multipliers))):
+            for i in range(res_blocks + 1):
+                res = ResBlock(channels + pushed.pop(), base * multiplier, width)
+                channels = base * multiplier
+                attend, last = attention(channels, at), level > 0 and i == res_blocks
+                self.up.append(Block(res, attend, Upsample(channels) if last else None))
+                at = at * 2 if last else at
+        self.head = nn.Sequential(
+            GroupNorm(channels), nn.SiLU(), zero_init(nn.Conv3d(channels, 1, 3, padding=1))
+        )
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """`x [B,1,D,H,W]`, `t [B]` in 0..T-1, embedded as it is."""
+        embedding = self.time_mlp(sinusoid(t, self.base, MAX_PERIOD))
+        h = self.stem(x)
+        skips = [h]
+        for block in self.down:
+            h = self._run(block, h, embedding)
+            skips.append(h)
+        h = self._run(self.middle, h, embedding)
+        h = self._run(self.middle_out, h, embedding)
+        for block in self.up:
+            h = self._run(block, h, embedding, skips.pop())
+        return self.head(h)
+
+    def _run(self, block: nn.Module, x: Tensor, embedding: Tensor, skip: Tensor | None = None) -> Tensor:
+        if self.checkpoint_blocks and torch.is_grad_enabled():
+            # Nothing random happens in a block, so the random state need not be kept.
+            return checkpoint(block, x, embedding, skip, use_reentrant=False, preserve_rng_state=False)
+        return block(x, embedding, skip)
