@@ -268,10 +268,10 @@ def _counts(metric: Metric, blocks: Blocks) -> dict[str, int]:
     """Set name -> number of volumes; MribenchError naming the set that is absent or too small."""
     for name, fewest in metric.needs.items():
         if name not in blocks.sets:
-            raise NotApplicable(f"{metric.name} needs the set {name!r}, which was not given.")
+            raise NotApplicable(f"{metric.title} needs the set {name!r}, which was not given.")
         if len(blocks.sets[name]) < fewest:
             raise NotApplicable(
-                f"{metric.name} needs at least {fewest} volumes in {name!r}, "
+                f"{metric.title} needs at least {fewest} volumes in {name!r}, "
                 f"but there are {len(blocks.sets[name])}."
             )
     return {name: len(blocks.sets[name]) for name in metric.needs}

@@ -74,12 +74,12 @@ class SliceFID:
         held = f"{blocks.slab[0]} to {blocks.slab[1] - 1}"
         if self.view != "axial":
             raise NotApplicable(
-                f"{self.name} needs whole {self.view} slices, but the samples hold only axial slices {held}."
+                f"{self.title} needs whole {self.view} slices, but the samples hold only axial slices {held}."
             )
         centre = blocks.full_depth // 2
         if not blocks.slab[0] <= centre < blocks.slab[1]:
             raise NotApplicable(
-                f"{self.name} needs the central axial slice {centre}, but the samples hold only {held}."
+                f"{self.title} needs the central axial slice {centre}, but the samples hold only {held}."
             )
 
     def value(self, prepared: tuple[np.ndarray, np.ndarray], keep: Keep) -> float:
