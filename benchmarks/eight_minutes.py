@@ -26,13 +26,13 @@ from mribench.models import MODELS
 
 # Volumes seen in about 480 s of one thread of the machine named in the results.
 BUDGETS = {
-    "vae_gan": 12_000,
+    "vae_gan": 11_000,
     "gan_gp": 18_000,
     "alpha_wgan": 10_400,
     "cce_gan": 9_600,
-    "ha_gan": 16_000,
-    "dpm3d": 8_000,
-    "cdpm": 1_600,
+    "ha_gan": 14_000,
+    "dpm3d": 6_000,
+    "cdpm": 1_700,
 }
 
 
