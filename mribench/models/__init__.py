@@ -11,14 +11,14 @@ from mribench.errors import UsageError
 if TYPE_CHECKING:
     from mribench.models.generator import Generator
 
-MODELS = {
+MODELS = {  # in the order of the cDPM paper's Table 1
     "vae_gan": "mribench.models.vae_gan:VAEGAN",
     "gan_gp": "mribench.models.gan_gp:GANGP",
     "alpha_wgan": "mribench.models.alpha_wgan:AlphaWGAN",
     "cce_gan": "mribench.models.cce_gan:CCEGAN",
-    "cdpm": "mribench.models.cdpm:CDPM",
-    "dpm3d": "mribench.models.dpm3d:DPM3D",
     "ha_gan": "mribench.models.ha_gan:HAGAN",
+    "dpm3d": "mribench.models.dpm3d:DPM3D",
+    "cdpm": "mribench.models.cdpm:CDPM",
 }
 
 
