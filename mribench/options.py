@@ -29,8 +29,8 @@ class Group(click.Group):
         except MemoryError:
             _fail(OUT_OF_MEMORY, 1)
         except RuntimeError as error:
-            # By name, because torch, whose error it is, may not have been imported.
-            if type(error).__name__ != "OutOfMemoryError":
+            # By name, because torch, whose error it is, may not have been imported; on a CPU it has no type.
+            if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
                 raise
             _fail(f"{OUT_OF_MEMORY} ({str(error).splitlines()[0]})", 1)
 

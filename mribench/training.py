@@ -82,7 +82,8 @@ def train(
     record, cost = Record(step, batches.seen, before, {}), 0.0
     while batches.seen < generator.config.budget:
         seed_everything(derive(seed, "step", step))
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        # Without autocast's cache: a step may update a network and use it again, and the cache holds old weights.
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
             losses = generator.training_step(batches.next)
         step += 1
         if device.type == "cpu" or step % 50 == 0 or batches.seen >= generator.config.budget:
@@ -119,7 +120,7 @@ def _check_finite(generator: Generator, losses: dict[str, Tensor], step: int) ->
         return
     values = ", ".join(f"{name} = {float(value):g}" for name, value in losses.items())
     raise MribenchError(
-        f"Losses and gradients must stay finite, but at step {step} those of {', '.join(bad)} did not ({values}). "
+        f"Losses and gradients must stay finite, but by step {step} those of {', '.join(bad)} did not ({values}). "
         "The last checkpoint is kept. Lower the learning rate (--set learning_rate=...) and train with --overwrite."
     )
 

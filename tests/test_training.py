@@ -17,6 +17,7 @@ from mribench.errors import MribenchError
 from mribench.files import write_json
 from mribench.models.cdpm import CDPM
 from mribench.models.gan_gp import GANGP
+from mribench.models.generator import Generator, GeneratorConfig
 
 SETTINGS = {
     "size": 16,
@@ -128,7 +129,7 @@ def test_a_torn_or_hostile_checkpoint_is_refused(tmp_path, volumes):
 
 def test_divergence_stops_the_run_and_keeps_the_checkpoint(tmp_path, volumes):
     run = new_run(tmp_path / "run", learning_rate=1e30)
-    with pytest.raises(MribenchError, match=r"at step \d+ those of net did not \(loss = "):
+    with pytest.raises(MribenchError, match=r"by step \d+ those of net did not \(loss = "):
         list(fit(run, volumes, checkpoint_seconds=-1))
     state = torch.load(run.checkpoint, weights_only=True)
     assert all(torch.isfinite(v).all() for v in state["optimizers"]["net"]["state"][0].values())
@@ -137,7 +138,7 @@ def test_divergence_stops_the_run_and_keeps_the_checkpoint(tmp_path, volumes):
 
 def test_divergence_names_the_update_that_went_wrong(tmp_path, volumes):
     run = new_gan_run(tmp_path / "run", critic_learning_rate=1e30, critic_steps=1)
-    with pytest.raises(MribenchError, match=r"at step 1 those of G did not \(distance = .*kept"):
+    with pytest.raises(MribenchError, match=r"by step 1 those of G did not \(distance = .*kept"):
         list(fit(run, volumes, checkpoint_seconds=-1))
     assert not run.weights.exists()
 
@@ -154,3 +155,33 @@ def test_weights_carry_the_statistics_over_prior_samples(tmp_path, volumes):
     for key, value in generator.G.state_dict().items():
         assert torch.equal(weights[f"G.{key}"], value)
     assert not torch.equal(weights["G.stages.0.running_mean"], trained["G.stages.0.running_mean"])
+
+
+class TwoUpdates(Generator):
+    """Adds 1 to its one weight twice a step and notes what the network says each time."""
+
+    Config = GeneratorConfig
+    needs = ("net",)
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.net = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.zeros_(self.net.weight)
+        self.optimizers = {"net": torch.optim.SGD(self.net.parameters(), lr=1.0)}
+        self.said = []
+
+    def training_step(self, next_batch):
+        one = next_batch().new_ones(1, 1)
+        for _ in range(2):
+            output = self.net(one)
+            self.said.append(output.item())
+            self.descend(-output.sum(), "net")
+        return {"loss": -output.detach().sum()}
+
+
+def test_a_second_update_of_a_bf16_step_sees_the_weights_of_the_first(tmp_path, volumes):
+    model = TwoUpdates(GeneratorConfig(size=16, batch_size=1, budget=1))
+    run = write_run(tmp_path / "run", "two", model.config)
+    for _ in training.train(model, volumes, run, seed=0, device=CPU, bf16=True):
+        pass
+    assert model.said == [0.0, 1.0]

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from mribench.models.blocks import GRID, VolumeGenerator
+from mribench.models.blocks import GRID, VolumeGenerator, without_autocast
 from mribench.models.generator import Generator, GeneratorConfig
 from mribench.seeds import Noise
 
-Width = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=2)]
 
 # 64^3 is the size of the public code. At 128^3 the same networks are kept and the volume is enlarged (the route
 # that the cDPM authors' group later published), or one more stage with halved outer width is added.
@@ -80,12 +81,17 @@ class LatentGAN(Generator):
         return self.G(noise.normal(self.config.latent))
 
 
+def cross_entropy(logits: Tensor, label: float) -> Tensor:
+    """Mean binary cross-entropy of logits with one label for all."""
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
+
+
 def gradient_at_mixture(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
     """Gradient of each critic score at a random mixture of real and fake, in float32; same shape as `real`.
 
     One weight per sample, uniform in [0,1); differentiable a second time.
     """
-    with torch.autocast(real.device.type, enabled=False):
+    with without_autocast(real):
         share = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device)
         mixture = (share * real + (1 - share) * fake).detach().float().requires_grad_()
         return torch.autograd.grad(critic(mixture).sum(), mixture, create_graph=True)[0]

@@ -29,11 +29,11 @@ class AlphaWGANConfig(LatentGANConfig):
     l1_weight: float = Field(default=10.0, ge=0)
     penalty_weight: float = Field(default=10.0, ge=0)
     live_code_term: bool = True  # False: C never learns from encoded codes, as in the public code
-    generator_steps: int = Field(default=1, ge=1)  # 2: G steps twice with one gradient, as in the public code
+    steps_per_gradient: int = Field(default=1, ge=1)  # of G; 2 in the public code
 
 
 BUDGET = 96_000  # 12,000 iterations, two batches of four each
-COMPAT: dict[str, Any] = {"live_code_term": False, "generator_steps": 2}
+COMPAT: dict[str, Any] = {"live_code_term": False, "steps_per_gradient": 2}
 
 
 class AlphaWGAN(LatentGAN):
@@ -99,7 +99,7 @@ class AlphaWGAN(LatentGAN):
         l1 = F.l1_loss(rebuilt, x)
         praise = self.D(rebuilt).mean() + self.D(made).mean() + self.C(code).mean()
         loss = self.config.l1_weight * l1 - praise
-        self.descend(loss, "E", *["G"] * self.config.generator_steps)
+        self.descend(loss, "E", *["G"] * self.config.steps_per_gradient)
         return loss, l1
 
     def _code_loss(self, code: Tensor) -> Tensor:

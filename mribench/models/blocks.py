@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +14,12 @@ from torch import Tensor, nn
 
 GRID = 4  # voxels per side at the narrow end of every network
 SLOPE = 0.2  # of every LeakyReLU
+
+
+def without_autocast(like: Tensor) -> AbstractContextManager[Any]:
+    """Computes as the inputs are, whatever the autocast type; the meta device, which counts only, has no autocast."""
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 class CodeBatchNorm(nn.BatchNorm1d):
@@ -59,6 +68,14 @@ class UpConv(nn.Conv3d):
         return F.conv_transpose3d(x, kernel, self.bias, stride=2, padding=1)
 
 
+class LastUpConv(UpConv):
+    """An UpConv in float32 whatever the autocast type: in bf16 a volume would hold some hundreds of grey levels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with without_autocast(x):
+            return super().forward(x.float())
+
+
 class VolumeCritic(nn.Module):
     """Trunk and head, `[B,1,S,S,S]` -> `[B,outputs]`, unbounded: critic, discriminator (logits) or encoder.
 
@@ -74,10 +91,11 @@ class VolumeCritic(nn.Module):
         at_grid = size >> len(channels) == GRID
         whole = at_grid and not patch
         self.head = nn.Conv3d(channels[-1], outputs, 4, stride=1 if whole else 2, padding=0 if whole else 1)
-        self.pool = nn.Identity() if at_grid else nn.AdaptiveAvgPool3d(1)
+        self.pooled = not at_grid
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.head(self.trunk(x))).flatten(1)
+        scores = self.head(self.trunk(x)).float()  # sums of scores cancel, which bf16 does not bear
+        return scores.mean(dim=(2, 3, 4)) if self.pooled else scores.flatten(1)
 
 
 class VolumeGenerator(nn.Module):
@@ -100,15 +118,14 @@ class VolumeGenerator(nn.Module):
                 nn.Unflatten(1, (latent, 1, 1, 1)), nn.ConvTranspose3d(latent, widths[0], GRID, bias=False)
             )
         layers: list[nn.Module] = [nn.BatchNorm3d(widths[0]), nn.ReLU()]
-        for width_in, width in zip(widths, [*widths[1:], 1], strict=True):
-            layers.append(UpConv(width_in, width, bias=False))
-            if width > 1:
-                layers += [nn.BatchNorm3d(width), nn.ReLU()]
+        for width_in, width in pairwise(widths):
+            layers += [UpConv(width_in, width, bias=False), nn.BatchNorm3d(width), nn.ReLU()]
+        layers += [LastUpConv(widths[-1], 1, bias=False), nn.Tanh()]
         self.stages = nn.Sequential(*layers)
         self.enlarge = size // (GRID << len(channels))
 
     def forward(self, code: Tensor) -> Tensor:
-        x = torch.tanh(self.stages(self.stem(code)))
+        x = self.stages(self.stem(code))
         return x if self.enlarge == 1 else F.interpolate(x, scale_factor=float(self.enlarge))
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -22,8 +22,18 @@ from mribench.models.adversarial import (
 from mribench.models.blocks import VolumeCritic
 from mribench.models.generator import NextBatch
 
+STEP_ONES = (("G", "E"), ("G",), ("G", "G"))  # of the public notebooks
 SINKHORN_ITERATIONS = 100
 SINKHORN_TOLERANCE = 0.1  # on the sum of the changes of u
+
+
+def _published(step_one: tuple[str, ...]) -> tuple[str, ...]:
+    if step_one not in STEP_ONES:
+        raise ValueError(f"step_one must be one of {', '.join(map(str, STEP_ONES))}")
+    return step_one
+
+
+StepOne = Annotated[tuple[Literal["G", "E"], ...], AfterValidator(_published)]
 
 
 class CCEGANConfig(LatentGANConfig):
@@ -31,9 +41,7 @@ class CCEGANConfig(LatentGANConfig):
 
     critic_learning_rate: float | None = Field(default=1e-3, gt=0)
     critic_steps: int = Field(default=3, ge=1)
-    step_one: tuple[Literal["G", "E"], ...] = Field(
-        default=("G", "E"), min_length=1
-    )  # optimizers of the first loss
+    step_one: StepOne = ("G", "E")  # the optimizers of the first loss
     l1_weight: float = Field(default=100.0, ge=0)
     cycle_weight: float = Field(default=50.0, ge=0)
     sinkhorn_weight: float = Field(default=100.0, ge=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from mribench.models.adversarial import (
@@ -17,7 +17,7 @@ from mribench.models.adversarial import (
     gradient_penalty,
     voxel_penalty,
 )
-from mribench.models.blocks import VolumeCritic
+from mribench.models.blocks import GRID, VolumeCritic
 from mribench.models.generator import NextBatch
 
 
@@ -33,6 +33,12 @@ class GANGPConfig(LatentGANConfig):
     penalty: Literal["sample", "voxel"] = "sample"  # over what the norm of the gradient runs
     penalty_weight: float = Field(default=10.0, ge=0)
     patch: bool = False  # the critic scores 2^3 positions of a native volume, not the whole
+
+    @model_validator(mode="after")
+    def _native(self) -> GANGPConfig:
+        if self.patch and self.size != GRID << len(self.channels):
+            raise ValueError("patch needs the native route; the upsampled one averages 4^3 positions anyway")
+        return self
 
 
 # The public notebook of Kwon et al.; README: 12,000 iterations, one batch each.

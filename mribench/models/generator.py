@@ -27,7 +27,7 @@ REFRESH_BATCHES, REFRESH_BATCH = 25, 8  # 200 prior samples for the statistics o
 class GeneratorConfig(BaseModel):
     """What every generator must be told; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     size: int = Field(ge=8, le=512)  # voxels per side of the volumes it makes
     batch_size: int = Field(ge=1)  # volumes per batch drawn
@@ -140,8 +140,9 @@ class Generator(nn.Module):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            given = f"{where} = {first['input']!r}: " if where else ""
-            raise UsageError(f"{cls.title} cannot have {given}{first['msg']}.") from error
+            reason = first["msg"].removeprefix("Value error, ")
+            what = f"cannot have {where} = {first['input']!r}" if where else "cannot have these settings"
+            raise UsageError(f"{cls.title} {what}: {reason}.") from error
 
     def parameter_count(self) -> dict[str, int]:
         """Parameters of each learned sub-network; averaged copies are left out."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from mribench.models.adversarial import cross_entropy
 from mribench.models.generator import Generator, GeneratorConfig, NextBatch
 from mribench.models.ha_gan_networks import (
     SIZES,
@@ -103,7 +104,7 @@ class HAGAN(Generator):
         low = volumes[:, :, ::STRIDE, ::STRIDE, ::STRIDE]
         losses = {"D": self._discriminator_loss(slab, low, r)}
         self.descend(losses["D"], "D")
-        losses["G"] = _cross_entropy(self.D(*self.G(self._prior(volumes), r), r), 1.0)
+        losses["G"] = cross_entropy(self.D(*self.G(self._prior(volumes), r), r), 1.0)
         self.descend(losses["G"], "G")
         if self.config.train_encoders:
             losses["E_H"] = _l1(self.G.H(self.E_H(slab)), slab)
@@ -124,7 +125,7 @@ class HAGAN(Generator):
         with torch.no_grad():
             fake_slab, fake_low = self.G(self._prior(slab), r)
         real, fake = self.D(slab, low, r), self.D(fake_slab, fake_low, r)
-        return _cross_entropy(real, 1.0) + _cross_entropy(fake, 0.0)
+        return cross_entropy(real, 1.0) + cross_entropy(fake, 0.0)
 
     def _reconstruction_loss(self, volumes: Tensor, slab: Tensor, low: Tensor, r: int) -> Tensor:
         """L1 of slab and low resolution made from E^G of all eight slabs' features, which E^H makes one by one."""
@@ -141,10 +142,6 @@ class HAGAN(Generator):
 
 def _adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:
     return torch.optim.Adam(parameters, lr=rate, betas=(0.0, 0.999))
-
-
-def _cross_entropy(logit: Tensor, label: float) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logit, torch.full_like(logit, label))
 
 
 def _l1(made: Tensor, real: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The networks of HA-GAN (Sun et al., JBHI 2022) for volumes of 32, 64, 128 or 256 voxels a side.
 
 Channel numbers are multiples of `width` (64 in the paper). Everything ends or starts at 4^3: a size that is half
-as large has one upsampling less in the generator and lacks the first layer of each branch that looks at voxels.
+as large has one upsampling less in the generator, and one halving less in the discriminator's branches and in E^G.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from mribench.models.blocks import UpConv
+from mribench.models.blocks import SLOPE, LastUpConv, UpConv, without_autocast
 
 SIZES = (32, 64, 128, 256)
 STRIDE = 4  # voxels per voxel of the common features A and of the low-resolution volume
@@ -55,7 +54,7 @@ class SubvolumeGenerator(nn.Module):
         self.A = nn.Sequential(*common)
         self.H = nn.Sequential(
             *_normed(UpConv(width, width // 2)),
-            UpConv(width // 2, 1),
+            LastUpConv(width // 2, 1),
             nn.Tanh(),
         )
         self.L = nn.Sequential(
@@ -74,7 +73,7 @@ class SubvolumeGenerator(nn.Module):
 
 def _spectral(layer: nn.Module) -> list[nn.Module]:
     """The layer with its largest singular value divided out, then a leaky ReLU."""
-    return [spectral_norm(layer), nn.LeakyReLU(0.2)]
+    return [spectral_norm(layer), nn.LeakyReLU(SLOPE)]
 
 
 class Discriminator(nn.Module):
@@ -82,17 +81,17 @@ class Discriminator(nn.Module):
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
-        self.positions = size - size // SLABS
+        self.last_start = size - size // SLABS
         self.H = SlabBranch(size, width)
         channels = [1, *(width * m // 2 for m in (1, 2, 4, 8)[-halvings(size) :])]
-        layers = [m for pair in pairwise(channels) for m in _spectral(nn.Conv3d(*pair, 4, 2, 1))]
+        layers = [m for pair in pairwise(channels) for m in _spectral(_halving(*pair))]
         self.L = nn.Sequential(*layers, spectral_norm(nn.Conv3d(4 * width, 1, 4)))
 
     def forward(self, slab: Tensor, low: Tensor, r: int) -> Tensor:
         """`slab [B,1,S/8,S,S]` from axial slice r on, `low [B,1,S/4,S/4,S/4]`."""
         # float32 whatever the autocast type: a power iteration in bf16 would misjudge the singular value
-        with torch.autocast(slab.device.type, enabled=False):
-            h = self.H(slab.float(), r / self.positions)
+        with without_autocast(slab):
+            h = self.H(slab.float(), r / self.last_start)
             return (h + self.L(low.float()).flatten(1)) / 2
 
 

@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from mribench.models.adversarial import NATIVE_64, NATIVE_128, UPSAMPLED_128, LatentGAN, LatentGANConfig
+from mribench.models.adversarial import (
+    NATIVE_64,
+    NATIVE_128,
+    UPSAMPLED_128,
+    LatentGAN,
+    LatentGANConfig,
+    cross_entropy,
+)
 from mribench.models.blocks import GRID, CodeBatchNorm, VolumeCritic, trunk
 from mribench.models.generator import NextBatch
 
@@ -19,8 +26,8 @@ class VAEGANConfig(LatentGANConfig):
 
     learning_rate: float = Field(default=1e-4, gt=0)
     hidden: int = Field(default=2048, ge=1)  # of the encoder's two heads
-    generator_mse: float = Field(default=20.0, ge=0)
-    encoder_mse: float = Field(default=10.0, ge=0)
+    generator_mse_weight: float = Field(default=20.0, ge=0)
+    encoder_mse_weight: float = Field(default=10.0, ge=0)
 
 
 def _head(width: int, hidden: int, latent: int) -> nn.Sequential:
@@ -35,23 +42,28 @@ class VAEEncoder(nn.Module):
     def __init__(self, config: VAEGANConfig) -> None:
         super().__init__()
         self.trunk = trunk(config.channels, "batch")
-        self.pool = nn.AdaptiveAvgPool3d(GRID)  # changes nothing on the native route
         width = config.channels[-1] * GRID**3
         self.mean = _head(width, config.hidden, config.latent)
         self.log_variance = _head(width, config.hidden, config.latent)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.pool(self.trunk(x)).flatten(1)
-        return self.mean(features), self.log_variance(features)
+        features = self.trunk(x)
+        if (
+            features.shape[-1] != GRID
+        ):  # the upsampled route; PyTorch's own pooling is not deterministic on CUDA
+            features = (
+                features.unflatten(4, (GRID, 2))
+                .unflatten(3, (GRID, 2))
+                .unflatten(2, (GRID, 2))
+                .mean((3, 5, 7))
+            )
+        features = features.flatten(1)
+        return self.mean(features).float(), self.log_variance(features).float()
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, variance) || N(0, 1)), averaged over the latent dimensions and the batch."""
     return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).mean()
-
-
-def _cross_entropy(logits: Tensor, label: float) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
 
 
 class VAEGAN(LatentGAN):
@@ -68,7 +80,8 @@ class VAEGAN(LatentGAN):
     volume a batch, norms of codes use their running statistics.
 
     The weights belong to 64^3: with 8 times as many voxels the divergence weighs 8 times more. The `paper`
-    presets keep them, as the paper names no others; `--set generator_mse=160 --set encoder_mse=80` keeps the balance.
+    presets keep them, as the paper names no others; `generator_mse_weight` 160 and `encoder_mse_weight` 80 keep the
+    balance.
     """
 
     Config = VAEGANConfig
@@ -83,8 +96,8 @@ class VAEGAN(LatentGAN):
             "hidden": 256,
             "learning_rate": 1e-3,
             "beta1": 0.5,
-            "critic_learning_rate": 1e-4,  # at the others' rate D wins within 100 steps, and G learns nothing from it
-            "encoder_mse": 6.0,  # with 10, samples of a short training leave the heads; with 1, they become one head
+            "critic_learning_rate": 1e-4,  # at the others' rate D wins within 100 steps
+            "encoder_mse_weight": 6.0,  # 10: samples of a short training leave the heads; 1: they become one head
         },
         "small": {**NATIVE_64, "budget": 126_200},
         "paper": {**UPSAMPLED_128, "budget": 126_200},  # 100 epochs of the paper's 1262 volumes
@@ -105,16 +118,16 @@ class VAEGAN(LatentGAN):
         code = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
         rebuilt, made = self.G(code.detach()), self.G(self.prior(x))
 
-        loss_d = _cross_entropy(self.D(x), 1) + self._fakes(rebuilt.detach(), made.detach())
+        loss_d = cross_entropy(self.D(x), 1) + self._fakes(rebuilt.detach(), made.detach())
         self.descend(loss_d, "D")
 
-        loss_g = self.config.generator_mse * F.mse_loss(rebuilt, x) - self._fakes(rebuilt, made)
+        loss_g = self.config.generator_mse_weight * F.mse_loss(rebuilt, x) - self._fakes(rebuilt, made)
         self.descend(loss_g, "G")
 
         mse, kl = F.mse_loss(self.G(code), x), divergence(mean, log_variance)
-        self.descend(kl + self.config.encoder_mse * mse, "E")
+        self.descend(kl + self.config.encoder_mse_weight * mse, "E")
         losses = {"D": loss_d, "G": loss_g, "mse": mse, "kl": kl}
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _fakes(self, rebuilt: Tensor, made: Tensor) -> Tensor:
-        return _cross_entropy(self.D(rebuilt), 0) + _cross_entropy(self.D(made), 0)
+        return cross_entropy(self.D(rebuilt), 0) + cross_entropy(self.D(made), 0)

@@ -20,7 +20,7 @@ CASES = [  # model, settings, its updates in order, batches drawn
     ("gan_gp", {}, ["D"] * 5 + ["G"], 5),
     ("gan_gp", {"critic_steps": 1, "generator_steps": 5}, ["D"] + ["G"] * 5, 1),
     ("alpha_wgan", {}, ALPHA, 2),
-    ("alpha_wgan", {"generator_steps": 2, "live_code_term": False}, ALPHA, 2),
+    ("alpha_wgan", {"steps_per_gradient": 2, "live_code_term": False}, ALPHA, 2),
     ("cce_gan", {}, CCE, 4),
     ("cce_gan", {"step_one": ("G",)}, ["G", *CCE[1:]], 4),
     ("cce_gan", {"step_one": ("G", "G"), "critic_steps": 1}, ["G", "E", "D"], 2),

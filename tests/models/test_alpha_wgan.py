@@ -12,7 +12,7 @@ from mribench.seeds import seed_everything
 
 NARROW = {"size": 16, "channels": (8, 16), "latent": 12, "code_width": 16, "batch_size": 3}
 SOFT = 1e-2  # Adam's eps here; at 1e-8 the scale of a loss would hardly show in its steps
-PUBLISHED = {"live_code_term": False, "generator_steps": 2}
+PUBLISHED = {"live_code_term": False, "steps_per_gradient": 2}
 
 
 def build(**overrides):
@@ -104,9 +104,9 @@ def test_code_critic_learns_from_encoded_codes_only_when_the_term_is_live():
         assert all(p.grad.abs().max() > 0 for p in [model.C.layers[-1].weight, model.C.layers[0].weight])
 
 
-def test_generator_steps_as_often_as_told_and_the_encoder_once():
+def test_the_generator_steps_as_often_as_told_and_the_encoder_once():
     for times in (1, 2):
-        model = build(generator_steps=times)
+        model = build(steps_per_gradient=times)
         model.training_step(lambda: volumes(3))
         taken = {name: int(o.state_dict()["state"][0]["step"]) for name, o in model.optimizers.items()}
         assert taken == {"G": times, "E": 1, "D": 1, "C": 1}
@@ -120,7 +120,7 @@ def test_presets_hold_the_published_numbers(preset):
     assert (config.learning_rate, config.beta1, config.beta2) == (2e-4, 0.9, 0.999)
     assert config.critic_norm == "batch" and config.critic_learning_rate in (None, 2e-4)
     assert config.budget == 12_000 * 2 * 4
-    assert (config.live_code_term, config.generator_steps) == (
+    assert (config.live_code_term, config.steps_per_gradient) == (
         (False, 2) if preset == "compat" else (True, 1)
     )
     assert AlphaWGAN.build_config("compat").size == 64

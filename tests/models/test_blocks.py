@@ -82,8 +82,10 @@ def expected_stages(channels):
     rows, side = ["BatchNorm3d = 512x4", "ReLU = 512x4"], 4
     for before, width in zip(channels[::-1], [*channels[-2::-1], 1], strict=True):
         side *= 2
-        rows.append(f"UpConv {before}>{width} k3 s1 p1 no bias = {width}x{side}")
-        rows += [f"{layer} = {width}x{side}" for layer in ("BatchNorm3d", "ReLU") if width > 1]
+        kind = "UpConv" if width > 1 else "LastUpConv"
+        rows.append(f"{kind} {before}>{width} k3 s1 p1 no bias = {width}x{side}")
+        after = ("BatchNorm3d", "ReLU") if width > 1 else ("Tanh",)
+        rows += [f"{layer} = {width}x{side}" for layer in after]
     return rows
 
 
@@ -254,3 +256,12 @@ def test_code_norm_is_batch_norm_for_several_codes():
         codes = torch.randn(7, 5) * 2 + 1
         torch.testing.assert_close(norm.train(train)(codes), plain.train(train)(codes), rtol=0, atol=0)
         assert torch.equal(norm.running_var, plain.running_var)
+
+
+def test_volumes_and_scores_are_float32_under_autocast():
+    generator, critic = VolumeGenerator(16, (8, 16), 12, "linear"), VolumeCritic(16, (8, 16), 1)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        volume = generator(torch.randn(2, 12))
+        score = critic(volume)
+    assert volume.dtype == score.dtype == torch.float32
+    assert len(volume.unique()) > 2000  # bf16 has 256 numbers between 0.5 and 1

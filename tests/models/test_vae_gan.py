@@ -69,11 +69,13 @@ class Reference:
         return {"D": loss_d, "mse": mse, "kl": kl}
 
 
-@pytest.mark.parametrize("weights", [{}, {"generator_mse": 3.0, "encoder_mse": 300.0}])
+@pytest.mark.parametrize("weights", [{}, {"generator_mse_weight": 3.0, "encoder_mse_weight": 300.0}])
 @pytest.mark.usefixtures("exact")
 def test_training_follows_the_recipe(weights):
     model = build(learning_rate=1e-2, **weights)
-    reference = Reference(model, 1e-2, weights.get("generator_mse", 20), weights.get("encoder_mse", 10))
+    reference = Reference(
+        model, 1e-2, weights.get("generator_mse_weight", 20), weights.get("encoder_mse_weight", 10)
+    )
     for optimizer in model.optimizers.values():
         optimizer.param_groups[0]["eps"] = SOFT
     batches = torch.rand(3, 3, 1, 16, 16, 16) * 2 - 1
@@ -122,7 +124,7 @@ def test_encoder_averages_the_features_of_an_enlarged_volume_to_4_cubed():
 def test_presets_hold_the_published_numbers(preset):
     config = VAEGAN.build_config(preset)
     assert (config.latent, config.hidden, config.batch_size) == (1000, 2048, 4)
-    assert (config.generator_mse, config.encoder_mse) == (20, 10)
+    assert (config.generator_mse_weight, config.encoder_mse_weight) == (20, 10)
     assert (config.learning_rate, config.beta1, config.beta2) == (1e-4, 0.9, 0.999)
     assert config.critic_norm == "batch" and config.critic_learning_rate in (None, 1e-4)
     assert config.budget == 100 * 1262
