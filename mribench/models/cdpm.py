@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from mribench.models.diffusion import Diffusion, average_weights, linear_betas
-from mribench.models.generator import Generator, GeneratorConfig, NextBatch
+from mribench.models.denoiser import DiffusionConfig, DiffusionGenerator
+from mribench.models.diffusion import linear_betas
+from mribench.models.generator import NextBatch
 from mribench.models.unet import SliceUNet
 from mribench.seeds import Noise
 
 BACKGROUND = -1.0
 
 
-class CDPMConfig(GeneratorConfig):
-    """Every choice that the paper leaves open is a field here; sources in docs/models.md."""
+class CDPMConfig(DiffusionConfig):
+    """Every choice that the paper leaves open is a field, here or in the base; sources in docs/models.md."""
 
     axis: Literal["axial", "coronal", "sagittal"] = "axial"
     tau_max: int = Field(default=20, ge=2)  # most slices in one network call
@@ -29,44 +29,24 @@ class CDPMConfig(GeneratorConfig):
     )  # slices made per stage; the next stage is conditioned on as many
     anchor: bool = False  # slice 0 is background in training and given at sampling
     index_embedding: bool = True  # absolute slice index enters the residual blocks
-    base: int = Field(default=128, ge=2, multiple_of=2)  # channels at full slice size
-    multipliers: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 1, 2, 3, 4), min_length=1)
-    res_blocks: int = Field(default=2, ge=1)
-    attention_sizes: tuple[int, ...] = (16, 8)  # slice sizes, pixels
     heads: int = Field(default=4, ge=1)
     norm: Literal["set", "slice"] = "set"
     residual: Literal["normed", "raw"] = "normed"
-    steps: int = Field(default=1000, ge=25)  # T; fewer would need beta > 1
-    prediction: Literal["eps", "x0", "v"] = "eps"
-    variance: Literal["large", "small"] = "large"  # of the ancestral sampler
-    ddim_steps: int | None = None  # None = ancestral over all T
-    eta: float = Field(default=0.0, ge=0, le=1)  # DDIM: 0 deterministic, 1 as noisy as ancestral
     tail_skip: bool = True  # exact: condition slices leave the network after its last attention
-    learning_rate: float = Field(default=1e-4, gt=0)
-    ema: float = Field(default=0.9999, ge=0, lt=1)
     ema_warmup: bool = False  # average over (1 + n)/(10 + n) of the past while training is short
 
     @model_validator(mode="after")
     def _check(self) -> CDPMConfig:
-        if self.size % 2 ** (len(self.multipliers) - 1):
-            raise ValueError(f"size must be a multiple of {2 ** (len(self.multipliers) - 1)}")
-        levels = [self.size >> level for level in range(len(self.multipliers))]
         widths = {
             self.base * m
-            for m, at in zip(self.multipliers, levels, strict=True)
-            if at in self.attention_sizes
+            for level, m in enumerate(self.multipliers)
+            if self.size >> level in self.attention_sizes
         }
-        if strange := set(self.attention_sizes) - set(levels):
-            raise ValueError(
-                f"attention_sizes must be among {levels}, the slice sizes of the network, not {strange}"
-            )
         widths.add(self.base * self.multipliers[-1])  # the middle always attends
         if any(width % self.heads for width in widths):
             raise ValueError(f"heads must divide the widths {sorted(widths)} at which attention happens")
         if not self.stage_slices < self.tau_max < self.size:
             raise ValueError(f"stage_slices < tau_max < size = {self.size} must hold")
-        if self.ddim_steps is not None and not 0 < self.ddim_steps <= self.steps:
-            raise ValueError(f"ddim_steps must be between 1 and {self.steps}")
         return self
 
 
@@ -152,7 +132,7 @@ def stage_plan(slices: int, per_stage: int, anchor: bool) -> list[tuple[list[int
     return plan
 
 
-class CDPM(Generator):
+class CDPM(DiffusionGenerator):
     """Slice-wise conditional diffusion, one short stack of slices at a time, each given the stack before.
 
     Exact: index sets, network (parameter counts), loss on all but condition slices with a fixed
@@ -161,9 +141,7 @@ class CDPM(Generator):
 
     Config = CDPMConfig
     title = "cDPM"
-    needs = ("ema",)
-    sampler_settings = ("stage_slices", "ddim_steps", "eta", "variance", "tail_skip")
-    updates: Tensor  # steps so far
+    sampler_settings = ("stage_slices", *DiffusionGenerator.sampler_settings, "tail_skip")
     PRESETS: ClassVar = {
         "tiny": TINY,
         "small": SMALL,
@@ -172,9 +150,7 @@ class CDPM(Generator):
     }
 
     def __init__(self, config: CDPMConfig) -> None:
-        super().__init__(config)
-        self.config: CDPMConfig = config
-        self.net = SliceUNet(
+        net = SliceUNet(
             size=config.size,
             slices=config.size,
             base=config.base,
@@ -188,11 +164,10 @@ class CDPM(Generator):
             residual=config.residual,
             tail_skip=config.tail_skip,
         )
-        self.ema = copy.deepcopy(self.net).requires_grad_(False)
-        self.diffusion = Diffusion(linear_betas(config.steps), config.prediction)
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        super().__init__(config, net, linear_betas(config.steps))
+        self.config: CDPMConfig = config
         self.optimizers = {
-            "net": torch.optim.AdamW(self.net.parameters(), lr=config.learning_rate, weight_decay=0.0)
+            "net": torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=0.0)
         }
 
     def _slicing(self, volume: Tensor) -> Tensor:
@@ -219,7 +194,7 @@ class CDPM(Generator):
         # Fixed denominator K*H*W: volumes with many given slices weigh less, as in eq. 6's sum of squares.
         loss = (output.float() - target).square().sum() / x_0.numel()
         self.descend(loss, "net")
-        self._average()
+        self.average(self._decay())
         return {"loss": loss.detach()}
 
     def _draw_sets(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -236,13 +211,12 @@ class CDPM(Generator):
             padding[b, used:] = 1
         return tuple(torch.from_numpy(a).to(device) for a in (index, observed, padding))  # type: ignore[return-value]
 
-    def _average(self) -> None:
-        self.updates += 1
-        decay = self.config.ema
-        if self.config.ema_warmup:
-            count = int(self.updates)
-            decay = min(decay, (1 + count) / (10 + count))
-        average_weights(self.ema, self.net, decay)
+    def _decay(self) -> float:
+        """Share of the past that the average keeps at this step."""
+        if not self.config.ema_warmup:
+            return self.config.ema
+        count = int(self.updates) + 1
+        return min(self.config.ema, (1 + count) / (10 + count))
 
     @torch.no_grad()
     def sample(self, noise: Noise) -> Tensor:
@@ -266,11 +240,4 @@ class CDPM(Generator):
             x_t = torch.cat([clean[:, :given], x], dim=1)
             return self.ema(x_t, clean, index, observed, group, t).unflatten(0, (batch, -1))
 
-        return self.diffusion.sample(
-            predict,
-            noise,
-            (len(target), 1, *volume.shape[-2:]),
-            ddim_steps=self.config.ddim_steps,
-            eta=self.config.eta,
-            variance=self.config.variance,
-        )
+        return self.denoise(predict, noise, (len(target), 1, *volume.shape[-2:]))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +11,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from mribench.data.volume_set import Slab
-from mribench.models.diffusion import Diffusion, average_weights, cosine_betas, linear_betas
-from mribench.models.generator import Generator, GeneratorConfig, NextBatch
+from mribench.models.denoiser import DiffusionConfig, DiffusionGenerator
+from mribench.models.diffusion import cosine_betas, linear_betas
+from mribench.models.generator import NextBatch
 from mribench.models.unet3d import VolumeUNet
 from mribench.seeds import Noise
 
@@ -21,22 +21,18 @@ SCHEDULES = {"cosine": cosine_betas, "linear": linear_betas}
 LOSSES = {"l1": F.l1_loss, "l2": F.mse_loss}
 
 
-class DPM3DConfig(GeneratorConfig):
+class DPM3DConfig(DiffusionConfig):
     """The defaults are those of Med-DDPM's unconditional mode; sources in docs/models.md."""
 
     whole_volume: bool = False  # or the central quarter of the axial slices, as the cDPM paper compares it
-    base: int = Field(default=64, ge=2, multiple_of=2)  # channels at full size
-    multipliers: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 1, 2, 3, 4), min_length=1)
+    base: int = Field(default=64, ge=2, multiple_of=2)
     res_blocks: int = Field(default=1, ge=1)
-    attention_sizes: tuple[int, ...] = (16,)  # in-plane sizes, voxels; the middle always attends
+    attention_sizes: tuple[int, ...] = (16,)
     checkpoint_blocks: bool = False  # less memory, a third more time, the same numbers
     schedule: Literal["cosine", "linear"] = "cosine"
-    steps: int = Field(default=250, ge=25)  # T; fewer would need beta > 1
-    prediction: Literal["eps", "x0", "v"] = "eps"
+    steps: int = Field(default=250, ge=21)
     loss: Literal["l1", "l2"] = "l1"
-    variance: Literal["large", "small"] = "small"  # of the ancestral sampler
-    ddim_steps: int | None = None  # None = ancestral over all T
-    eta: float = Field(default=0.0, ge=0, le=1)  # DDIM: 0 deterministic, 1 as noisy as ancestral
+    variance: Literal["large", "small"] = "small"
     learning_rate: float = Field(default=1e-5, gt=0)
     accumulation: int = Field(default=2, ge=1)  # batches per optimizer step
     ema: float = Field(default=0.995, ge=0, lt=1)
@@ -49,15 +45,8 @@ class DPM3DConfig(GeneratorConfig):
         if not self.whole_volume and self.size % 8:
             raise ValueError("size must be a multiple of 8, so that its central quarter is whole slices")
         depth = self.size if self.whole_volume else self.size // 4
-        if self.size % unit or depth % unit:
-            raise ValueError(f"size and the {depth} slices made must be multiples of {unit}")
-        levels = [self.size >> level for level in range(len(self.multipliers))]
-        if strange := set(self.attention_sizes) - set(levels):
-            raise ValueError(
-                f"attention_sizes must be among {levels}, the in-plane sizes of the network, not {strange}"
-            )
-        if self.ddim_steps is not None and not 0 < self.ddim_steps <= self.steps:
-            raise ValueError(f"ddim_steps must be between 1 and {self.steps}")
+        if depth % unit:
+            raise ValueError(f"the {depth} slices made must be a multiple of {unit}")
         return self
 
 
@@ -100,7 +89,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-class DPM3D(Generator):
+class DPM3D(DiffusionGenerator):
     """Denoises all slices at once; the published 32 slices are the central quarter of a volume of 128.
 
     3D-DPM's code was never released: network (parameter counts), schedule, loss, optimizer and averaging are
@@ -110,9 +99,6 @@ class DPM3D(Generator):
 
     Config = DPM3DConfig
     title = "3D-DPM"
-    needs = ("ema",)
-    sampler_settings = ("ddim_steps", "eta", "variance")
-    updates: Tensor  # optimizer steps so far
     PRESETS: ClassVar = {
         "tiny": TINY,
         "small": SMALL,
@@ -122,9 +108,7 @@ class DPM3D(Generator):
     }
 
     def __init__(self, config: DPM3DConfig) -> None:
-        super().__init__(config)
-        self.config: DPM3DConfig = config
-        self.net = VolumeUNet(
+        net = VolumeUNet(
             size=config.size,
             base=config.base,
             multipliers=config.multipliers,
@@ -132,10 +116,9 @@ class DPM3D(Generator):
             attention_sizes=config.attention_sizes,
             checkpoint_blocks=config.checkpoint_blocks,
         )
-        self.ema = copy.deepcopy(self.net).requires_grad_(False)
-        self.diffusion = Diffusion(SCHEDULES[config.schedule](config.steps), config.prediction)
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.optimizers = {"net": torch.optim.Adam(self.net.parameters(), lr=config.learning_rate)}
+        super().__init__(config, net, SCHEDULES[config.schedule](config.steps))
+        self.config: DPM3DConfig = config
+        self.optimizers = {"net": torch.optim.Adam(net.parameters(), lr=config.learning_rate)}
 
     @property
     def slab(self) -> Slab | None:
@@ -154,7 +137,7 @@ class DPM3D(Generator):
                 yield loss
 
         self.descend(losses(), "net")
-        self._average()
+        self.average(self._decay())
         return {"loss": torch.stack(parts).sum()}
 
     def _loss(self, volumes: Tensor) -> Tensor:
@@ -165,22 +148,16 @@ class DPM3D(Generator):
         output = self.net(self.diffusion.add_noise(x_0, noise, t), t)
         return LOSSES[self.config.loss](output.float(), self.diffusion.target(x_0, noise, t))
 
-    def _average(self) -> None:
+    def _decay(self) -> float:
+        """Share of the past that the average keeps at this step: all of it between two averagings."""
         before = int(self.updates)
-        self.updates += 1
-        if before % self.config.ema_every == 0:
-            average_weights(self.ema, self.net, self.config.ema if before >= self.config.ema_start else 0.0)
+        if before % self.config.ema_every:
+            return 1.0
+        return self.config.ema if before >= self.config.ema_start else 0.0
 
     @torch.no_grad()
     def sample(self, noise: Noise) -> Tensor:
         """`[B,1,D,H,W]` in [-1,1], D being the slices of `slab`."""
         size = self.config.size
         start, stop = self.slab or (0, size)
-        return self.diffusion.sample(
-            self.ema,
-            noise,
-            (1, stop - start, size, size),
-            ddim_steps=self.config.ddim_steps,
-            eta=self.config.eta,
-            variance=self.config.variance,
-        )
+        return self.denoise(self.ema, noise, (1, stop - start, size, size))

@@ -163,8 +163,8 @@ class AcrossSliceAttention(nn.Module):
         return out if self.residual == "normed" else out + x
 
 
-class InSliceAttention(nn.Module):
-    """Self-attention over the pixels of each slice; `residual` as in AcrossSliceAttention."""
+class SelfAttention(nn.Module):
+    """Attention over all pixels of a slice, or all voxels of a volume; `residual` as in AcrossSliceAttention."""
 
     def __init__(self, channels: int, heads: int, residual: str) -> None:
         super().__init__()
@@ -174,12 +174,12 @@ class InSliceAttention(nn.Module):
         self.project = zero_init(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x [N,C,H,W]`."""
+        """`x [N,C,H,W]` or `[N,C,D,H,W]`."""
         u = self.norm(x)
         tokens = u.flatten(2).transpose(1, 2)
         q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         out = self.project(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return (u if self.residual == "normed" else x) + out.transpose(1, 2).unflatten(-1, x.shape[-2:])
+        return (u if self.residual == "normed" else x) + out.transpose(1, 2).unflatten(-1, x.shape[2:])
 
 
 class FactorisedAttention(nn.Module):
@@ -190,7 +190,7 @@ class FactorisedAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.across = AcrossSliceAttention(channels, heads, embedding, slices, norm, residual)
-        self.within = InSliceAttention(channels, heads, residual)
+        self.within = SelfAttention(channels, heads, residual)
 
     def forward(self, x: Tensor, time: Tensor, index: Tensor, group: Tensor) -> Tensor:
         return self.within(self.across(x, time, index, group))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mribench.models.unet import GroupNorm, embedding_mlp, sinusoid, zero_init
+from mribench.models.unet import GroupNorm, SelfAttention, embedding_mlp, sinusoid, zero_init
 
 MAX_PERIOD = 1000.0  # of the time embedding; guided diffusion has 10,000
 
@@ -34,20 +34,16 @@ class ResBlock(nn.Module):
         return self.skip(x) + self.conv_out(F.silu(self.norm_out(h)))
 
 
-class Attention(nn.Module):
-    """Self-attention with one head over all voxels of `[B,C,D,H,W]`, added to its input."""
+def double(x: Tensor, axis: int) -> Tensor:
+    """Linear interpolation to twice as many points along `axis`: 3/4 of each point, 1/4 of either neighbour.
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = GroupNorm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.project = zero_init(nn.Linear(channels, channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = self.norm(x).flatten(2).transpose(1, 2)[:, None]  # [B,1,DHW,C]
-        q, k, v = self.qkv(tokens).chunk(3, dim=-1)
-        out = self.project(F.scaled_dot_product_attention(q, k, v))[:, 0]
-        return x + out.transpose(1, 2).unflatten(-1, x.shape[2:])
+    F.interpolate(mode="trilinear") does this along three axes, but its backward on CUDA adds in random order.
+    """
+    last = x.shape[axis] - 1
+    before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, last)], dim=axis)  # edges repeat
+    after = torch.cat([x.narrow(axis, 1, last), x.narrow(axis, last, 1)], dim=axis)
+    pair = [torch.lerp(x, neighbour, 0.25) for neighbour in (before, after)]
+    return torch.stack(pair, dim=axis + 1).flatten(axis, axis + 1)
 
 
 class Upsample(nn.Module):
@@ -58,13 +54,17 @@ class Upsample(nn.Module):
         self.conv = nn.Conv3d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=False))
+        for axis in (2, 3, 4):
+            x = double(x, axis)
+        return self.conv(x)
 
 
 class Block(nn.Module):
     """One entry of the skip stack: a residual block, then optional attention, then optional resampling."""
 
-    def __init__(self, res: ResBlock | None, attention: Attention | None, resample: nn.Module | None) -> None:
+    def __init__(
+        self, res: ResBlock | None, attention: SelfAttention | None, resample: nn.Module | None
+    ) -> None:
         super().__init__()
         self.res, self.attention, self.resample = res, attention, resample
 
@@ -97,8 +97,8 @@ class VolumeUNet(nn.Module):
         width = 4 * base
         self.time_mlp = embedding_mlp(base, width)
 
-        def attention(channels: int, at: int) -> Attention | None:
-            return Attention(channels) if at in attention_sizes else None
+        def attention(channels: int, at: int) -> SelfAttention | None:
+            return SelfAttention(channels, 1, "raw") if at in attention_sizes else None
 
         channels, at = base * multipliers[0], size
         self.stem = nn.Conv3d(1, channels, 3, padding=1)
@@ -114,7 +114,7 @@ class VolumeUNet(nn.Module):
                 self.down.append(Block(None, None, halve))
                 pushed.append(channels)
                 at //= 2
-        self.middle = Block(ResBlock(channels, channels, width), Attention(channels), None)
+        self.middle = Block(ResBlock(channels, channels, width), SelfAttention(channels, 1, "raw"), None)
         self.middle_out = Block(ResBlock(channels, channels, width), None, None)
         self.up = nn.ModuleList()
         for level, multiplier in reversed(list(enumerate(multipliers))):

@@ -291,7 +291,11 @@ def test_seams_vanish_on_smooth_volumes(model):
     [
         ({"stage_slices": 16}, "stage_slices"),
         ({"size": 20}, "multiple of 8"),
+        ({"attention_sizes": (12,)}, r"among \[32, 16, 8, 4\]"),
+        ({"heads": 3}, "heads must divide"),
         ({"ddim_steps": 1001}, "between 1 and 1000"),
+        ({"ddim_steps": None, "eta": 0.5}, "eta must be 0 without ddim_steps"),
+        ({"steps": 20}, "greater than or equal to 21"),
         ({"ddim_step": 4}, "Did you mean 'ddim_steps'"),
     ],
 )

@@ -31,6 +31,10 @@ def test_fewer_steps_end_in_as_much_noise():
         assert float(Diffusion(linear_betas(steps), "eps").signal[-1]) < 1e-4
 
 
+def test_21_steps_are_the_fewest_of_the_linear_schedule():
+    assert float(linear_betas(20)[-1]) == pytest.approx(1) and float(linear_betas(21)[-1]) < 0.96
+
+
 def test_cosine_schedule():
     process = Diffusion(cosine_betas(250), "eps")
     assert float(process.betas[0]) == pytest.approx(1.94e-4, abs=1e-6)

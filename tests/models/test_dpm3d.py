@@ -210,10 +210,13 @@ def test_sampler_settings_reach_the_sampler(model, changed):
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"size": 36, "multipliers": (1, 1)}, "multiple of 8"),
-        ({"multipliers": (1,) * 5}, "8 slices made must be multiples of 16"),
+        ({"size": 36, "multipliers": (1, 1), "attention_sizes": ()}, "multiple of 8"),
+        ({"multipliers": (1,) * 5}, "8 slices made must be a multiple of 16"),
+        ({"size": 36, "whole_volume": True}, "size must be a multiple of 8"),
         ({"attention_sizes": (12,)}, r"among \[32, 16, 8, 4\]"),
         ({"ddim_steps": 1001}, "between 1 and 1000"),
+        ({"ddim_steps": None}, "eta must be 0 without ddim_steps"),
+        ({"steps": 20}, "greater than or equal to 21"),
         ({"slab": 4}, "no setting 'slab'"),
     ],
 )

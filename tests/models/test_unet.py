@@ -11,9 +11,9 @@ from mribench.models.unet import (
     AcrossSliceAttention,
     FactorisedAttention,
     GroupNorm,
-    InSliceAttention,
     RelativePosition,
     ResBlock,
+    SelfAttention,
 )
 
 both_norms = pytest.mark.parametrize("norm", ["set", "slice"])
@@ -60,7 +60,7 @@ def test_fresh_network_is_silent(fresh):
     assert tables
     assert all(table(torch.randn(1, 128)).abs().max() == 0 for table in tables)
     assert all(m.conv_out.weight.abs().max() == 0 for m in net.modules() if isinstance(m, ResBlock))
-    attention = [m for m in net.modules() if isinstance(m, AcrossSliceAttention | InSliceAttention)]
+    attention = [m for m in net.modules() if isinstance(m, AcrossSliceAttention | SelfAttention)]
     assert attention
     assert all(m.project.weight.abs().max() == 0 for m in attention)
 
@@ -230,7 +230,7 @@ def test_attention_across_slices_is_the_formula(jitter, norm, residual):
 @torch.no_grad()
 @both_residuals
 def test_attention_within_slices_is_the_formula(jitter, residual):
-    layer = jitter(InSliceAttention(64, HEADS, residual))
+    layer = jitter(SelfAttention(64, HEADS, residual))
     x = attention_inputs()[0]
     assert torch.allclose(layer(x), torch.stack([within(layer, s, residual) for s in x]), atol=2e-5)
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mribench.models.unet3d import Attention, ResBlock, Upsample, VolumeUNet
+from mribench.models.unet import SelfAttention
+from mribench.models.unet3d import ResBlock, Upsample, VolumeUNet
 
 SMALL = {
     "size": 8,
@@ -25,7 +26,9 @@ def count(module):
 
 def attending(net):
     """Names of the blocks with attention."""
-    return [name.removesuffix(".attention") for name, m in net.named_modules() if isinstance(m, Attention)]
+    return [
+        name.removesuffix(".attention") for name, m in net.named_modules() if isinstance(m, SelfAttention)
+    ]
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def test_fresh_network_is_silent():
     net = VolumeUNet(**SMALL)
     assert torch.equal(net(torch.randn(2, 1, 4, 8, 8), torch.tensor([0, 9])), torch.zeros(2, 1, 4, 8, 8))
     layers = [m.conv_out for m in net.modules() if isinstance(m, ResBlock)]
-    layers += [m.project for m in net.modules() if isinstance(m, Attention)]
+    layers += [m.project for m in net.modules() if isinstance(m, SelfAttention)]
     assert len(layers) == 8 + 4 and all(layer.weight.abs().max() == 0 for layer in layers)
 
 
@@ -79,8 +82,8 @@ def test_res_block_adds_the_embedding_before_its_second_norm(jitter, channels_in
 
 
 @torch.no_grad()
-def test_attention_is_one_head_over_all_voxels_added_to_its_input(jitter):
-    layer = jitter(Attention(8))
+def test_attention_is_one_head_over_all_voxels_added_to_its_input(net):
+    layer = net(base=4).middle.attention
     x = torch.randn(2, 8, 2, 3, 4)
     tokens = layer.norm(x).reshape(2, 8, 24)
     expected = torch.empty_like(tokens)
@@ -100,6 +103,22 @@ def test_upsampling_is_linear_along_every_axis(axis):
     x = torch.tensor([0.0, 4.0]).reshape([2 if i == axis else 1 for i in range(5)]).expand(1, 1, 2, 2, 2)
     line = layer(x).transpose(axis, 4)[0, 0, 1, 2]
     assert line.tolist() == [0, 1, 3, 4]  # a quarter from either neighbour; edges repeat
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (1, 2, 1, 4, 3), (1, 1, 2, 1, 1)])
+def test_upsampling_is_torchs_trilinear_with_its_gradient(shape, exact):
+    results = []
+    ours = Upsample(shape[1])
+    ours.conv = torch.nn.Identity()
+    weight = torch.randn(*shape[:2], *(2 * n for n in shape[2:]))
+    x = torch.randn(shape)
+    for upsample in (ours, lambda x: F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=False)):
+        leaf = x.clone().requires_grad_()
+        out = upsample(leaf)
+        (out * weight).sum().backward()
+        results.append((out.detach(), leaf.grad))
+    for here, there in zip(*results, strict=True):
+        assert here.shape == there.shape and torch.allclose(here, there, rtol=0, atol=1e-12)
 
 
 @torch.no_grad()
