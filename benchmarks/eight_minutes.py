@@ -31,7 +31,7 @@ BUDGETS = {
     "alpha_wgan": 10_400,
     "cce_gan": 9_600,
     "ha_gan": 14_000,
-    "dpm3d": 6_000,
+    "dpm3d": 3_600,
     "cdpm": 1_700,
 }
 

@@ -103,4 +103,9 @@ def as_text(table: list[dict[str, Any]]) -> str:
     """Rows as an aligned table."""
     if not table:
         return "none yet"
-    return pd.DataFrame(table).fillna("").to_string(index=False)
+    rows = [{key: _plain(value) for key, value in row.items()} for row in table]
+    return pd.DataFrame(rows).fillna("").to_string(index=False)
+
+
+def _plain(value: Any) -> Any:
+    return " ".join(f"{key}:{part}" for key, part in value.items()) if isinstance(value, dict) else value
