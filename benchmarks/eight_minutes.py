@@ -30,7 +30,7 @@ BUDGETS = {
     "gan_gp": 18_000,
     "alpha_wgan": 10_400,
     "cce_gan": 9_600,
-    "ha_gan": 14_000,
+    "ha_gan": 9_000,
     "dpm3d": 3_600,
     "cdpm": 1_700,
 }

@@ -14,10 +14,10 @@ from mribench.models.adversarial import cross_entropy
 from mribench.models.generator import Generator, GeneratorConfig, NextBatch
 from mribench.models.ha_gan_networks import (
     SIZES,
-    SLABS,
     STRIDE,
     Discriminator,
     SubvolumeGenerator,
+    slab_depth,
     slab_encoder,
     volume_encoder,
 )
@@ -54,7 +54,7 @@ class HAGAN(Generator):
     Deviations: volumes are shuffled and all are used (the script keeps one order and 80 % of them, which suits no
     benchmark); batch size 1 works (the script squeezes the batch away); no class labels (the benchmark has none);
     spectral norm starts from 15 power iterations (PyTorch's present way) and D computes in float32. 64^3, 32^3
-    and `width` are our scaling by the same rules.
+    and `width` are our scaling by the same rules, but that a slab of 32^3 has 8 slices.
 
     Oddities kept: a real slab and a generated one may be up to 3 voxels apart (see `align_slabs`). In training G^H
     normalises over a slab and meets zeros at its cuts, in sampling it does neither. The encoders learn from G, G
@@ -100,7 +100,7 @@ class HAGAN(Generator):
     def training_step(self, next_batch: NextBatch) -> dict[str, Tensor]:
         """One batch and one slab position r for the updates of D, G and the encoders, in this order."""
         volumes, r = next_batch(), self._draw_position()
-        slab = volumes[:, :, r : r + self.config.size // SLABS]
+        slab = volumes[:, :, r : r + slab_depth(self.config.size)]
         low = volumes[:, :, ::STRIDE, ::STRIDE, ::STRIDE]
         losses = {"D": self._discriminator_loss(slab, low, r)}
         self.descend(losses["D"], "D")
@@ -115,7 +115,7 @@ class HAGAN(Generator):
 
     def _draw_position(self) -> int:
         step = STRIDE if self.config.align_slabs else 1
-        last = self.config.size - self.config.size // SLABS
+        last = self.config.size - slab_depth(self.config.size)
         return step * int(torch.randint(last // step + 1, ()))
 
     def _prior(self, like: Tensor) -> Tensor:
@@ -128,9 +128,11 @@ class HAGAN(Generator):
         return cross_entropy(real, 1.0) + cross_entropy(fake, 0.0)
 
     def _reconstruction_loss(self, volumes: Tensor, slab: Tensor, low: Tensor, r: int) -> Tensor:
-        """L1 of slab and low resolution made from E^G of all eight slabs' features, which E^H makes one by one."""
+        """L1 of slab and low resolution made from E^G of all slabs' features, which E^H makes one by one."""
         with torch.no_grad():
-            features = torch.cat([self.E_H(part) for part in volumes.chunk(SLABS, dim=2)], dim=2)
+            features = torch.cat(
+                [self.E_H(part) for part in volumes.split(slab_depth(self.config.size), dim=2)], dim=2
+            )
         again_slab, again_low = self.G(self.E_G(features), r)
         return (_l1(again_slab, slab) + _l1(again_low, low)) / 2
 

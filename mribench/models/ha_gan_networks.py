@@ -17,7 +17,11 @@ from mribench.models.blocks import SLOPE, LastUpConv, UpConv, without_autocast
 
 SIZES = (32, 64, 128, 256)
 STRIDE = 4  # voxels per voxel of the common features A and of the low-resolution volume
-SLABS = 8  # a sub-volume has S/8 axial slices
+
+
+def slab_depth(size: int) -> int:
+    """Axial slices of a sub-volume: S/8, but 8 at 32^3, where a slab of one slice of features would know no axis."""
+    return max(size // 8, 2 * STRIDE)
 
 
 def halvings(size: int) -> int:
@@ -39,14 +43,24 @@ def _halving(channels_in: int, channels_out: int) -> nn.Conv3d:
     return nn.Conv3d(channels_in, channels_out, 4, stride=2, padding=1)
 
 
-class SubvolumeGenerator(nn.Module):
-    """z `[B,latent]` -> a slab `[B,1,S/8,S,S]` and the whole at low resolution `[B,1,S/4,S/4,S/4]`, in [-1,1].
+def _flattening(channels_in: int, channels_out: int, depth: int) -> nn.Conv3d:
+    """Halves height and width, and the depth until it is 1; the kernel is never deeper than the volume."""
+    if depth > 4:
+        return _halving(channels_in, channels_out)
+    deep, stride = (2, 2) if depth > 1 else (1, 1)
+    return nn.Conv3d(channels_in, channels_out, (deep, 4, 4), (stride, 2, 2), (0, 1, 1))
 
-    A makes the common features `[B,width,S/4,S/4,S/4]`, H refines some or all of their slices, L shows them all.
+
+class SubvolumeGenerator(nn.Module):
+    """z `[B,latent]` -> a slab `[B,1,d,S,S]` and the whole at low resolution `[B,1,S/4,S/4,S/4]`, in [-1,1].
+
+    d is `slab_depth`. A makes the common features `[B,width,S/4,S/4,S/4]`, H refines some or all of their slices,
+    L shows them all.
     """
 
     def __init__(self, size: int, latent: int, width: int) -> None:
         super().__init__()
+        self.depth = slab_depth(size)
         common: list[nn.Module] = [nn.Linear(latent, 8 * width * 4**3), nn.Unflatten(1, (8 * width, 4, 4, 4))]
         common += _normed(_conv3(8 * width, 8 * width))
         for i, pair in enumerate(pairwise(width * m for m in (8, 8, 4, 2, 1))):
@@ -67,7 +81,7 @@ class SubvolumeGenerator(nn.Module):
     def forward(self, z: Tensor, r: int) -> tuple[Tensor, Tensor]:
         """The slab whose first axial slice is r - r % 4, and the low-resolution volume."""
         common = self.A(z)
-        start, depth = r // STRIDE, common.shape[2] // SLABS
+        start, depth = r // STRIDE, self.depth // STRIDE
         return self.H(common[:, :, start : start + depth]), self.L(common)
 
 
@@ -81,14 +95,14 @@ class Discriminator(nn.Module):
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
-        self.last_start = size - size // SLABS
+        self.last_start = size - slab_depth(size)
         self.H = SlabBranch(size, width)
         channels = [1, *(width * m // 2 for m in (1, 2, 4, 8)[-halvings(size) :])]
         layers = [m for pair in pairwise(channels) for m in _spectral(_halving(*pair))]
         self.L = nn.Sequential(*layers, spectral_norm(nn.Conv3d(4 * width, 1, 4)))
 
     def forward(self, slab: Tensor, low: Tensor, r: int) -> Tensor:
-        """`slab [B,1,S/8,S,S]` from axial slice r on, `low [B,1,S/4,S/4,S/4]`."""
+        """`slab [B,1,d,S,S]` from axial slice r on, `low [B,1,S/4,S/4,S/4]`."""
         # float32 whatever the autocast type: a power iteration in bf16 would misjudge the singular value
         with without_autocast(slab):
             h = self.H(slab.float(), r / self.last_start)
@@ -96,17 +110,16 @@ class Discriminator(nn.Module):
 
 
 class SlabBranch(nn.Module):
-    """The logit `[B,1]` of a slab `[B,1,S/8,S,S]` at a relative position in [0,1]."""
+    """The logit `[B,1]` of a slab `[B,1,d,S,S]` at a relative position in [0,1]."""
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
-        kernels = [(4, 4, 4)] * 3 + [(2, 4, 4)] * 2 + [(1, 4, 4)]  # depth reaches 1 before height and width 4
         outputs = [width * m // 4 for m in (1, 2, 4, 8, 16, 32)]
-        used = halvings(size) + 2
+        used, depth = halvings(size) + 2, slab_depth(size)
         layers: list[nn.Module] = []
-        for (c_in, c_out), kernel in zip(pairwise([1, *outputs[-used:]]), kernels[-used:], strict=True):
-            stride, padding = (1, 2, 2) if kernel[0] == 1 else 2, (1 if kernel[0] == 4 else 0, 1, 1)
-            layers += _spectral(nn.Conv3d(c_in, c_out, kernel, stride, padding))
+        for pair in pairwise([1, *outputs[-used:]]):
+            layers += _spectral(_flattening(*pair, depth))
+            depth = max(1, depth // 2)
         self.convolutions = nn.Sequential(*layers, *_spectral(nn.Conv3d(8 * width, 2 * width, (1, 4, 4))))
         self.head = nn.Sequential(
             *_spectral(nn.Linear(2 * width + 1, width)), spectral_norm(nn.Linear(width, 1))
@@ -118,7 +131,7 @@ class SlabBranch(nn.Module):
 
 
 def slab_encoder(width: int) -> nn.Sequential:
-    """E^H: a slab `[B,1,S/8,S,S]` -> common features `[B,width,S/32,S/4,S/4]`."""
+    """E^H: a slab `[B,1,d,S,S]` -> common features `[B,width,d/4,S/4,S/4]`."""
     return nn.Sequential(
         *_normed(_halving(1, width // 2)),
         *_normed(_conv3(width // 2, width // 2)),
