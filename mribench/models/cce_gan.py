@@ -112,7 +112,7 @@ class CCEGAN(LatentGAN):
     PRESETS: ClassVar = {
         "tiny": {
             "size": 32,
-            "budget": 2_000,
+            "budget": 1_600,
             "channels": (16, 32, 64),
             "latent": 128,
             "learning_rate": 1e-3,

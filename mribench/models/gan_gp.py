@@ -75,7 +75,7 @@ class GANGP(LatentGAN):
     PRESETS: ClassVar = {
         "tiny": {
             "size": 32,
-            "budget": 2_000,
+            "budget": 3_000,
             "channels": (16, 32, 64),
             "latent": 128,
             "learning_rate": 1e-3,
