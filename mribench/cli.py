@@ -77,8 +77,9 @@ def demo(quiet: bool, folder: Path, device: str) -> None:
 
     with _session(quiet, commands.start_bench(folder, "demo", False)) as session:
         for model in MODELS:
-            plan = commands.plan_training(session.bench, session.cohort, model, None, {}, 0)
-            session.train(*plan, device, False)
+            with session.at_its_own_cost(model):
+                plan = commands.plan_training(session.bench, session.cohort, model, None, {}, 0)
+                session.train(*plan, device, False)
         session.generate_all(device, 8, False)
         session.report(None, device)
 

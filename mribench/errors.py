@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-OUT_OF_MEMORY = "There was not enough memory. Try --batch 1, or train with --set batch_size=1."
-
 
 class MribenchError(Exception):
     """Something that must hold does not: says what, what was given, what to do. Exit code 1."""
@@ -25,3 +23,15 @@ def finish(failures: Sequence[str]) -> None:
     """Raise MribenchError listing what failed, if anything did: work that could be done has been done."""
     if failures:
         raise MribenchError("these failed:\n  " + "\n  ".join(failures))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python or torch ran out of memory (told by name and words: on a CPU torch has no type for it)."""
+    words = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return words or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def out_of_memory(error: BaseException) -> str:
+    """What to tell a person whose memory did not suffice."""
+    detail = f" ({str(error).splitlines()[0]})" if str(error) else ""
+    return f"There was not enough memory. Try --batch 1, or train with --set batch_size=1.{detail}"

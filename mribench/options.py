@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mribench.errors import OUT_OF_MEMORY, MribenchError, UsageError
+from mribench.errors import MribenchError, UsageError, is_out_of_memory, out_of_memory
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -26,13 +26,10 @@ class Group(click.Group):
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             _fail(f"The system refused: {where}{error.strerror or error}.", 1)
-        except MemoryError:
-            _fail(OUT_OF_MEMORY, 1)
-        except RuntimeError as error:
-            # By name, because torch, whose error it is, may not have been imported; on a CPU it has no type.
-            if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
-            _fail(f"{OUT_OF_MEMORY} ({str(error).splitlines()[0]})", 1)
+            _fail(out_of_memory(error), 1)
 
 
 def _fail(message: str, code: int) -> None:

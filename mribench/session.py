@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
 from mribench import commands, training
 from mribench.bench import Bench, Run
@@ -18,7 +17,7 @@ from mribench.console import Display
 from mribench.controls import Control
 from mribench.data.cohort import Cohort
 from mribench.data.nifti import Rescale
-from mribench.errors import OUT_OF_MEMORY, MribenchError, UsageError
+from mribench.errors import MribenchError, UsageError, is_out_of_memory, out_of_memory
 from mribench.files import read_json
 from mribench.folders import open_entrant
 from mribench.reports import leaderboard
@@ -134,8 +133,10 @@ class Session:
             yield
         except MribenchError as error:
             self.failures.append(f"{name}: {error}")
-        except torch.OutOfMemoryError as error:
-            self.failures.append(f"{name}: {OUT_OF_MEMORY} ({str(error).splitlines()[0]})")
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.failures.append(f"{name}: {out_of_memory(error)}")
 
     def table(self) -> str:
         """The leaderboard as text."""

@@ -115,3 +115,21 @@ def test_check_runs_a_contract():
 def test_impossible_settings_are_refused_at_once(setting):
     with pytest.raises(UsageError, match="cDPM cannot have"):
         get_model("cdpm").build_config("tiny", **parse_settings((setting,)))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_one_sentence(monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("mribench.listing.rows", fail)
+    result = call("list", "models")
+    assert result.exit_code == 1 and "not enough memory" in result.output
+
+
+def test_another_runtime_error_is_not_taken_for_it(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("sizes differ")
+
+    monkeypatch.setattr("mribench.listing.rows", fail)
+    assert isinstance(call("list", "models").exception, RuntimeError)
