@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mribench.models.adversarial import (
+    NATIVE_32,
     NATIVE_64,
     NATIVE_128,
     UPSAMPLED_128,
@@ -53,12 +54,9 @@ class AlphaWGAN(LatentGAN):
     stem = "transposed"
     PRESETS: ClassVar = {
         "tiny": {
-            "size": 32,
+            **NATIVE_32,
             "budget": 2_000,
-            "channels": (16, 32, 64),
-            "latent": 128,
             "code_width": 256,
-            "learning_rate": 1e-3,
             # BatchNorm in D and momentum make D swing at this rate, and its large scores drown an L1 of weight 10.
             "critic_norm": "group",
             "beta1": 0.0,

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mribench.models.adversarial import (
+    NATIVE_32,
     NATIVE_64,
     NATIVE_128,
     UPSAMPLED_128,
@@ -111,11 +112,8 @@ class CCEGAN(LatentGAN):
     stem = "transposed"
     PRESETS: ClassVar = {
         "tiny": {
-            "size": 32,
+            **NATIVE_32,
             "budget": 1_600,
-            "channels": (16, 32, 64),
-            "latent": 128,
-            "learning_rate": 1e-3,
             "critic_norm": "group",  # these three as in alpha-WGAN's `tiny`
             "beta1": 0.0,
             "beta2": 0.9,

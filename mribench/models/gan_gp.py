@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from mribench.models.adversarial import (
+    NATIVE_32,
     NATIVE_64,
     NATIVE_128,
     UPSAMPLED_128,
@@ -74,11 +75,8 @@ class GANGP(LatentGAN):
     stem = "linear"
     PRESETS: ClassVar = {
         "tiny": {
-            "size": 32,
+            **NATIVE_32,
             "budget": 3_000,
-            "channels": (16, 32, 64),
-            "latent": 128,
-            "learning_rate": 1e-3,
         },
         "small": {**NATIVE_64, "budget": BUDGET},
         "compat": {**NATIVE_64, **COMPAT},

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mribench.models.adversarial import (
+    NATIVE_32,
     NATIVE_64,
     NATIVE_128,
     UPSAMPLED_128,
@@ -89,12 +90,9 @@ class VAEGAN(LatentGAN):
     stem = "linear"
     PRESETS: ClassVar = {
         "tiny": {
-            "size": 32,
+            **NATIVE_32,
             "budget": 2_000,
-            "channels": (16, 32, 64),
-            "latent": 128,  # voxels per latent dimension as at 64^3, so the weights keep their balance
             "hidden": 256,
-            "learning_rate": 1e-3,
             "beta1": 0.5,
             "critic_learning_rate": 1e-4,  # at the others' rate D wins within 100 steps
             "encoder_mse_weight": 6.0,  # 10: samples of a short training leave the heads; 1: they become one head
