@@ -69,10 +69,7 @@ def scores(run: Run) -> dict[str, dict[str, Any]]:
 def measure(bench: Bench, run: Run) -> dict[str, Any]:
     """Cost and plausibility of a trained run: seconds, volumes, one-head measures, spread over voxels and volumes."""
     cohort = commands.start_cohort(bench, quiet)
-    generator = commands.load_generator(run)
-    reference, samples = cohort.set("reference"), run.samples().stack()
-    if generator.slab is not None:
-        reference = reference.crop(generator.slab)
+    samples, reference = run.samples().stack(), cohort.set("reference").crop(run.samples().slab)
     size, background = reference_frame(reference.stack())
     heads = [head_measures(volume, size, background) for volume in samples]
     record, settings = read_json(run.weights_record), read_json(run.record)
