@@ -1,5 +1,6 @@
 """What every metric must do, whoever wrote it: parametrised over the table."""
 
+import re
 from functools import cache
 
 import numpy as np
@@ -126,7 +127,10 @@ def test_more_copies_never_score_better(evaluated, cohort, name):
 def test_too_few_volumes_are_refused_by_name(evaluated, cohort, volume_set, name):
     for role, fewest in get_metric(name).needs.items():
         short = volume_set(role, cohort["fresh"][: fewest - 1])
-        with pytest.raises(MribenchError, match=rf"{name} needs at least {fewest} volumes in '{role}'"):
+        with pytest.raises(
+            MribenchError,
+            match=rf"{re.escape(get_metric(name).title)} needs at least {fewest} volumes in '{role}'",
+        ):
             evaluated(name, cohort["fresh"], **{role: short})
 
 
