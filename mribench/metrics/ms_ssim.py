@@ -67,10 +67,11 @@ class Definition:
         for scale in range(first, self.scales):
             if scale > first:
                 volumes = F.avg_pool3d(volumes, 2)
-            states += self._statistics(volumes)
+            states += self.statistics(volumes)
         return tuple(states)
 
-    def _statistics(self, volumes: Tensor) -> State:
+    def statistics(self, volumes: Tensor) -> State:
+        """One scale's share of `prepare`."""
         window = gaussian_window(self.window)
         if volumes.device.type == "cpu":
             from mribench.metrics import fused
