@@ -31,6 +31,7 @@ from mribench.metrics.metric import (
     squared_error,
 )
 from mribench.metrics.ms_ssim import definition_for
+from mribench.metrics.nearest import nearest_neighbours
 from mribench.metrics.pairs import Kernel, checked, pair_matrix
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,6 @@ class Blocks:
         """`definition` (default: MS-SSIM by the size rule) of all volumes of `a` with all of `b`, `[N,M]`."""
         kernel = definition or definition_for(min(self.shape))
         rows, columns = self._set(a), self._set(b)
-        key = digest_json(["pairs", rows.digest, columns.digest, kernel.name])
 
         def compute(parts: Path | None) -> np.ndarray:
             label = f"{kernel.name.partition('/')[0]} {a} x {b}"
@@ -99,17 +99,32 @@ class Blocks:
             report = self._reporter(label)
             return pair_matrix(rows, others, kernel, device=self.device, parts=parts, progress=report)
 
-        return self._once(f"pairs-{key[:24]}", compute, len(rows))
+        return self._once(self._pairs_name(rows, columns, kernel), compute, len(rows))
 
     def nearest(self, queries: str, set_name: str, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Indices and MS-SSIM `[N,k]` of the `k` volumes of a set most similar to each query, best first."""
-        matrix = self.pairs(queries, set_name)
-        if k > matrix.shape[1]:
-            raise MribenchError(
-                f"{k} nearest volumes were asked for, but {set_name} holds {matrix.shape[1]}."
-            )
-        order = np.argsort(-matrix, axis=1, kind="stable")[:, :k]
-        return order, np.take_along_axis(matrix, order, axis=1)
+        """Indices and MS-SSIM `[N,k]` of the `k` volumes of a set most similar to each query, best first.
+
+        From the matrix of all pairs where there is one, else without most of its work; equal volumes in order.
+        """
+        rows, columns, kernel = self._set(queries), self._set(set_name), definition_for(min(self.shape))
+        if k > len(columns):
+            raise MribenchError(f"{k} nearest volumes were asked for, but {set_name} holds {len(columns)}.")
+        if self._has(self._pairs_name(rows, columns, kernel), len(rows)):
+            matrix = self.pairs(queries, set_name)
+            order = np.argsort(-matrix, axis=1, kind="stable")[:, :k]
+            return order, np.take_along_axis(matrix, order, axis=1)
+
+        def compute(_: Path | None) -> np.ndarray:
+            report = self._reporter(f"nearest {queries} x {set_name}")
+            found = nearest_neighbours(rows, columns, k, kernel, device=self.device, progress=report)
+            return np.stack([found.indices, found.scores], axis=1)
+
+        key = digest_json(["nearest", rows.digest, columns.digest, kernel.name, k])
+        both = self._once(f"nearest-{key[:24]}", compute, len(rows))
+        return both[:, 0].astype(np.intp), both[:, 1]
+
+    def _pairs_name(self, rows: VolumeSet, columns: VolumeSet, kernel: Kernel) -> str:
+        return f"pairs-{digest_json(['pairs', rows.digest, columns.digest, kernel.name])[:24]}"
 
     def feature_definition(self, *views: str) -> dict[str, Any]:
         """What can move the features of `views`: the slices, the extractor and its weights."""
@@ -171,6 +186,9 @@ class Blocks:
                     shutil.rmtree(parts, ignore_errors=True)
             self._memory[name] = array
         return self._memory[name]
+
+    def _has(self, name: str, rows: int) -> bool:
+        return name in self._memory or self._read(name, rows) is not None
 
     def _read(self, name: str, rows: int) -> np.ndarray | None:
         path = self.cache / f"{name}.npy" if self.cache else None

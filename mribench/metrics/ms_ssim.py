@@ -24,8 +24,8 @@ WANG_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, section 3.
 SIGMA = 1.5  # voxels
 C1 = 0.01**2  # (K1 L)^2 with the data range L = 1
 C2 = 0.03**2
-PIECE_VOXELS = 2**18  # work in pieces of 1 MB, which stay in a CPU core's own cache
-CUDA_PIECE_VOXELS = 2**26
+WEIGHT_STEPS = 2**25  # float32 holds every multiple of 2^-25 up to 1/2
+PIECE_VOXELS = 2**26  # voxels that a GPU compares at once
 
 
 @dataclass(frozen=True)
@@ -58,58 +58,47 @@ class Definition:
                 f"{list(shape)}. Use definition_for(smallest side)."
             )
 
-    def prepare(self, volumes: Tensor) -> State:
-        """Per scale: the volume, its local means and variances; `[N,d,h,w]` each."""
-        window = gaussian_window(self.window)
+    def prepare(self, volumes: Tensor, first: int = 0) -> State:
+        """Per scale from `first` on, of which `volumes` are: the volume, its local means and variances, `[N,d,h,w]`.
+
+        On a CPU spans too (see `fused`), `[N,D,H,4]` int32.
+        """
         states: list[Tensor] = []
-        for scale in range(self.scales):
-            if scale:
+        for scale in range(first, self.scales):
+            if scale > first:
                 volumes = F.avg_pool3d(volumes, 2)
-            mean = smooth(volumes, window)
-            states += [volumes, mean, smooth(volumes * volumes, window) - mean * mean]
+            states += self.statistics(volumes)
         return tuple(states)
+
+    def statistics(self, volumes: Tensor) -> State:
+        """One scale's share of `prepare`."""
+        window = gaussian_window(self.window)
+        if volumes.device.type == "cpu":
+            from mribench.metrics import fused
+
+            return tuple(torch.from_numpy(array) for array in fused.statistics(volumes.numpy(), window))
+        return statistics(volumes, window)
 
     def compare(self, rows: State, columns: State) -> Tensor:
         """`[R,C]` float64."""
         scores = rows[0].new_ones((len(rows[0]), len(columns[0])), dtype=torch.float64)
-        for scale, weight in enumerate(self.weights):
-            x, y = rows[3 * scale : 3 * scale + 3], columns[3 * scale : 3 * scale + 3]
-            for column in range(len(columns[0])):
-                one = (y[0][column], y[1][column], y[2][column])
-                factor = self._factor((x[0], x[1], x[2]), one, last=scale == self.scales - 1)
-                scores[:, column] *= factor.clamp(min=0) ** weight
+        each = len(rows) // self.scales
+        for scale in range(self.scales):
+            chosen = slice(each * scale, each * (scale + 1))
+            scores *= self.factor(rows[chosen], columns[chosen], scale)
         return scores
 
-    def _factor(self, x: _Scale, y: _Scale, last: bool) -> Tensor:
-        """Mean over positions of cs (at the last scale of the full SSIM), `[R]` float64, piece by piece."""
-        rows, depth, plane = len(x[0]), x[1].shape[1], x[0][0, 0].numel()
-        budget = CUDA_PIECE_VOXELS if x[0].is_cuda else PIECE_VOXELS
-        slices = max(1, min(depth, budget // plane))
-        batch = max(1, budget // (depth * plane)) if slices == depth else 1
-        totals = x[0].new_zeros(rows, dtype=torch.float64)
-        for top in range(0, rows, batch):
-            some = slice(top, top + batch)
-            for start in range(0, depth, slices):
-                seen = slice(start, min(depth, start + slices))
-                wide = slice(start, seen.stop + self.window - 1)
-                x_piece = (x[0][some, wide], x[1][some, seen], x[2][some, seen])
-                y_piece = (y[0][wide], y[1][seen], y[2][seen])
-                similarity = self._similarity(x_piece, y_piece, last)
-                totals[some] += similarity.sum(-1).double().sum((-1, -2))
-        return totals / x[1][0].numel()
+    def factor(self, rows: State, columns: State, scale: int) -> Tensor:
+        """What one scale contributes to the score, in [0,1] but for rounding: `[R,C]` float64."""
+        last = scale == self.scales - 1
+        if rows[0].device.type == "cpu":
+            from mribench.metrics import fused
 
-    def _similarity(self, x: _Scale, y: _Scale, last: bool) -> Tensor:
-        """The local map: (2 c + C2) / (vx + vy + C2), at the last scale times the luminance term."""
-        means = x[1] * y[1]
-        covariance = smooth(x[0] * y[0], gaussian_window(self.window)).sub_(means)
-        similarity = covariance.mul_(2).add_(C2).div_((x[2] + y[2]).add_(C2))
-        if last:
-            luminance = (x[1] * x[1]).add_(y[1] * y[1]).add_(C1)
-            similarity.mul_(means.mul_(2).add_(C1)).div_(luminance)
-        return similarity
-
-
-_Scale = tuple[Tensor, Tensor, Tensor]  # volume, local mean, local variance
+            x, y = fused.Scale(*(t.numpy() for t in rows)), fused.Scale(*(t.numpy() for t in columns))
+            means = torch.from_numpy(fused.factors(x, y, gaussian_window(self.window), last))
+        else:
+            means = factors(rows, columns, gaussian_window(self.window), last)
+        return means.clamp(min=0) ** self.weights[scale]
 
 
 @dataclass(frozen=True)
@@ -162,9 +151,14 @@ def _smooth_reflected(volumes: Tensor) -> Tensor:
 
 
 def gaussian_window(taps: int) -> tuple[float, ...]:
-    """`taps` weights of sum 1, sigma 1.5 voxels."""
+    """`taps` weights, sigma 1.5 voxels, that float32 holds exactly and whose sum is exactly 1.
+
+    A sum that is off by 6e-8, as rounding leaves it, shifts every variance by that share of the squared mean.
+    """
     weights = [math.exp(-0.5 * ((i - (taps - 1) / 2) / SIGMA) ** 2) for i in range(taps)]
-    return tuple(w / sum(weights) for w in weights)
+    held = [round(w / sum(weights) * WEIGHT_STEPS) / WEIGHT_STEPS for w in weights]
+    held[taps // 2] += 1 - sum(held)
+    return tuple(held)
 
 
 def smooth(volumes: Tensor, window: tuple[float, ...]) -> Tensor:
@@ -176,6 +170,42 @@ def smooth(volumes: Tensor, window: tuple[float, ...]) -> Tensor:
             total.add_(volumes.narrow(axis, tap, length), alpha=weight)
         volumes = total
     return volumes
+
+
+def statistics(volumes: Tensor, window: tuple[float, ...]) -> State:
+    """The volumes `[N,D,H,W]`, their local means and variances, on any device (a CPU has its own, `fused`)."""
+    mean = smooth(volumes, window)
+    return volumes, mean, smooth(volumes * volumes, window) - mean * mean
+
+
+def factors(x: State, y: State, window: tuple[float, ...], last: bool) -> Tensor:
+    """Mean over positions of cs (with `last`: of the full SSIM) of all rows with all columns, `[R,C]` float64."""
+    depth, plane = x[1].shape[1], x[0][0, 0].numel()
+    slices = max(1, min(depth, PIECE_VOXELS // plane))
+    batch = max(1, PIECE_VOXELS // (depth * plane)) if slices == depth else 1
+    totals = x[0].new_zeros((len(x[0]), len(y[0])), dtype=torch.float64)
+    for column in range(len(y[0])):
+        for top in range(0, len(x[0]), batch):
+            some = slice(top, top + batch)
+            for start in range(0, depth, slices):
+                seen = slice(start, min(depth, start + slices))
+                wide = slice(start, seen.stop + len(window) - 1)
+                x_piece = (x[0][some, wide], x[1][some, seen], x[2][some, seen])
+                y_piece = (y[0][column, wide], y[1][column, seen], y[2][column, seen])
+                local = _similarity(x_piece, y_piece, window, last)
+                totals[some, column] += local.sum(-1).double().sum((-1, -2))
+    return totals / x[1][0].numel()
+
+
+def _similarity(x: State, y: State, window: tuple[float, ...], last: bool) -> Tensor:
+    """The local map: (2 c + C2) / (vx + vy + C2), at the last scale times the luminance term."""
+    means = x[1] * y[1]
+    covariance = smooth(x[0] * y[0], window).sub_(means)
+    similarity = covariance.mul_(2).add_(C2).div_((x[2] + y[2]).add_(C2))
+    if last:
+        luminance = (x[1] * x[1]).add_(y[1] * y[1]).add_(C1)
+        similarity.mul_(means.mul_(2).add_(C1)).div_(luminance)
+    return similarity
 
 
 def definition_for(side: int) -> Definition:

@@ -116,17 +116,37 @@ class _Job:
     def others(self) -> Volumes:
         return self.rows if self.columns is None else self.columns
 
-    def states(self, volumes: Volumes, start: int, stop: int) -> State:
+    def states(
+        self, volumes: Volumes, start: int, stop: int, pool: ThreadPoolExecutor | None = None
+    ) -> State:
         """The prepared states of volumes start..stop, built one volume at a time to bound memory."""
-        stacked: State = ()
-        for index in range(start, stop):
-            volume = checked(volumes[index], self.shape, _name_of(volumes, index))
-            state = self.kernel.prepare(torch.from_numpy(volume)[None].to(self.device))
-            if not stacked:
-                stacked = tuple(t.new_empty((stop - start, *t.shape[1:])) for t in state)
+        first = self._state(volumes, start)
+        stacked = tuple(_empty_like(tensor, stop - start) for tensor in first)
+
+        def place(index: int) -> None:
+            state = first if index == start else self._state(volumes, index)
             for target, source in zip(stacked, state, strict=True):
                 target[index - start] = source[0]
+
+        list((pool.map if pool else map)(place, range(start, stop)))
         return stacked
+
+    def _state(self, volumes: Volumes, index: int) -> State:
+        return self.kernel.prepare(volume_tensor(volumes, index, self.shape, self.device))
+
+
+def volume_tensor(volumes: Volumes, index: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """One volume, `[1,D,H,W]` float32; raises as `checked` does."""
+    volume = checked(volumes[index], shape, _name_of(volumes, index))
+    return torch.from_numpy(volume)[None].to(device)
+
+
+def _empty_like(tensor: Tensor, count: int) -> Tensor:
+    """Room for `count` volumes; numpy asks for huge pages, without which 1 GB costs 250 000 page faults."""
+    shape = (count, *tensor.shape[1:])
+    if tensor.device.type == "cpu":
+        return torch.from_numpy(np.empty(shape, tensor.numpy().dtype))
+    return tensor.new_empty(shape)
 
 
 def row_blocks(n: int, voxels: int) -> Iterator[tuple[int, int]]:
@@ -149,10 +169,7 @@ def _read_part(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
 def _block(job: _Job, start: int, stop: int, pool: ThreadPoolExecutor) -> np.ndarray:
     """Rows start..stop of the matrix; in the symmetric case only the columns from `start` on."""
     size = max(1, (stop - start) // TILE_SHARE)
-    spans = [(i, min(stop, i + size)) for i in range(start, stop, size)]
-    pieces = list(pool.map(lambda span: job.states(job.rows, *span), spans))
-    held = tuple(torch.cat(tensors) for tensors in zip(*pieces, strict=True))
-    del pieces
+    held = job.states(job.rows, start, stop, pool)
     block = np.zeros((stop - start, len(job.others)))
     symmetric = job.columns is None
 

@@ -7,7 +7,6 @@ from monai.metrics.regression import compute_ms_ssim
 from pytorch_msssim import ms_ssim as other_ms_ssim
 
 from mribench.errors import MribenchError
-from mribench.metrics import ms_ssim
 from mribench.metrics.ms_ssim import Definition, Kwon2019, definition_for, mean_of_pairs, ms_ssim_matrix
 
 ORACLE = 1e-5
@@ -136,13 +135,6 @@ def test_flipped_and_read_only_views_are_welcome(odd, recwarn):
     view.flags.writeable = False
     assert np.array_equal(ms_ssim_matrix(view), ms_ssim_matrix(np.ascontiguousarray(view)))
     assert len(recwarn) == 0
-
-
-@pytest.mark.parametrize("piece", [1, 3000, 10**9])
-def test_working_in_pieces_changes_nothing(odd, monkeypatch, piece):
-    whole = ms_ssim_matrix(odd)
-    monkeypatch.setattr(ms_ssim, "PIECE_VOXELS", piece)
-    assert ms_ssim_matrix(odd) == pytest.approx(whole, abs=1e-7)
 
 
 @pytest.mark.parametrize(
