@@ -69,7 +69,7 @@ class HAGAN(Generator):
         "tiny": {
             "size": 32,
             "batch_size": 4,
-            "budget": 1_600,
+            "budget": 2_800,
             "width": 16,
             "latent": 64,  # 1024 would be the largest layer by far
             "learning_rate": 8e-4,  # eight times the paper's, as the discriminator's: 500 steps, not 80,000
