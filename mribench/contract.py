@@ -188,7 +188,8 @@ GENERATOR_CHECKS: tuple[Check, ...] = (
 
 
 def _scored(name: str, samples: VolumeSet) -> Score:
-    from mribench.evaluation import Blocks, score
+    from mribench.evaluation import score
+    from mribench.metrics.blocks import Blocks
 
     sets = {
         "samples": samples,

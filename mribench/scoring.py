@@ -13,9 +13,10 @@ from mribench import __version__
 from mribench.bench import Bench, Run
 from mribench.data.cohort import Cohort
 from mribench.data.volume_set import Progress, VolumeSet
-from mribench.evaluation import Blocks, evaluate
+from mribench.evaluation import evaluate
 from mribench.files import digest_file, digest_json, read_json, write_json, write_text
 from mribench.metrics import get_metric
+from mribench.metrics.blocks import Blocks
 from mribench.metrics.features import get_extractor
 from mribench.metrics.memorisation import COPY_RATIO
 from mribench.metrics.metric import Missing, Score

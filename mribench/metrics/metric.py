@@ -25,7 +25,7 @@ BLOCKS = 50
 
 
 class BlockSource(Protocol):
-    """The dear arrays, each computed once; `mribench.evaluation.Blocks` is the one implementation."""
+    """The dear arrays, each computed once; `mribench.metrics.blocks.Blocks` is the one implementation."""
 
     sets: Mapping[str, VolumeSet]
     slab: Slab | None
@@ -79,6 +79,18 @@ class Missing(BaseModel):
     by_design: bool = False  # True: these sets cannot have it; False: something went wrong, try again
 
 
+class Floor(BaseModel):
+    """The score of real volumes of other subjects at the same n: what a perfect generator would get."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    value: float
+    low: float  # of the 95 % interval
+    high: float
+    n: int  # volumes on the samples' side
+    how: str  # which volumes, e.g. "24 held-out volumes"
+
+
 class Score(BaseModel):
     """One number with everything needed to judge it, as it is written to scores.json."""
 
@@ -103,6 +115,8 @@ class Score(BaseModel):
     notes: tuple[str, ...] = ()
     replicates: dict[str, tuple[float, ...]]  # set name -> the value without each block of its volumes
     target_sides: tuple[str, ...] = ()  # sets whose replicates are of the target instead
+    p_value: float | None = None  # of a permutation test: samples and reference are of one law
+    floor: Floor | None = None
 
     @property
     def gap(self) -> float:

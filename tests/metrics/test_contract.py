@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from mribench.errors import MribenchError
-from mribench.evaluation import Blocks, score
+from mribench.evaluation import score
 from mribench.metrics import METRICS, features, get_metric
+from mribench.metrics.blocks import Blocks
 from mribench.metrics.metric import Score
 
 SIZE = 16
