@@ -15,7 +15,8 @@ from torch import nn
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError
 from mribench.evaluation import evaluate
-from mribench.metrics import DEFAULT_METRICS, blocks, features, pairs
+from mribench.metrics import DEFAULT_METRICS, features, pairs
+from mribench.metrics import blocks as blocks_module
 from mribench.metrics.blocks import Blocks
 from mribench.metrics.fid import frechet_distance
 from mribench.metrics.mmd import VoxelDistance, join_views, mmd2
@@ -115,7 +116,9 @@ def test_scores_are_the_public_functions_of_the_sets(cached, sets):
 def test_a_second_evaluation_computes_no_block(cached, sets, no_network, monkeypatch):
     (first, _), folder = cached
     before = sorted(path.name for path in folder.iterdir())
-    monkeypatch.setattr(blocks, "pair_matrix", lambda *a, **k: pytest.fail("a pair was computed again"))
+    monkeypatch.setattr(
+        blocks_module, "pair_matrix", lambda *a, **k: pytest.fail("a pair was computed again")
+    )
     second, missing = evaluate(sets, folder)
     assert missing == []
     assert [one.value for one in second] == [one.value for one in first]
@@ -200,7 +203,7 @@ def test_nearest_are_the_same_with_and_without_the_matrix(sets, tmp_path, monkey
     assert [path.name.partition("-")[0] for path in tmp_path.iterdir()] == ["nearest"]
     blocks = Blocks(sets, None)
     blocks.pairs("samples", "train")
-    monkeypatch.setattr(blocks, "nearest_neighbours", None)
+    monkeypatch.setattr(blocks_module, "nearest_neighbours", None)
     again = Blocks(sets, tmp_path).nearest("samples", "train", 2)
     for one in (blocks.nearest("samples", "train", 2), again):
         assert np.array_equal(one[0], pruned[0])
