@@ -14,7 +14,6 @@ from mribench.metrics.effnet import EfficientNetLite0, SameConv2d
 from mribench.metrics.features import (
     EXTRACTORS,
     central_index,
-    extract,
     find_weights,
     get_extractor,
     grey_slice,
@@ -24,11 +23,6 @@ from mribench.metrics.features import (
 )
 
 EFFNET = EXTRACTORS["effnet-lite0"]
-
-
-@pytest.fixture(scope="module")
-def effnet():
-    return load_network(EFFNET, None)
 
 
 @pytest.fixture(scope="module")
@@ -105,23 +99,9 @@ def test_same_padding_is_tensorflows(side, stride, pads):
     assert torch.allclose(layer(image), by_hand, atol=1e-6)
 
 
-def test_features_do_not_depend_on_their_neighbours(effnet, formula_volume):
-    planes = [grey_slice(formula_volume(seed, 32), "axial", 16) for seed in range(1, 18)]
-    together = extract(planes, effnet, EFFNET)
-    assert together.shape == (17, 1280)
-    assert extract(planes[16:], effnet, EFFNET)[0] == pytest.approx(together[16], abs=1e-5)
-    assert np.abs(together[0] - together[1]).max() > 1e-2
-
-
-def test_slices_of_two_shapes_may_follow_each_other(effnet):
-    planes = [np.full((20, 20), 100, np.uint8), np.full((30, 30), 100, np.uint8)]
-    small, large = extract(planes, effnet, EFFNET)
-    assert small == pytest.approx(large, abs=1e-4)  # a constant image of either size is the same input
-
-
 def test_pixels_are_scaled_as_the_network_expects():
     pixels = network_input(np.full((2, 8, 8), 255, np.uint8), EFFNET)
-    assert pixels.shape == (2, 3, 224, 224)
+    assert pixels.shape == (2, 1, 224, 224)
     assert torch.allclose(pixels, torch.tensor((255 - 127) / 128))
 
 
@@ -197,3 +177,44 @@ def test_incomplete_inception_weights_are_refused(inception_state):
     short = {name: value for name, value in inception_state.items() if "Mixed_7c" not in name}
     with pytest.raises(RuntimeError, match="Mixed_7c"):
         inception.build("2015", short)
+
+
+def unsettle(net, seed):
+    """Norms that do something: random scales, shifts and statistics."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor, low in (
+                (module.weight, 0.8),
+                (module.running_var, 0.5),
+                (module.bias, -0.2),
+                (module.running_mean, -0.2),
+            ):
+                tensor.data.copy_(low + 0.4 * torch.rand(tensor.shape, generator=generator))
+    return net.eval()
+
+
+@pytest.mark.parametrize("make", [EfficientNetLite0, lambda: inception.InceptionV3("2015")])
+def test_the_network_for_grey_slices_equals_the_one_for_three_equal_channels(make, formula_volume):
+    torch.manual_seed(3)
+    plain = unsettle(make(), 4)
+    grey = for_grey(copy.deepcopy(plain))
+    norms = (torch.nn.BatchNorm2d, torch.nn.modules.batchnorm._BatchNorm)
+    assert not any(isinstance(module, norms) for module in grey.modules())
+    extractor = EXTRACTORS["inception-2015"]
+    planes = np.stack([grey_slice(formula_volume(seed, 32), "axial", 16) for seed in (1, 2)])
+    pixels = network_input(planes, extractor)
+    with torch.inference_mode():
+        three, one = plain(pixels.expand(-1, 3, -1, -1)), grey(pixels)
+    assert (three[0] - three[1]).abs().max() > 1e-3 * three.abs().max()
+    assert (three - one).abs().max() <= 2e-5 * three.abs().max()
+
+
+def fidelity_network(state, tmp_path):
+    """torch-fidelity's extractor with the weights `state`; its classifier, which we do not use, is zero."""
+    rest = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+    counters = {f"{name[:-7]}.num_batches_tracked": torch.tensor(0) for name in state if name.endswith("bn.bias")}
+    counters = {name.replace("bn.n", "bn.n"): value for name, value in counters.items()}
+    torch.save({**state, **rest, **counters}, tmp_path / "weights.pth")
+    fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    return fidelity.FeatureExtractorInceptionV3("x", ["2048"], str(tmp_path / "weights.pth"))
