@@ -99,7 +99,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def load_network(path: Path, device: torch.device | str = "cpu") -> nn.Module:
     """The network with the weights in `path`, for inference; MribenchError when they are another network's."""
-    net, state = ResNet50(), read_state(path)
+    state, net = read_state(path), ResNet50()
     known = net.state_dict()
     # Old checkpoints may lack the counters, which inference does not read.
     state = {name: known[name] for name in known if name.endswith("num_batches_tracked")} | state

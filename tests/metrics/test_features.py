@@ -1,5 +1,6 @@
 """From volumes to features: slices, resizing, networks and their weights."""
 
+import copy
 import math
 
 import numpy as np
@@ -15,6 +16,7 @@ from mribench.metrics.features import (
     EXTRACTORS,
     central_index,
     find_weights,
+    for_grey,
     get_extractor,
     grey_slice,
     load_network,
@@ -22,7 +24,7 @@ from mribench.metrics.features import (
     resize_matrix,
 )
 
-EFFNET = EXTRACTORS["effnet-lite0"]
+EFFNET, INCEPTION = EXTRACTORS["effnet-lite0"], EXTRACTORS["inception-2015"]
 
 
 @pytest.fixture(scope="module")
@@ -179,42 +181,72 @@ def test_incomplete_inception_weights_are_refused(inception_state):
         inception.build("2015", short)
 
 
-def unsettle(net, seed):
-    """Norms that do something: random scales, shifts and statistics."""
+def seeded(net, seed):
+    """Weights of a size that keeps signals alive, and norms that do something."""
     generator = torch.Generator().manual_seed(seed)
-    for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            for tensor, low in (
-                (module.weight, 0.8),
-                (module.running_var, 0.5),
-                (module.bias, -0.2),
-                (module.running_mean, -0.2),
-            ):
-                tensor.data.copy_(low + 0.4 * torch.rand(tensor.shape, generator=generator))
-    return net.eval()
+    for name, tensor in net.state_dict().items():
+        if tensor.ndim == 4:
+            scale = math.sqrt(2 / tensor[0].numel())
+            tensor.copy_(scale * torch.randn(tensor.shape, generator=generator))
+        elif tensor.ndim == 1:
+            low = 0.6 if name.endswith((".weight", "running_var")) else -0.2
+            tensor.copy_(low + 0.4 * torch.rand(tensor.shape, generator=generator))
+    return net.eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize("make", [EfficientNetLite0, lambda: inception.InceptionV3("2015")])
-def test_the_network_for_grey_slices_equals_the_one_for_three_equal_channels(make, formula_volume):
-    torch.manual_seed(3)
-    plain = unsettle(make(), 4)
+@pytest.fixture(scope="module")
+def planes(formula_volume):
+    return np.stack([grey_slice(formula_volume(seed, 64), "axial", 32) for seed in (1, 2)])
+
+
+def assert_close(ours, theirs, share):
+    """Within `share` of the largest feature; and the two images must differ by much more."""
+    assert (theirs[0] - theirs[1]).abs().max() > 100 * share * theirs.abs().max()
+    assert (ours - theirs).abs().max() <= share * theirs.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(EfficientNetLite0, "effnet-lite0"), (lambda: inception.InceptionV3("2015"), "inception-2015")],
+)
+def test_a_network_for_grey_slices_equals_the_one_for_three_equal_channels(make, name, planes):
+    plain = seeded(make(), 4)
     grey = for_grey(copy.deepcopy(plain))
-    norms = (torch.nn.BatchNorm2d, torch.nn.modules.batchnorm._BatchNorm)
-    assert not any(isinstance(module, norms) for module in grey.modules())
-    extractor = EXTRACTORS["inception-2015"]
-    planes = np.stack([grey_slice(formula_volume(seed, 32), "axial", 16) for seed in (1, 2)])
-    pixels = network_input(planes, extractor)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in grey.modules())
+    pixels = network_input(planes, EXTRACTORS[name])
     with torch.inference_mode():
-        three, one = plain(pixels.expand(-1, 3, -1, -1)), grey(pixels)
-    assert (three[0] - three[1]).abs().max() > 1e-3 * three.abs().max()
-    assert (three - one).abs().max() <= 2e-5 * three.abs().max()
+        assert_close(grey(pixels), plain(pixels.expand(-1, 3, -1, -1)), 2e-5)
 
 
-def fidelity_network(state, tmp_path):
-    """torch-fidelity's extractor with the weights `state`; its classifier, which we do not use, is zero."""
-    rest = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
-    counters = {f"{name[:-7]}.num_batches_tracked": torch.tensor(0) for name in state if name.endswith("bn.bias")}
-    counters = {name.replace("bn.n", "bn.n"): value for name, value in counters.items()}
-    torch.save({**state, **rest, **counters}, tmp_path / "weights.pth")
-    fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
-    return fidelity.FeatureExtractorInceptionV3("x", ["2048"], str(tmp_path / "weights.pth"))
+def test_resizing_equals_torch_fidelitys(planes):
+    theirs = pytest.importorskip("torch_fidelity.interpolate_compat_tensorflow")
+    resized = theirs.interpolate_bilinear_2d_like_tensorflow1x(
+        torch.from_numpy(planes)[:, None].float(), size=(299, 299), align_corners=False
+    )
+    assert (
+        network_input(planes, INCEPTION) - (resized - 128) / 128
+    ).abs().max() < 1e-5  # their grid is float32
+
+
+def test_features_equal_torch_fidelitys(planes, tmp_path):
+    """Resize and network together, with the same seeded weights."""
+    theirs = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    plain = seeded(inception.InceptionV3("2015"), 5)
+    classifier = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+    torch.save({**plain.state_dict(), **classifier}, tmp_path / "weights.pth")
+    peer = theirs.FeatureExtractorInceptionV3("peer", ["2048"], str(tmp_path / "weights.pth"))
+    with torch.inference_mode():
+        (expected,) = peer(torch.from_numpy(planes)[:, None].expand(-1, 3, -1, -1))
+        assert_close(for_grey(plain)(network_input(planes, INCEPTION)), expected, 1e-5)
+
+
+def test_the_torchvision_graph_equals_torchvisions(planes):
+    models = pytest.importorskip("torchvision.models")
+    plain = seeded(inception.InceptionV3("torchvision"), 6)
+    peer = models.inception_v3(weights=None, aux_logits=False, init_weights=False, transform_input=False)
+    peer.fc = torch.nn.Identity()
+    peer.load_state_dict(plain.state_dict())
+    pixels = network_input(planes, EXTRACTORS["inception-torchvision"])
+    with torch.inference_mode():
+        expected = peer.eval()(pixels.expand(-1, 3, -1, -1))
+        assert_close(for_grey(plain)(pixels), expected, 1e-5)
