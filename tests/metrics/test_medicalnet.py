@@ -175,7 +175,7 @@ class Harm:
 
 
 def test_a_file_runs_no_code(tmp_path):
-    (tmp_path / "harm.pth").write_bytes(pickle.dumps(Harm()))
+    (tmp_path / "harm.pth").write_bytes(pickle.dumps(Harm(), protocol=2))
     assert "cannot be read as weights" in refusal(tmp_path / "harm.pth")
 
 
