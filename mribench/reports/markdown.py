@@ -9,7 +9,7 @@ from mribench.reports.rows import Cell, FloorCell, Leaderboard, Row, fixed, perc
 from mribench.reports.tables import FLOOR_NAME, caption, explanations, name, plain
 
 # What makes markup, links, HTML, entities, mathematics, emoji or references on GitHub.
-_MARKUP = re.compile(r"([\\`*_\[\]<>#|~$&@:]|(?<=www)\.)", re.IGNORECASE)
+_MARKUP = re.compile(r"([\\`*_\[\]<>#|~$&@]|:(?=\S)|(?<=www)\.)", re.IGNORECASE)
 
 
 def md_text(text: object) -> str:

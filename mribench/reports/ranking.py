@@ -93,7 +93,7 @@ def _first(rows: Sequence[Row]) -> str:
     could = sorted((row for row in rows if row.could_be_first), key=lambda row: -row.chances[0])
     odds = ", ".join(f"{row.entrant.label} {percent(row.chances[0])}" for row in could)
     sure = "Only this model could" if len(could) == 1 else "These models could, as far as the scores tell,"
-    return f"{sure} have the best mean rank (probability at least {COULD_BE_FIRST:.0%}): {odds}."
+    return f"{sure} have the best mean rank (probability at least {percent(COULD_BE_FIRST)}): {odds}."
 
 
 def _has(row: Row, family: str) -> bool:
