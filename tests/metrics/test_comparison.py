@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm, ttest_ind, ttest_rel
 
-from mribench.metrics.comparison import differing, holm, p_value, rank_chances, tie_letters
+from mribench.metrics.comparison import _draw_gaps, differing, holm, p_value, rank_chances, tie_letters
 from mribench.metrics.metric import Score, difference, leave_out, paired
 
 
@@ -224,6 +224,25 @@ def test_the_target_s_error_is_shared_by_all_entrants():
     ]
     found = rank_chances(entrants, [["m"]])
     assert found[1, 0] == pytest.approx(norm.sf(1.5 / 5), abs=0.015)
+
+
+def test_a_target_moves_gaps_against_itself():
+    """gap = value - mean(reference), once with the reference in the target and once in the value: one number."""
+    samples, reference = np.arange(6.0), np.random.default_rng(0).normal(size=30)
+    as_value = of_means(samples, reference, "value")
+    as_target = score(
+        "target",
+        samples.mean(),
+        {
+            "samples": leave_out(lambda kept: samples[kept].mean(), 6),
+            "reference": leave_out(lambda kept: reference[kept].mean(), 30),
+        },
+        better="match",
+        target=reference.mean(),
+        target_sides=("reference",),
+    )
+    gaps = _draw_gaps([{"value": as_value, "target": as_target}], ["value", "target"], 50)
+    assert gaps[0, "value"] == pytest.approx(gaps[0, "target"])
 
 
 def test_equal_entrants_share_their_places():
