@@ -351,7 +351,7 @@ def evaluate(
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @click.pass_obj
 def report(quiet: bool, folder: Path, weights: Weights, device: str, show: bool) -> None:
-    """Compute the scores that are missing, then write index.html, table.csv, scores.csv and table.tex.
+    """Compute the scores that are missing, then write index.html, table.csv/.tex/.md and scores.csv.
 
     \b
     mribench report

@@ -286,7 +286,7 @@ def evaluate(
     extractor = bench.protocol.evaluation.extractor
     where = str(choose_device(device))
     wanted = scoring.made_from(bench, cohort, run, extractor, weights)
-    if scoring.is_scored(run, wanted) and not overwrite:
+    if not overwrite and scoring.is_scored(run, wanted):
         return False, []
     with bench.run_lock(run):
         _, missing = scoring.score_run(
@@ -296,16 +296,18 @@ def evaluate(
 
 
 def _check_samples(bench: Bench, run: Run) -> None:
-    """A model must be scored on all of its samples, made by its present weights."""
-    if run.read_record()["kind"] != "model":
-        return
-    record = read_json(run.samples_record, "made_from", "files", "sampler")
-    stamp = generation.model_stamp(run, record["sampler"])
-    if not generation.are_complete(run, stamp, bench.protocol.evaluation.samples):
-        raise MribenchError(
-            f"{run.name} must have {bench.protocol.evaluation.samples} intact samples of its present weights "
-            f"to be scored, but has not. Run: {run.command('generate')}"
-        )
+    """Samples must be as recorded; those of a model also all there are, made by its present weights."""
+    kind = run.read_record()["kind"]
+    record, wanted = run.read_samples(), bench.protocol.evaluation.samples
+    if kind == "model":
+        found = len(record["files"])
+        current = record["made_from"] == generation.model_stamp(run, record.get("sampler") or {})
+        if found != wanted or not current:
+            raise MribenchError(
+                f"{run.name} must have {wanted} samples of its present weights to be scored, but has {found}"
+                f"{'' if current else ' of others'}. Run: {run.command('generate')}"
+            )
+    generation.check_intact(run)
 
 
 def embed(

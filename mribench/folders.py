@@ -99,19 +99,22 @@ def _check_brightness(volumes: VolumeSet) -> None:
     if brightest < DARK:
         raise MribenchError(
             f"The volumes of {volumes.name} must use the range [0,1], but the largest value of all is "
-            f"{brightest:.3g}. --rescale LOW HIGH applies to every folder: bring them to one range first."
+            f"{brightest:.3g}. Give the range that all volumes share with --rescale LOW HIGH; if folders "
+            "differ in it, bring them to one first."
         )
 
 
 def open_entrant(
     bench: Bench, name: str, folder: Path, rescale: Rescale | None, progress: Progress
 ) -> VolumeSet:
-    """A folder of NIfTI on the bench's grid; raises MribenchError when its grid differs."""
+    """A folder of NIfTI on the bench's grid; raises MribenchError when its grid or its range differs."""
     bench.run(name)  # a name that leaves the runs folder must be refused before anything is read
-    return open_folder(
+    volumes = open_folder(
         folder,
         name=name,
         rescale=rescale,
         expect_grid=bench.protocol.cohort.voxels,
         progress=lambda _, done, total: progress(f"read {name}", done, total),
     )
+    _check_brightness(volumes)
+    return volumes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from mribench import __version__
 from mribench.bench import Bench, Run
 from mribench.data.cohort import Cohort
 from mribench.data.volume_set import Progress, VolumeSet
+from mribench.errors import MribenchError
 from mribench.evaluation import evaluate
 from mribench.files import digest_file, digest_json, read_json, write_json, write_text
 from mribench.metrics import get_metric
@@ -23,6 +25,8 @@ from mribench.metrics.mmd import join_views
 from mribench.metrics.ms_ssim import definition_for
 from mribench.metrics.tsne import joint_embedding
 from mribench.metrics.weights import Weights
+
+log = logging.getLogger(__name__)
 
 NO_HOLDOUT = "protocol {name} keeps no held-out volumes, so there is nothing to compare copies with"
 METRICS_OF_HOLDOUT = ("memorisation",)
@@ -57,8 +61,12 @@ def is_scored(run: Run, wanted: str) -> bool:
     """Whether scores.json and nearest.json were made from exactly this, and nothing failed that could succeed."""
     if not (run.scores.exists() and run.nearest.exists()):
         return False
-    record = read_json(run.scores, "made_from", "missing")
-    return record["made_from"] == wanted and all(m.get("by_design") for m in record["missing"])
+    try:
+        record = read_json(run.scores, "made_from", "missing")
+        return record["made_from"] == wanted and all(m.get("by_design") for m in record["missing"])
+    except (MribenchError, AttributeError, TypeError) as error:
+        log.warning("%s cannot be used (%s); scoring %s again", run.scores, error, run.name)
+        return False
 
 
 def score_run(

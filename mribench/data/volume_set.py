@@ -32,6 +32,8 @@ class VolumeSet:
         return len(self.names)
 
     def __getitem__(self, index: int) -> np.ndarray:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} has volumes 0 to {len(self) - 1}, not {index}")
         return self.load(index)
 
     @property
