@@ -16,6 +16,7 @@ import click
 from mribench import __version__
 from mribench.errors import UsageError, finish
 from mribench.inspection import check, list_things, verify
+from mribench.metrics.weights import Weights
 from mribench.options import (
     Group,
     batch_option,
@@ -27,7 +28,7 @@ from mribench.options import (
     parse_settings,
     protocol_option,
     simulated_option,
-    weights_option,
+    weights_options,
 )
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ def generate(
     show_default=True,
     help="Where --real/--samples puts scores.json, scores.csv and its cache.",
 )
-@weights_option
+@weights_options
 @device_option
 @overwrite_option
 @json_option
@@ -298,7 +299,7 @@ def evaluate(
     rescale: tuple[float, float] | None,
     extractor: str | None,
     out: Path,
-    weights: Path | None,
+    weights: Weights,
     device: str,
     overwrite: bool,
     as_json: bool,
@@ -345,11 +346,11 @@ def evaluate(
 
 @main.command()
 @bench_option
-@weights_option
+@weights_options
 @device_option
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @click.pass_obj
-def report(quiet: bool, folder: Path, weights: Path | None, device: str, show: bool) -> None:
+def report(quiet: bool, folder: Path, weights: Weights, device: str, show: bool) -> None:
     """Compute the scores that are missing, then write index.html, table.csv/.tex/.md and scores.csv.
 
     \b

@@ -16,6 +16,7 @@ from mribench.devices import choose_device, describe
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_json, read_json, write_json
 from mribench.metrics.metric import Missing
+from mribench.metrics.weights import Weights
 from mribench.models import get_model
 from mribench.models.generator import Generator
 from mribench.protocol import load_protocol
@@ -275,7 +276,7 @@ def evaluate(
     cohort: Cohort,
     run: Run,
     *,
-    weights: Path | None,
+    weights: Weights | None,
     device: str,
     overwrite: bool,
     progress: Progress,
@@ -314,7 +315,7 @@ def embed(
     cohort: Cohort,
     runs: Sequence[Run],
     *,
-    weights: Path | None,
+    weights: Weights | None,
     device: str,
     progress: Progress,
 ) -> None:

@@ -14,6 +14,8 @@ from mribench.devices import choose_device
 from mribench.errors import MribenchError
 from mribench.evaluation import evaluate
 from mribench.files import write_json, write_text
+from mribench.metrics import DEFAULT_METRICS
+from mribench.metrics.weights import Weights
 from mribench.reports import leaderboard, tables
 
 DARK = 0.05
@@ -35,7 +37,7 @@ def evaluate_folders(
     train: Path | None,
     rescale: Rescale | None,
     extractor: str | None,
-    weights: Path | None,
+    weights: Weights,
     device: str,
     out: Path,
     progress: Progress,
@@ -43,7 +45,8 @@ def evaluate_folders(
     """Score the volumes in `samples` against those in `real`; writes scores.json and scores.csv to `out`.
 
     With `train`, memorisation is tested: are samples nearer to training volumes than to the real ones (which
-    then count as held out)? Raises MribenchError when a folder holds no usable volumes of one grid.
+    then count as held out)? With weights for 3D, fid_3d is computed too. Raises MribenchError when a folder
+    holds no usable volumes of one grid.
     """
 
     def opened(folder: Path, name: str) -> VolumeSet:
@@ -64,6 +67,7 @@ def evaluate_folders(
     scores, missing = evaluate(
         sets,
         out / "cache",
+        metrics=(*DEFAULT_METRICS, "fid_3d") if weights.volumes else DEFAULT_METRICS,
         extractor=extractor or "effnet-lite0",
         weights=weights,
         progress=progress,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from mribench.metrics.metric import Missing, Score
 from mribench.metrics.mmd import join_views
 from mribench.metrics.ms_ssim import definition_for
 from mribench.metrics.tsne import joint_embedding
+from mribench.metrics.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def comparison_sets(cohort: Cohort, samples: VolumeSet) -> dict[str, VolumeSet]:
     return {**sets, "holdout": holdout} if len(holdout) else sets
 
 
-def made_from(bench: Bench, cohort: Cohort, run: Run, extractor: str, weights: Path | None) -> str:
+def made_from(bench: Bench, cohort: Cohort, run: Run, extractor: str, weights: Weights | None) -> str:
     """Digest of everything that decides an entrant's scores."""
     return digest_json(
         {
@@ -47,10 +47,14 @@ def made_from(bench: Bench, cohort: Cohort, run: Run, extractor: str, weights: P
             "cohort": cohort.digest,
             "samples": run.samples().digest,
             "extractor": get_extractor(extractor).definition(),
-            "weights": digest_file(weights) if weights else None,
+            "weights": _digests(weights),
             "mribench": __version__,  # a new version may define a metric anew
         }
     )
+
+
+def _digests(weights: Weights | None) -> list[str | None]:
+    return [digest_file(path) if path else None for path in weights or ()]
 
 
 def is_scored(run: Run, wanted: str) -> bool:
@@ -71,7 +75,7 @@ def score_run(
     run: Run,
     *,
     extractor: str,
-    weights: Path | None,
+    weights: Weights | None,
     device: str,
     progress: Progress,
 ) -> tuple[list[Score], list[Missing]]:
@@ -152,7 +156,7 @@ def embed(
     runs: Sequence[Run],
     *,
     extractor: str,
-    weights: Path | None,
+    weights: Weights | None,
     device: str,
     progress: Progress,
 ) -> None:
@@ -167,7 +171,7 @@ def embed(
             "cohort": cohort.digest,
             "entrants": {run.name: run.samples().digest for run in whole},
             "extractor": extractor,
-            "weights": digest_file(weights) if weights else None,
+            "weights": _digests(weights)[:1],
             "count": count,
         }
     )
