@@ -29,6 +29,7 @@ from mribench.options import (
     simulated_option,
     weights_option,
 )
+from mribench.selftest_command import selftest
 
 if TYPE_CHECKING:
     from mribench.bench import Bench
@@ -385,3 +386,4 @@ def _one_or_all(name: str | None, everything: bool, what: str) -> None:
 main.add_command(list_things)
 main.add_command(check)
 main.add_command(verify)
+main.add_command(selftest)
