@@ -16,7 +16,7 @@ from mribench.data.volume_set import VolumeSet
 from mribench.seeds import derive
 
 SLAB_SLICES = 10  # cDPM makes slabs of ten slices (Peng 2023)
-COPY_NOISE = 0.01  # as in the control train_copy
+COPY_NOISE = 0.01  # in the brain only: noise in the background is noticed by itself
 BIAS_SMOOTHNESS = 6  # a bias field's SD in voxels is the side over this
 
 
@@ -158,11 +158,11 @@ def first_component(volumes: np.ndarray) -> np.ndarray:
 
 
 def training_copies(material: Material, dose: float, generators: Generators) -> np.ndarray:
-    """Training volumes plus noise of SD 0.01 in the place of new ones; dose: share of the volumes."""
+    """Training volumes plus noise of SD 0.01 in the brain in the place of new ones; dose: share of the volumes."""
     volumes = material.probes.stack()
     for i in range(round(dose * len(volumes))):
         copied = material.train[i % len(material.train)]
-        volumes[i] = noise_everywhere(copied, COPY_NOISE, generators[i])
+        volumes[i] = noise_in_brain(copied, COPY_NOISE, generators[i])
     return volumes
 
 

@@ -176,6 +176,7 @@ def test_copies_are_of_training_volumes_in_their_orientation(material, name):
     volumes, found = material.probes.stack(), apply(name, material, 0.5)
     assert np.array_equal(found[3:], volumes[3:])
     assert np.abs(found[:3] - train[:3]).max() < 0.06
+    assert not found[:3][train[:3] == 0].any()
     inside = (train[:3] > 0.1) & (train[:3] < 0.9)
     assert (found[:3] - train[:3])[inside].std() == pytest.approx(0.01, rel=0.05)
 

@@ -58,7 +58,7 @@ def phantom_bench(folder, train, reference, holdout):
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return phantom_bench(tmp_path_factory.mktemp("selftest"), 6, 6, 12)
+    return phantom_bench(tmp_path_factory.mktemp("selftest"), 8, 8, 16)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_every_fault_and_metric_is_in_the_record_and_the_table(finished):
     assert record["metrics"] == list(DEFAULT_METRICS)
     asked = {(fault, metric) for fault in DEGRADATIONS for metric in DEFAULT_METRICS}
     assert {(v["degradation"], v["metric"]) for v in record["verdicts"]} == asked
-    assert record["n"] == {"samples": 6, "reference": 6, "train": 6, "holdout": 6}
+    assert record["n"] == {"samples": 8, "reference": 8, "train": 8, "holdout": 8}
     assert record["failures"] == []
     for fault in DEGRADATIONS.values():
         assert f"| {fault.title} ({fault.unit}" in result.stdout
@@ -140,7 +140,7 @@ def test_too_few_held_out_volumes_are_refused(tmp_path):
 
 def test_probes_and_the_held_out_rest_are_disjoint(bench):
     material = selftest.material_of(open_cohort(bench.cohort_folder), 4)
-    assert len(material.probes) == 4 and len(material.spare) == 6
+    assert len(material.probes) == 4 and len(material.spare) == 8
     assert not set(material.probes.digests) & set(material.spare.digests)
 
 
