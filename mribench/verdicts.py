@@ -25,12 +25,14 @@ def cells(fault: str, ladder: Ladder) -> list[dict[str, Any]]:
     rows = []
     for dose, scores in ladder:
         for metric, score in scores.items():
-            row = {"degradation": fault, "dose": dose, "metric": metric, "value": score.value}
-            row |= {"low": score.low, "high": score.high, "p_value": score.p_value, "loss": score.loss}
+            numbers = {"value": score.value, "low": score.low, "high": score.high}
             if metric in base:
                 names = ("difference", "difference_low", "difference_high")
-                row |= dict(zip(names, difference(score, base[metric]), strict=True))
-            rows.append(row)
+                numbers |= dict(zip(names, difference(score, base[metric]), strict=True))
+            if score.p_value is not None:
+                numbers["p_value"] = score.p_value
+            short = {name: float(f"{number:.6g}") for name, number in numbers.items()}
+            rows.append({"degradation": fault, "dose": dose, "metric": metric, **short})
     return rows
 
 
