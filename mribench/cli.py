@@ -30,6 +30,7 @@ from mribench.options import (
     simulated_option,
     weights_options,
 )
+from mribench.selftest_command import selftest
 
 if TYPE_CHECKING:
     from mribench.bench import Bench
@@ -386,3 +387,4 @@ def _one_or_all(name: str | None, everything: bool, what: str) -> None:
 main.add_command(list_things)
 main.add_command(check)
 main.add_command(verify)
+main.add_command(selftest)

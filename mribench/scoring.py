@@ -19,7 +19,7 @@ from mribench.files import digest_file, digest_json, read_json, write_json, writ
 from mribench.metrics import get_metric
 from mribench.metrics.blocks import Blocks
 from mribench.metrics.features import get_extractor
-from mribench.metrics.memorisation import COPY_RATIO
+from mribench.metrics.memorisation import COPY_RATIO, copies
 from mribench.metrics.metric import Missing, Score
 from mribench.metrics.mmd import join_views
 from mribench.metrics.ms_ssim import definition_for
@@ -129,17 +129,20 @@ def _scores_record(
 
 
 def _nearest_pairs(blocks: Blocks) -> dict[str, Any]:
-    """Every sample's most similar training volume, the most similar pair first."""
-    indices, similarities = blocks.nearest("samples", "train", 2)
+    """Every sample's most similar training volume in the better orientation, the most similar pair first."""
+    found = copies(blocks)
     samples, train = blocks.sets["samples"], blocks.sets["train"]
     pairs = [
         {
             "sample": samples.names[i],
             "sample_index": i,
-            "neighbour": train.names[indices[i, 0]],
-            "neighbour_index": int(indices[i, 0]),
-            "similarity": float(similarities[i, 0]),
-            "second": float(similarities[i, 1]),
+            "neighbour": train.names[found.neighbour[i]],
+            "neighbour_index": int(found.neighbour[i]),
+            "mirrored": bool(found.mirrored[i]),
+            "similarity": float(found.similarity[i]),
+            "second": float(found.second[i]),
+            "ratio": float(found.ratio[i]),
+            "copy": bool(found.copied[i]),
         }
         for i in range(len(samples))
     ]

@@ -56,6 +56,14 @@ class VolumeSet:
             load=lambda i: self.load(chosen[i]),
         )
 
+    def mirrored(self) -> VolumeSet:
+        """Every volume with left and right exchanged (axis W), under digests of its own."""
+        return replace(
+            self,
+            digests=tuple(digest_json(["mirrored", one]) for one in self.digests),
+            load=lambda i: np.ascontiguousarray(self.load(i)[:, :, ::-1]),
+        )
+
     def crop(self, slab: Slab | None) -> VolumeSet:
         """The axial slices `slab` of every volume; the set itself when `slab` is None or already its own.
 

@@ -106,21 +106,26 @@ class Blocks:
 
         return self._once(self._pairs_name(rows, columns, kernel), compute, len(rows))
 
-    def nearest(self, queries: str, set_name: str, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(
+        self, queries: str, set_name: str, k: int, mirrored: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Indices and MS-SSIM `[N,k]` of the `k` volumes of a set most similar to each query, best first.
 
         From the matrix of all pairs where there is one, else without most of its work; equal volumes in order.
+        `mirrored`: to each query with left and right exchanged.
         """
         rows, columns, kernel = self._set(queries), self._set(set_name), definition_for(min(self.shape))
         if k > len(columns):
             raise MribenchError(f"{k} nearest volumes were asked for, but {set_name} holds {len(columns)}.")
-        if self._has(self._pairs_name(rows, columns, kernel), len(rows)):
+        if mirrored:
+            rows = rows.mirrored()
+        elif self._has(self._pairs_name(rows, columns, kernel), len(rows)):
             matrix = self.pairs(queries, set_name)
             order = np.argsort(-matrix, axis=1, kind="stable")[:, :k]
             return order, np.take_along_axis(matrix, order, axis=1)
 
         def compute(_: Path | None) -> np.ndarray:
-            report = self._reporter(f"nearest {queries} x {set_name}")
+            report = self._reporter(f"nearest {'mirrored ' if mirrored else ''}{queries} x {set_name}")
             found = nearest_neighbours(rows, columns, k, kernel, device=self.device, progress=report)
             return np.stack([found.indices, found.scores], axis=1)
 
