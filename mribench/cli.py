@@ -30,7 +30,7 @@ from mribench.options import (
     simulated_option,
     weights_options,
 )
-from mribench.selftest_command import selftest
+from mribench.selftest.command import selftest
 
 if TYPE_CHECKING:
     from mribench.bench import Bench

@@ -79,6 +79,14 @@ batch_option = click.option(
 )
 
 
+weights_file = click.Path(path_type=Path, dir_okay=False, exists=True)
+weights_option = click.option(
+    "--weights",
+    type=weights_file,
+    help="Weights of the feature extractor, for one whose weights no package carries.",
+)
+
+
 def weights_options(command: Command) -> Command:
     """The options --weights and --weights-3d, given to the command as one argument `weights`."""
 
@@ -86,11 +94,9 @@ def weights_options(command: Command) -> Command:
     def together(*args: Any, weights: Path | None, weights_3d: Path | None, **kwargs: Any) -> Any:
         return command(*args, weights=Weights(weights, weights_3d), **kwargs)
 
-    file = click.Path(path_type=Path, dir_okay=False, exists=True)
-    slices = "Weights of the feature extractor, for one whose weights no package carries."
     volumes = "Weights of MedicalNet's ResNet-50, for fid_3d: with --real, or where the protocol measures it."
-    both = click.option("--weights-3d", type=file, help=volumes)(together)
-    return cast(Command, click.option("--weights", type=file, help=slices)(both))
+    both = click.option("--weights-3d", type=weights_file, help=volumes)(together)
+    return cast(Command, weights_option(both))
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import numpy as np
 from scipy.ndimage import rotate
 
 from mribench.data.volume_set import VolumeSet
-from mribench.degradations import noise_everywhere
 from mribench.metrics.memorisation import Copies
 from mribench.seeds import derive
+from mribench.selftest.degradations import noise_everywhere
 
 DEGREES = 3.0
 

@@ -14,13 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from mribench import planted, verdicts
 from mribench.bench import Bench, create_bench, open_bench, versions
 from mribench.controls import CONTROLS, available, make_volumes
 from mribench.data.cohort import Cohort
 from mribench.data.grid import Grid, dequantise, quantise
 from mribench.data.volume_set import Progress, VolumeSet
-from mribench.degradations import DEGRADATIONS, Degradation, Material, first_component
 from mribench.devices import choose_device, describe
 from mribench.errors import UsageError
 from mribench.evaluation import evaluate
@@ -29,7 +27,10 @@ from mribench.metrics import DEFAULT_METRICS, get_metric
 from mribench.metrics.blocks import Blocks
 from mribench.metrics.memorisation import copies
 from mribench.metrics.metric import Score
+from mribench.metrics.weights import Weights
 from mribench.protocol import CohortSpec, EvaluationSpec, Protocol
+from mribench.selftest import planted, verdicts
+from mribench.selftest.degradations import DEGRADATIONS, Degradation, Material, first_component
 
 SEED = 2023
 PROBES, TRAIN, REFERENCE = 32, 48, 32  # volumes at 32^3, when there is no bench yet
@@ -74,7 +75,7 @@ class Scorer:
     grid: Grid
     cache: Path
     extractor: str
-    weights: Path | None
+    weights: Weights
     device: str
     failures: dict[str, str] = field(default_factory=dict)  # metric -> why it could not be computed
 
@@ -136,7 +137,7 @@ def run(
     material = material_of(cohort, most)
     real = {"reference": cohort.set("reference"), "train": material.train, "holdout": material.spare}
     extractor = bench.protocol.evaluation.extractor
-    scorer = Scorer(real, cohort.grid, bench.blocks, extractor, weights, str(where))
+    scorer = Scorer(real, cohort.grid, bench.blocks, extractor, Weights(weights), str(where))
     ladders, controls = _score_everything(scorer, material, cohort, quick, seed, progress)
     cells = [cell for name, scored in ladders.items() for cell in verdicts.cells(name, scored)]
     record: dict[str, Any] = {

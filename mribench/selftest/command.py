@@ -38,16 +38,16 @@ def selftest(
     mribench selftest
     mribench selftest --bench trial --volumes 16
     """
-    from mribench import commands, verdicts
-    from mribench import selftest as checks
+    from mribench import commands
     from mribench.console import display
     from mribench.files import write_json, write_text
+    from mribench.selftest import run, verdicts
 
-    bench = checks.start_bench(folder, quick)
+    bench = run.start_bench(folder, quick)
     with display(quiet) as screen:
         cohort = commands.start_cohort(bench, screen.report)
         with bench.lock("selftest"):
-            record = checks.run(
+            record = run.run(
                 bench,
                 cohort,
                 most=volumes,

@@ -11,19 +11,20 @@ import pytest
 from click.testing import CliRunner
 from torch import nn
 
-from mribench import planted, selftest, verdicts
 from mribench.bench import create_bench
 from mribench.cli import main
 from mribench.contract import phantoms
 from mribench.data.cohort import Task, build, open_cohort
 from mribench.data.grid import paper_grid
 from mribench.data.simulate import simulate
-from mribench.degradations import DEGRADATIONS, Material
 from mribench.metrics import DEFAULT_METRICS, features, get_metric
 from mribench.metrics import blocks as blocks_module
 from mribench.metrics.memorisation import Copies
 from mribench.metrics.metric import Score
+from mribench.metrics.weights import Weights
 from mribench.protocol import CohortSpec, EvaluationSpec, Protocol
+from mribench.selftest import planted, run, verdicts
+from mribench.selftest.degradations import DEGRADATIONS, Material
 
 
 def protocol(train, reference, holdout, size=32):
@@ -120,7 +121,7 @@ def test_a_second_run_computes_no_block(bench, finished, monkeypatch):
 @pytest.mark.parametrize("problem", [[], ["planted copies (exact): 0 of 4 found"]])
 def test_a_problem_is_exit_code_1(bench, finished, monkeypatch, problem):
     record = finished[1] | {"problems": problem}
-    monkeypatch.setattr(selftest, "run", lambda *_, **__: record)
+    monkeypatch.setattr(run, "run", lambda *_, **__: record)
     result = call("selftest", "--bench", bench.folder)
     assert result.exit_code == len(problem)
     assert all(one in result.output for one in problem)
@@ -139,14 +140,14 @@ def test_too_few_held_out_volumes_are_refused(tmp_path):
 
 
 def test_probes_and_the_held_out_rest_are_disjoint(bench):
-    material = selftest.material_of(open_cohort(bench.cohort_folder), 4)
+    material = run.material_of(open_cohort(bench.cohort_folder), 4)
     assert len(material.probes) == 4 and len(material.spare) == 8
     assert not set(material.probes.digests) & set(material.spare.digests)
 
 
 def test_a_bench_is_made_only_where_there_is_none(bench, tmp_path):
-    assert selftest.start_bench(bench.folder, quick=True).protocol.name == "small"
-    full, quick = (selftest.start_bench(tmp_path / str(q), q).protocol for q in (False, True))
+    assert run.start_bench(bench.folder, quick=True).protocol.name == "small"
+    full, quick = (run.start_bench(tmp_path / str(q), q).protocol for q in (False, True))
     assert full.cohort.train == 2 * quick.cohort.train and full.cohort.size == quick.cohort.size == 32
 
 
@@ -154,7 +155,7 @@ def test_a_bench_is_made_only_where_there_is_none(bench, tmp_path):
 def garden(tmp_path_factory):
     """Two copies of every kind of four simulated brains at 32^3 among three fresh ones."""
     grid = paper_grid(32)
-    scorer = selftest.Scorer({}, grid, tmp_path_factory.mktemp("garden"), "effnet-lite0", None, "cpu")
+    scorer = run.Scorer({}, grid, tmp_path_factory.mktemp("garden"), "effnet-lite0", Weights(), "cpu")
     brains = scorer.samples(np.stack([simulate(5, i, 32)[0] for i in range(7)]))
     fresh, train = brains.subset(range(3)), brains.subset(range(3, 7))
     scorer.real = {"reference": train, "train": train}

@@ -7,7 +7,7 @@ import pytest
 
 from mribench.contract import phantoms
 from mribench.data.volume_set import VolumeSet
-from mribench.degradations import DEGRADATIONS, Material, first_component
+from mribench.selftest.degradations import DEGRADATIONS, Material, first_component
 
 SIDE = 24
 OF_ONE_VOLUME = [

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from mribench import planted
 from mribench.metrics.metric import Score, difference
+from mribench.selftest import planted
 
 Ladder = Sequence[tuple[float, Mapping[str, Score]]]  # (dose, metric -> score), dose 0 first
 
