@@ -17,6 +17,7 @@ from mribench.errors import MribenchError
 from mribench.files import digest_json, write_array
 from mribench.metrics import features as feature_module
 from mribench.metrics.features import VIEWS, Extractor
+from mribench.metrics.mmd import squared_distances
 from mribench.metrics.ms_ssim import definition_for
 from mribench.metrics.nearest import nearest_neighbours
 from mribench.metrics.pairs import Kernel, checked, pair_matrix
@@ -72,6 +73,15 @@ class Blocks:
         array = self._once(f"features-{key[:24]}", lambda _: self._extract(volumes), len(volumes))
         chosen: np.ndarray = array[:, list(VIEWS).index(view)].astype(np.float64)
         return chosen
+
+    def distances(self, view: str) -> np.ndarray:
+        """Squared distances of the features of reference then samples `[M+N,M+N]` float64; in memory only."""
+        first, second = self._set("reference"), self._set("samples")
+        key = digest_json(["distances", first.digest, second.digest, view])
+        if key not in self._memory:
+            rows = [self.features(name, view) for name in ("reference", "samples")]
+            self._memory[key] = squared_distances(np.concatenate(rows))
+        return self._memory[key]
 
     def pairs(self, a: str, b: str, definition: Kernel | None = None) -> np.ndarray:
         """`definition` (default: MS-SSIM by the size rule) of all volumes of `a` with all of `b`, `[N,M]`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ class BlockSource(Protocol):
     full_depth: int  # axial slices of a whole volume, also when the samples are a slab
 
     def features(self, set_name: str, view: str) -> np.ndarray: ...
+    def distances(self, view: str) -> np.ndarray: ...
     def pairs(self, a: str, b: str, definition: Kernel | None = None) -> np.ndarray: ...
     def nearest(self, queries: str, set_name: str, k: int) -> tuple[np.ndarray, np.ndarray]: ...
     def feature_definition(self, *views: str) -> dict[str, Any]: ...
@@ -67,6 +68,14 @@ class Metric(Protocol):
 
     def target(self, prepared: Any, keep: Keep) -> float | None:
         """The value that a perfect generator has, for `better="match"`; else None."""
+
+
+@runtime_checkable
+class TwoSample(Protocol):
+    """A metric whose kernel can be held against random splits: its scores get a p value."""
+
+    def exchangeable(self, prepared: Any) -> tuple[np.ndarray, int] | None:
+        """Kernel values of reference then samples `[M+N,M+N]`, blind to which is which, and M; None: no test."""
 
 
 class Missing(BaseModel):
