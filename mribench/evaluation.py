@@ -18,15 +18,18 @@ from mribench.files import digest_json
 from mribench.metrics import DEFAULT_METRICS, get_metric
 from mribench.metrics.blocks import Blocks
 from mribench.metrics.metric import (
-    Z95,
     Keep,
     Metric,
     Missing,
     Score,
+    TwoSample,
+    combined,
+    half_width,
     interval_name,
+    jackknife_part,
     leave_out,
-    squared_error,
 )
+from mribench.metrics.permutation import permutation_p
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +76,8 @@ def score(metric: Metric, blocks: Blocks) -> Score:
     value = metric.value(prepared, everything)
     if not math.isfinite(value):
         raise MribenchError(f"{metric.name} came out as {value}, which is no score. Check the volumes.")
-    replicates = _replicates(metric, prepared, everything)
-    half = Z95 * math.sqrt(sum(squared_error(value, replicates[side], n[side]) for side in metric.deletes))
+    replicates = jackknife(metric, prepared, everything)
+    half = half_width(*combined(jackknife_part(value, replicates[side], n[side]) for side in metric.deletes))
     definition = metric.definition(blocks)
     comparable = blocks.slab is None or metric.name in COMPARED_ALIKE_IN_A_SLAB
     return Score(
@@ -97,17 +100,23 @@ def score(metric: Metric, blocks: Blocks) -> Score:
         notes=_notes(blocks, comparable),
         replicates=replicates,
         target_sides=metric.target_deletes,
+        p_value=_p_value(metric, prepared),
     )
 
 
-def _replicates(metric: Metric, prepared: Any, everything: Keep) -> dict[str, tuple[float, ...]]:
+def _p_value(metric: Metric, prepared: Any) -> float | None:
+    kernel = metric.exchangeable(prepared) if isinstance(metric, TwoSample) else None
+    return None if kernel is None else permutation_p(*kernel)
+
+
+def jackknife(metric: Metric, prepared: Any, everything: Keep) -> dict[str, tuple[float, ...]]:
     """Set name -> the value (or, of `target_deletes`, the target) without each block of its volumes."""
     replicates: dict[str, tuple[float, ...]] = {}
     for sides, function in ((metric.deletes, metric.value), (metric.target_deletes, metric.target)):
         for side in sides:
 
             def without(kept: np.ndarray, side: str = side, function: Any = function) -> float:
-                return float(function(prepared, {**everything, side: kept}))
+                return float(function(prepared, {**everything, side: everything[side][kept]}))
 
             replicates[side] = leave_out(without, len(everything[side]))
     return replicates

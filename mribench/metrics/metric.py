@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from scipy.special import stdtrit
 
 from mribench.data.volume_set import Slab, VolumeSet
 from mribench.errors import MribenchError
@@ -19,7 +20,6 @@ if TYPE_CHECKING:  # reading a score must not import torch
 Better = Literal["lower", "higher", "match"]
 Keep = Mapping[str, NDArray[np.intp]]  # set name -> indices of the volumes that stay
 
-Z95 = 1.959963984540054
 MOST_SINGLE_DELETIONS = 100  # beyond this, blocks of volumes are left out instead of single ones
 BLOCKS = 50
 
@@ -140,13 +140,12 @@ class Score(BaseModel):
     @property
     def standard_error(self) -> float:
         """Of the value (not of the gap)."""
-        return (self.high - self.value) / Z95
+        return math.sqrt(sum(v for side, (v, _) in self._parts.items() if side not in self.target_sides))
 
     @property
     def gap_interval(self) -> tuple[float, float]:
         """95 % interval of `gap`; differs from (low, high) where the target is estimated from data too."""
-        variance = sum(self._variance(side) for side in self.replicates)
-        half = Z95 * math.sqrt(variance)
+        half = half_width(*combined(self._parts.values()))
         return self.gap - half, self.gap + half
 
     def loss_replicates(self, side: str) -> np.ndarray:
@@ -156,9 +155,15 @@ class Score(BaseModel):
             return np.asarray([_loss(self.better, self.value, target) for target in varied])
         return np.asarray([_loss(self.better, value, self.target) for value in varied])
 
-    def _variance(self, side: str) -> float:
-        centre = (self.target or 0.0) if side in self.target_sides else self.value
-        return squared_error(centre, self.replicates[side], self.n[side])
+    @property
+    def _parts(self) -> dict[str, tuple[float, int]]:
+        """Side -> what it adds to the variance of `gap`, and from how many blocks that is known."""
+        return {
+            side: jackknife_part(
+                (self.target or 0.0) if side in self.target_sides else self.value, varied, self.n[side]
+            )
+            for side, varied in self.replicates.items()
+        }
 
 
 def _loss(better: Better, value: float, target: float | None) -> float:
@@ -180,7 +185,12 @@ def leave_out(value: Callable[[NDArray[np.intp]], float], n: int) -> tuple[float
 
 
 def squared_error(value: float, replicates: Sequence[float], n: int) -> float:
-    """Jackknife variance of `value` over n volumes from its replicates; for single volumes the usual formula.
+    """Jackknife variance of `value` over n volumes from its replicates; for single volumes the usual formula."""
+    return float((deviations(value, replicates, n) ** 2).sum())
+
+
+def deviations(value: float, replicates: Sequence[float] | NDArray[np.float64], n: int) -> np.ndarray:
+    """`[G]`, one per block: squares sum to the jackknife variance, products of two statistics' to their covariance.
 
     Blocks may differ in size by one, so this is the delete-m_j form of Busing, Meijer and van der Leeden
     (Statistics and Computing 9, 1999), which is also right for statistics with a bias of order 1/n.
@@ -190,33 +200,70 @@ def squared_error(value: float, replicates: Sequence[float], n: int) -> float:
     inverse_share = n / sizes
     pseudo = inverse_share * value - (inverse_share - 1) * theta
     estimate = len(sizes) * value - ((1 - sizes / n) * theta).sum()
-    return float(((pseudo - estimate) ** 2 / (inverse_share - 1)).mean())
+    scaled: np.ndarray = (pseudo - estimate) / np.sqrt(len(sizes) * (inverse_share - 1))
+    return scaled
+
+
+def jackknife_part(value: float, replicates: Sequence[float], n: int) -> tuple[float, int]:
+    """`squared_error`, and the number of blocks that it comes from: a part of `combined`."""
+    return squared_error(value, replicates, n), len(replicates)
+
+
+def combined(parts: Iterable[tuple[float, int]]) -> tuple[float, float]:
+    """Sum of independent variances, each with the number of blocks it comes from, and its degrees of freedom.
+
+    Those of Satterthwaite (Biometrics Bulletin 2, 1946, equation 17).
+    """
+    known = list(parts)
+    variance = sum(part for part, _ in known)
+    spread = sum(part**2 / (blocks - 1) for part, blocks in known)
+    return variance, variance**2 / spread if spread else math.inf
+
+
+def half_width(variance: float, freedom: float) -> float:
+    """Of the 95 % interval, by Student's t."""
+    return float(stdtrit(freedom, 0.975)) * math.sqrt(variance) if variance else 0.0
 
 
 def interval_name(n: Mapping[str, int], sides: Sequence[str]) -> str:
-    """How an interval over `sides` was made, e.g. "jackknife over volumes (samples: 16 x 1), normal 95 %"."""
+    """How an interval over `sides` was made, e.g. "jackknife over volumes (samples: 16 x 1), Student t 95 %"."""
     parts = [f"{side}: {len(deletions(n[side]))} x {len(deletions(n[side])[0])}" for side in sides]
-    return f"jackknife over volumes ({', '.join(parts)}), normal 95 %"
+    return f"jackknife over volumes ({', '.join(parts)}), Student t 95 %"
 
 
-def difference(a: Score, b: Score) -> tuple[float, float, float]:
-    """`a.loss - b.loss` with its 95 % interval; negative = a is better.
+class Paired(NamedTuple):
+    """`a.loss - b.loss` (negative = a is better), its jackknife variance and the degrees of freedom of that."""
+
+    delta: float
+    variance: float
+    freedom: float
+
+
+def paired(a: Score, b: Score) -> Paired:
+    """How two entrants differ in one metric.
 
     The two scores share every set but the samples, so their replicates over shared volumes are
-    differenced block by block; deletions from the two sample sets are independent.
+    differenced block by block; deletions from the two sample sets are independent. Degrees of freedom
+    after Welch and Satterthwaite. Raises MribenchError for scores under two definitions.
     """
     if a.version != b.version:
         raise MribenchError(
             f"Scores can be compared only under one definition, not {a.signature} with {b.signature}."
         )
     delta = a.loss - b.loss
-    variance = 0.0
+    parts: list[tuple[float, int]] = []  # (variance, blocks)
     for side in a.replicates:
+        of_a, of_b = a.loss_replicates(side), b.loss_replicates(side)
         if side == "samples":
-            variance += squared_error(a.loss, a.loss_replicates(side).tolist(), a.n[side])
-            variance += squared_error(b.loss, b.loss_replicates(side).tolist(), b.n[side])
+            parts.append((squared_error(a.loss, of_a.tolist(), a.n[side]), len(of_a)))
+            parts.append((squared_error(b.loss, of_b.tolist(), b.n[side]), len(of_b)))
         else:
-            paired = a.loss_replicates(side) - b.loss_replicates(side)
-            variance += squared_error(delta, paired.tolist(), a.n[side])
-    half = Z95 * math.sqrt(variance)
+            parts.append((squared_error(delta, (of_a - of_b).tolist(), a.n[side]), len(of_a)))
+    return Paired(delta, *combined(parts))
+
+
+def difference(a: Score, b: Score) -> tuple[float, float, float]:
+    """`a.loss - b.loss` with its 95 % interval; negative = a is better. As `paired`."""
+    delta, variance, freedom = paired(a, b)
+    half = half_width(variance, freedom)
     return delta, delta - half, delta + half

@@ -148,16 +148,16 @@ class JointDistances:
     def squared(self, keep: Keep) -> np.ndarray:
         """Joint squared distances of the kept volumes, reference first."""
         kept = pooled(keep, self.m)
-        return self._joint(np.ix_(kept, kept), [norms[keep["reference"]].mean() for norms in self.norms])
+        return self._joint(keep["reference"])[np.ix_(kept, kept)]
 
     def exchangeable(self) -> np.ndarray:
         """Of all volumes, scaled by all, so that it does not matter which are the reference."""
-        return self._joint(np.s_[:, :], [norms.mean() for norms in self.norms])
+        return self._joint(np.arange(len(self.norms[0])))
 
-    def _joint(self, block: Any, scales: list[float]) -> np.ndarray:
-        joint: np.ndarray = np.sum(
-            [d[block] / scale for d, scale in zip(self.distances, scales, strict=True)], axis=0
-        )
+    def _joint(self, scaled_by: np.ndarray) -> np.ndarray:
+        joint = np.zeros_like(self.distances[0])
+        for squared, norms in zip(self.distances, self.norms, strict=True):
+            joint += squared * (1 / norms[scaled_by].mean())
         return joint
 
 
