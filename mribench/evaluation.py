@@ -15,10 +15,10 @@ import torch
 from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import MribenchError, NotApplicable
 from mribench.files import digest_json
+from mribench.floors import Floors, has_floor
 from mribench.metrics import DEFAULT_METRICS, get_metric
 from mribench.metrics.blocks import Blocks
 from mribench.metrics.metric import (
-    Keep,
     Metric,
     Missing,
     Score,
@@ -26,8 +26,8 @@ from mribench.metrics.metric import (
     combined,
     half_width,
     interval_name,
+    jackknife,
     jackknife_part,
-    leave_out,
 )
 from mribench.metrics.permutation import permutation_p
 
@@ -53,11 +53,12 @@ def evaluate(
     """
     chosen = [get_metric(name) for name in (metrics or DEFAULT_METRICS)]
     blocks = Blocks(sets, cache, extractor, weights, progress, device)
+    floors = Floors(blocks)
     scores: list[Score] = []
     missing: list[Missing] = []
     for metric in chosen:
         try:
-            scores.append(score(metric, blocks))
+            scores.append(_with_floor(score(metric, blocks), metric, floors))
         except MribenchError as error:
             by_design = isinstance(error, NotApplicable)
             missing.append(Missing(metric=metric.name, reason=str(error), by_design=by_design))
@@ -65,6 +66,20 @@ def evaluate(
             log.exception("%s failed", metric.name)
             missing.append(Missing(metric=metric.name, reason=f"failed: {type(error).__name__}: {error}"))
     return scores, missing
+
+
+def _with_floor(found: Score, metric: Metric, floors: Floors) -> Score:
+    """The score and its floor; a floor that cannot be had becomes a note and never costs the score."""
+    if not has_floor(metric):
+        return found
+    try:
+        return found.model_copy(update={"floor": floors.of(metric)})
+    except MribenchError as error:
+        return found.model_copy(update={"notes": (*found.notes, str(error))})
+    except Exception as error:
+        log.exception("the floor of %s failed", metric.name)
+        note = f"no floor: {type(error).__name__}: {error}"
+        return found.model_copy(update={"notes": (*found.notes, note)})
 
 
 def score(metric: Metric, blocks: Blocks) -> Score:
@@ -107,19 +122,6 @@ def score(metric: Metric, blocks: Blocks) -> Score:
 def _p_value(metric: Metric, prepared: Any) -> float | None:
     kernel = metric.exchangeable(prepared) if isinstance(metric, TwoSample) else None
     return None if kernel is None else permutation_p(*kernel)
-
-
-def jackknife(metric: Metric, prepared: Any, everything: Keep) -> dict[str, tuple[float, ...]]:
-    """Set name -> the value (or, of `target_deletes`, the target) without each block of its volumes."""
-    replicates: dict[str, tuple[float, ...]] = {}
-    for sides, function in ((metric.deletes, metric.value), (metric.target_deletes, metric.target)):
-        for side in sides:
-
-            def without(kept: np.ndarray, side: str = side, function: Any = function) -> float:
-                return float(function(prepared, {**everything, side: everything[side][kept]}))
-
-            replicates[side] = leave_out(without, len(everything[side]))
-    return replicates
 
 
 def _counts(metric: Metric, blocks: Blocks) -> dict[str, int]:

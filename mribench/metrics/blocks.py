@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -64,6 +65,17 @@ class Blocks:
                     f"All volumes must share one grid [D,H,W], but samples are {list(self.shape)} "
                     f"and {name} is {list(one.shape)}. Prepare or resample both the same way."
                 )
+
+    def instead(self, samples: VolumeSet) -> Blocks:
+        """The same with other samples, cropped alike; cache, memory and network are shared."""
+        other = copy.copy(self)
+        other.sets = {**self.sets, "samples": samples.crop(self.slab)}
+        other._check_shapes()
+        return other
+
+    def kept(self, name: str, compute: Callable[[], np.ndarray], rows: int) -> np.ndarray:
+        """A small array under a name that says all it depends on: from memory or cache, else computed."""
+        return self._once(name, lambda _: compute(), rows)
 
     def features(self, set_name: str, view: str) -> np.ndarray:
         """Features of the central slices of a set, `[N,F]` float64; view "axial", "coronal" or "sagittal"."""

@@ -184,6 +184,19 @@ def leave_out(value: Callable[[NDArray[np.intp]], float], n: int) -> tuple[float
     return tuple(float(value(np.setdiff1d(everything, block))) for block in deletions(n))
 
 
+def jackknife(metric: Metric, prepared: Any, everything: Keep) -> dict[str, tuple[float, ...]]:
+    """Set name -> the value (or, of `target_deletes`, the target) without each block of its volumes."""
+    replicates: dict[str, tuple[float, ...]] = {}
+    for sides, function in ((metric.deletes, metric.value), (metric.target_deletes, metric.target)):
+        for side in sides:
+
+            def without(kept: np.ndarray, side: str = side, function: Any = function) -> float:
+                return float(function(prepared, {**everything, side: everything[side][kept]}))
+
+            replicates[side] = leave_out(without, len(everything[side]))
+    return replicates
+
+
 def squared_error(value: float, replicates: Sequence[float], n: int) -> float:
     """Jackknife variance of `value` over n volumes from its replicates; for single volumes the usual formula."""
     return float((deviations(value, replicates, n) ** 2).sum())
