@@ -33,7 +33,7 @@ from mribench.metrics.permutation import permutation_p
 
 log = logging.getLogger(__name__)
 
-COMPARED_ALIKE_IN_A_SLAB = ("fid_a",)  # a slice that the slab holds is the same slice
+COMPARED_ALIKE_IN_A_SLAB = ("fid_a", "kid_a")  # a slice that the slab holds is the same slice
 
 
 def evaluate(

@@ -49,7 +49,7 @@ class Metric(Protocol):
     name: str
     title: str
     unit: str
-    family: str  # ranking family, one of `mribench.metrics.FAMILIES`
+    family: str  # of a ranked metric, one of `mribench.metrics.FAMILIES`
     ranked: bool  # False = shown beside the ranking, never part of it
     better: Better
     sees: tuple[str, ...]  # controls that it must separate from real_heldout
