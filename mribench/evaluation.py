@@ -23,8 +23,7 @@ from mribench.metrics.metric import (
     Missing,
     Score,
     TwoSample,
-    combined,
-    half_width,
+    interval,
     interval_name,
     jackknife,
     jackknife_part,
@@ -92,7 +91,8 @@ def score(metric: Metric, blocks: Blocks) -> Score:
     if not math.isfinite(value):
         raise MribenchError(f"{metric.name} came out as {value}, which is no score. Check the volumes.")
     replicates = jackknife(metric, prepared, everything)
-    half = half_width(*combined(jackknife_part(value, replicates[side], n[side]) for side in metric.deletes))
+    parts = [jackknife_part(value, replicates[side], n[side]) for side in metric.deletes]
+    low, high = interval(metric, value, parts, n)
     definition = metric.definition(blocks)
     comparable = blocks.slab is None or metric.name in COMPARED_ALIKE_IN_A_SLAB
     return Score(
@@ -102,9 +102,9 @@ def score(metric: Metric, blocks: Blocks) -> Score:
         family=metric.family,
         ranked=metric.ranked and comparable,
         value=value,
-        low=value - half,
-        high=value + half,
-        interval=interval_name(n, metric.deletes),
+        low=low,
+        high=high,
+        interval=interval_name(metric, n),
         better=metric.better,
         target=metric.target(prepared, everything),
         n=n,

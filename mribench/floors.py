@@ -18,8 +18,7 @@ from mribench.metrics.metric import (
     Floor,
     Keep,
     Metric,
-    combined,
-    half_width,
+    interval,
     jackknife,
     jackknife_part,
 )
@@ -93,8 +92,12 @@ def _others(blocks: Blocks, n: int) -> VolumeSet | None:
 def _measured(metric: Metric, prepared: Any, keep: Keep) -> Found:
     """Value and 95 % interval on the volumes of `keep`, in the metric's own unit."""
     value = metric.value(prepared, keep)
-    half = half_width(*combined(_parts(metric, prepared, keep, value)[: len(metric.deletes)]))
-    return value, value - half, value + half
+    parts = _parts(metric, prepared, keep, value)[: len(metric.deletes)]
+    return value, *interval(metric, value, parts, _sizes(keep))
+
+
+def _sizes(keep: Keep) -> dict[str, int]:
+    return {side: len(kept) for side, kept in keep.items()}
 
 
 def _parts(metric: Metric, prepared: Any, keep: Keep, value: float) -> list[tuple[float, int]]:
@@ -138,10 +141,10 @@ class Split:
         keep = self._apart(np.random.default_rng(SEED).permutation(self.m))
         everything = dict.fromkeys(keep, np.arange(self.m))
         value = metric.value(prepared, keep)
-        half = half_width(*combined(_parts(metric, prepared, keep, value)))
+        low, high = interval(metric, value, _parts(metric, prepared, keep, value), _sizes(keep))
         whole, part = metric.target(prepared, everything), metric.target(prepared, keep)
-        value += (whole or 0.0) - (part or 0.0)
-        return value, value - half, value + half
+        move = (whole or 0.0) - (part or 0.0)
+        return value + move, low + move, high + move
 
     def _apart(self, volumes: np.ndarray) -> Keep:
         first, _ = self.sizes(len(volumes))

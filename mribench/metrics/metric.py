@@ -78,6 +78,13 @@ class TwoSample(Protocol):
         """Kernel values of reference then samples `[M+N,M+N]`, blind to which is which, and M; None: no test."""
 
 
+@runtime_checkable
+class Share(Protocol):
+    """A metric that is a share of the volumes of one set, or of none: its interval is never narrower than Wilson's."""
+
+    share_of: str | None
+
+
 class Missing(BaseModel):
     """A metric that could not be computed, and why: shown as an empty cell with its reason."""
 
@@ -145,6 +152,8 @@ class Score(BaseModel):
     @property
     def gap_interval(self) -> tuple[float, float]:
         """95 % interval of `gap`; differs from (low, high) where the target is estimated from data too."""
+        if not self.target_sides:
+            return self.low - (self.target or 0.0), self.high - (self.target or 0.0)
         half = half_width(*combined(self._parts.values()))
         return self.gap - half, self.gap + half
 
@@ -238,10 +247,35 @@ def half_width(variance: float, freedom: float) -> float:
     return float(stdtrit(freedom, 0.975)) * math.sqrt(variance) if variance else 0.0
 
 
-def interval_name(n: Mapping[str, int], sides: Sequence[str]) -> str:
-    """How an interval over `sides` was made, e.g. "jackknife over volumes (samples: 16 x 1), Student t 95 %"."""
-    parts = [f"{side}: {len(deletions(n[side]))} x {len(deletions(n[side])[0])}" for side in sides]
-    return f"jackknife over volumes ({', '.join(parts)}), Student t 95 %"
+def interval(
+    metric: Metric, value: float, parts: Iterable[tuple[float, int]], n: Mapping[str, int]
+) -> tuple[float, float]:
+    """95 % interval of a value from its jackknife parts and the sets' sizes."""
+    half = half_width(*combined(parts))
+    low, high = value - half, value + half
+    if isinstance(metric, Share) and metric.share_of:
+        least, most = wilson(value, n[metric.share_of])
+        return min(low, least), max(high, most)
+    return low, high
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """95 % interval of a share of n (Wilson, JASA 22, 1927, p. 212); at 0 and 1 the jackknife's has no width."""
+    z = half_width(1.0, math.inf)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
+    return centre - half, centre + half
+
+
+def interval_name(metric: Metric, n: Mapping[str, int]) -> str:
+    """How the interval of a metric was made, e.g. "jackknife over volumes (samples: 16 x 1), Student t 95 %"."""
+    parts = [f"{side}: {len(deletions(n[side]))} x {len(deletions(n[side])[0])}" for side in metric.deletes]
+    least = (
+        f", at least Wilson's of {n[metric.share_of]} {metric.share_of}"
+        if isinstance(metric, Share) and metric.share_of
+        else ""
+    )
+    return f"jackknife over volumes ({', '.join(parts)}), Student t 95 %{least}"
 
 
 class Paired(NamedTuple):

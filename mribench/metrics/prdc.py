@@ -68,6 +68,7 @@ class NeighbourShare:
     name: Literal["precision", "recall", "density", "coverage"]
     title: str
     sees: tuple[str, ...]
+    share_of: str | None
     unit: str = "share"
     family: str = "prdc"
     ranked: bool = False
@@ -99,7 +100,9 @@ class NeighbourShare:
         return None
 
 
-PRECISION = NeighbourShare(name="precision", title="Precision", sees=("noise",))
-RECALL = NeighbourShare(name="recall", title="Recall", sees=("mean_volume",))
-DENSITY = NeighbourShare(name="density", title="Density", sees=("noise",), unit="")
-COVERAGE = NeighbourShare(name="coverage", title="Coverage", sees=("mean_volume", "noise"))
+PRECISION = NeighbourShare(name="precision", title="Precision", sees=("noise",), share_of="samples")
+RECALL = NeighbourShare(name="recall", title="Recall", sees=("mean_volume",), share_of="reference")
+DENSITY = NeighbourShare(name="density", title="Density", sees=("noise",), share_of=None, unit="")
+COVERAGE = NeighbourShare(
+    name="coverage", title="Coverage", sees=("mean_volume", "noise"), share_of="reference"
+)

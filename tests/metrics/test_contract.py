@@ -118,7 +118,12 @@ def test_worse_noise_never_scores_better(evaluated, cohort, name):
 @pytest.mark.parametrize("name", SHARES)
 def test_real_covers_itself_wholly(evaluated, cohort, name):
     """Each volume lies in its own ball and in those of 4 others on average, since the fifth is not inside."""
-    assert evaluated(name, cohort["reference"]).value == 1
+    itself = evaluated(name, cohort["reference"])
+    assert itself.value == 1
+    assert (itself.high - itself.low > 0.2) == (name != "density")
+    assert itself.interval.endswith(
+        ", at least Wilson's of 10 " + side if (side := get_metric(name).share_of) else "95 %"
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in SHARES if "noise" in get_metric(name).sees])

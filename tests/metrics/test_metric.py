@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_ind
+from scipy.stats import binomtest, ttest_ind
 
 from mribench.errors import MribenchError, UsageError
 from mribench.metrics import DEFAULT_METRICS, FAMILIES, METRICS, get_metric
@@ -18,6 +18,7 @@ from mribench.metrics.metric import (
     half_width,
     leave_out,
     squared_error,
+    wilson,
 )
 
 
@@ -80,6 +81,15 @@ def test_degrees_of_freedom_are_satterthwaites():
     assert combined([(3.0, 16), (1.0, 6)]) == (4.0, pytest.approx(16 / (9 / 15 + 1 / 5)))
     assert half_width(4.0, 10) == pytest.approx(2 * 2.2281, rel=1e-4)
     assert half_width(*combined([(0.0, 5)])) == 0
+
+
+def test_wilsons_interval():
+    expected = [tuple(binomtest(k, 16).proportion_ci(0.95, method="wilson")) for k in (0, 5, 16)]
+    assert [wilson(k / 16, 16) for k in (0, 5, 16)] == [pytest.approx(x, abs=1e-12) for x in expected]
+
+
+def test_a_gap_to_a_known_target_has_the_values_own_interval():
+    assert score(0.5, better="match", target=0.2).gap_interval == pytest.approx((-0.7, 1.3))
 
 
 def test_interval_of_a_u_statistic_covers():
