@@ -26,8 +26,7 @@ from mribench.metrics.metric import (
 SPLITS = 4  # random orders of the reference that an extrapolation averages
 SEED = 0
 OCTAVES = 3  # subsets of 1, 1/2 and 1/4 of the reference
-METHOD = f"t-{SPLITS}-splits-seed-{SEED}-{OCTAVES}-octaves"
-
+METHOD = f"t-wilson-{SPLITS}-splits-seed-{SEED}-{OCTAVES}-octaves"
 
 Found = tuple[float, float, float]  # value, low, high
 Way = Callable[[Metric, Any], Found]
@@ -55,7 +54,7 @@ class Floors:
         find, n, how = self._way(metric)
         blocks = self.blocks.instead(samples=self.others or self.blocks.sets["reference"])
         sets = [blocks.sets[name].digest for name in ("samples", "reference")]
-        key = digest_json(["floor", metric.name, metric.definition(blocks), METHOD, how, sets])
+        key = digest_json(["floor", metric.name, metric.definition(blocks), METHOD, how, self.n, sets])
         value, low, high = blocks.kept(
             f"floor-{key[:24]}", lambda: np.array(find(metric, metric.prepare(blocks))), rows=3
         )

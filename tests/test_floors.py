@@ -179,6 +179,24 @@ def _reading_only(instead):
     return wrapped
 
 
+def test_floors_of_two_n_are_kept_apart(tmp_path):
+    """9 and 10 samples both split 24 volumes into 7 and 17, but are extrapolated to another n."""
+    sets = {"reference": volumes("reference", 100, 24)}
+    assert Split(9, 24).sizes(24) == Split(10, 24).sizes(24) == (7, 17)
+    few, more = (
+        floors(("fid_a",), tmp_path, **sets, **{"samples": volumes("model", 0, n)})["fid_a"] for n in (9, 10)
+    )
+    assert few.floor.value > more.floor.value
+
+
+def test_progress_names_the_volumes_of_the_floor():
+    seen = []
+    sets = {"samples": volumes("model", 0, 8), "reference": volumes("reference", 100, 16)}
+    blocks = Blocks(sets, None, progress=lambda what, *_: seen.append(what))
+    blocks.instead(samples=volumes("holdout", 200, 8)).features("samples", "axial")
+    assert set(seen) == {"holdout: features holdout"}
+
+
 def test_the_network_is_loaded_once(monkeypatch):
     loaded = []
     monkeypatch.setattr(blocks_module.feature_module, "load_network", lambda *_: loaded.append(1) or Coarse())

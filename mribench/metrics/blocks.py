@@ -67,8 +67,10 @@ class Blocks:
                 )
 
     def instead(self, samples: VolumeSet) -> Blocks:
-        """The same with other samples, cropped alike; cache, memory and network are shared."""
-        other = copy.copy(self)
+        """The same with other samples, cropped alike and named in progress; cache, memory, network are shared."""
+        other, report = copy.copy(self), self.progress
+        if report:
+            other.progress = lambda what, done, total: report(f"{samples.name}: {what}", done, total)
         other.sets = {**self.sets, "samples": samples.crop(self.slab)}
         other._check_shapes()
         return other
