@@ -1,6 +1,6 @@
 """How often do nominal 95 % intervals hold the expected value at this n? Simulated laws, the metrics' own code.
 
-    OMP_NUM_THREADS=1 python benchmarks/coverage.py       (about 5 minutes on 2 cores)
+    OMP_NUM_THREADS=1 python benchmarks/interval_coverage.py       (about 5 minutes on 2 cores)
 
 Reference and samples are n latent vectors each: Gaussian with eigenvalues 1 / i, or four clusters. The generator has
 the reference's law, is shifted, or has half its spread. Every interval is made twice from the same jackknife: with
@@ -11,6 +11,7 @@ cell takes subsets of 160 simulated brains of 32^3.
 
 Then: the permutation test's level with the kernel of `exchangeable` and, for comparison, with the bandwidth of the
 reference; and extrapolated floors of FID against fresh volumes. Writes benchmarks/results/coverage.json.
+This file must not be called coverage.py: numba would import it in place of the package of that name.
 """
 
 from __future__ import annotations
