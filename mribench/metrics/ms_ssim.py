@@ -61,7 +61,7 @@ class Definition:
     def prepare(self, volumes: Tensor, first: int = 0) -> State:
         """Per scale from `first` on, of which `volumes` are: the volume, its local means and variances, `[N,d,h,w]`.
 
-        On a CPU spans too (see `fused`), `[N,D,H,4]` int32.
+        On a CPU padded, and with spans (see `fused.Scale`).
         """
         states: list[Tensor] = []
         for scale in range(first, self.scales):
@@ -95,10 +95,10 @@ class Definition:
             from mribench.metrics import fused
 
             x, y = fused.Scale(*(t.numpy() for t in rows)), fused.Scale(*(t.numpy() for t in columns))
-            means = torch.from_numpy(fused.factors(x, y, gaussian_window(self.window), last))
-        else:
-            means = factors(rows, columns, gaussian_window(self.window), last)
-        return means.clamp(min=0) ** self.weights[scale]
+            means = fused.factors(x, y, gaussian_window(self.window), last).clip(min=0)
+            # torch's power of a number depends on the number's place in the array
+            return torch.from_numpy(np.power(means, self.weights[scale]))
+        return factors(rows, columns, gaussian_window(self.window), last).clamp(min=0) ** self.weights[scale]
 
 
 @dataclass(frozen=True)
