@@ -16,6 +16,7 @@ from mribench.devices import choose_device, describe
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_json, read_json, write_json
 from mribench.metrics.metric import Missing
+from mribench.metrics.pairs import DEFAULT_MEMORY
 from mribench.models import get_model
 from mribench.models.generator import Generator
 from mribench.protocol import load_protocol
@@ -279,6 +280,7 @@ def evaluate(
     device: str,
     overwrite: bool,
     progress: Progress,
+    memory: int = DEFAULT_MEMORY,
 ) -> tuple[bool, list[Missing]]:
     """Score one entrant unless that is done; returns whether it was scored now and what is missing."""
     _check_samples(bench, run)
@@ -288,9 +290,13 @@ def evaluate(
     if scoring.is_scored(run, wanted) and not overwrite:
         return False, []
     with bench.run_lock(run):
-        _, missing = scoring.score_run(
-            bench, cohort, run, extractor=extractor, weights=weights, device=where, progress=progress
-        )
+        options: dict[str, Any] = {
+            "weights": weights,
+            "device": where,
+            "memory": memory,
+            "progress": progress,
+        }
+        _, missing = scoring.score_run(bench, cohort, run, extractor=extractor, **options)
     return True, missing
 
 

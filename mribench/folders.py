@@ -37,6 +37,7 @@ def evaluate_folders(
     extractor: str | None,
     weights: Path | None,
     device: str,
+    memory: int,
     out: Path,
     progress: Progress,
 ) -> FolderScores:
@@ -68,6 +69,7 @@ def evaluate_folders(
         weights=weights,
         progress=progress,
         device=choose_device(device),
+        memory=memory,
     )
     entrant = leaderboard.Entrant(
         name=samples.resolve().name,

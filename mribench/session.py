@@ -17,9 +17,10 @@ from mribench.console import Display
 from mribench.controls import Control
 from mribench.data.cohort import Cohort
 from mribench.data.nifti import Rescale
-from mribench.errors import MribenchError, UsageError, is_out_of_memory, out_of_memory
+from mribench.errors import MribenchError, TooLittleMemory, UsageError, is_out_of_memory, out_of_memory
 from mribench.files import read_json
 from mribench.folders import open_entrant
+from mribench.metrics.pairs import DEFAULT_MEMORY
 from mribench.reports import leaderboard
 from mribench.reports.html import write_report
 
@@ -84,17 +85,22 @@ class Session:
             self.screen.report(f"copy {name}", done, self.bench.protocol.evaluation.samples)
 
     def evaluate(
-        self, runs: Sequence[Run] | None, weights: Path | None, device: str, overwrite: bool = False
+        self,
+        runs: Sequence[Run] | None,
+        weights: Path | None,
+        device: str,
+        memory: int = DEFAULT_MEMORY,
+        overwrite: bool = False,
     ) -> list[Run]:
         """Score runs (None = all that have samples) one by one; returns those that have scores now."""
         scored = []
         for run in commands.entrants(self.bench) if runs is None else runs:
             with self.at_its_own_cost(run.name):
-                self._evaluate(run, weights, device, overwrite)
+                self._evaluate(run, weights, device, memory, overwrite)
                 scored.append(run)
         return scored
 
-    def _evaluate(self, run: Run, weights: Path | None, device: str, overwrite: bool) -> None:
+    def _evaluate(self, run: Run, weights: Path | None, device: str, memory: int, overwrite: bool) -> None:
         def progress(what: str, done: int, total: int) -> None:
             self.screen.report(f"{run.name}: {what}", done, total)
 
@@ -104,6 +110,7 @@ class Session:
             run,
             weights=weights,
             device=device,
+            memory=memory,
             overwrite=overwrite,
             progress=progress,
         )
@@ -113,11 +120,11 @@ class Session:
             if not one.by_design:
                 self.failures.append(f"{run.name}: {one.metric}: {one.reason}")
 
-    def report(self, weights: Path | None, device: str) -> None:
+    def report(self, weights: Path | None, device: str, memory: int = DEFAULT_MEMORY) -> None:
         """Score what has no scores yet, embed all entrants, write the report; prints table and path."""
         if not commands.entrants(self.bench):
             raise UsageError(f"{self.bench.folder} has no samples to report on. Run: mribench generate --all")
-        scored = self.evaluate(None, weights, device)
+        scored = self.evaluate(None, weights, device, memory)
         with self.at_its_own_cost("t-SNE"):
             commands.embed(
                 self.bench, self.cohort, scored, weights=weights, device=device, progress=self.screen.report
@@ -131,6 +138,8 @@ class Session:
         """What fails inside is noted in `failures` and stops nothing else."""
         try:
             yield
+        except TooLittleMemory:
+            raise
         except MribenchError as error:
             self.failures.append(f"{name}: {error}")
         except (MemoryError, RuntimeError) as error:

@@ -25,7 +25,7 @@ SIGMA = 1.5  # voxels
 C1 = 0.01**2  # (K1 L)^2 with the data range L = 1
 C2 = 0.03**2
 WEIGHT_STEPS = 2**25  # float32 holds every multiple of 2^-25 up to 1/2
-PIECE_VOXELS = 2**26  # voxels that a GPU compares at once
+PIECE_VOXELS = 2**24  # voxels that a GPU compares at once: about 0.4 GB of intermediate results
 
 
 @dataclass(frozen=True)
