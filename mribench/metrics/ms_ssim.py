@@ -233,6 +233,13 @@ def ms_ssim_matrix(
     Volumes lie in [0,1]. `definition=None` applies the size rule to the smallest side. `engine="reference"`
     calls pytorch-msssim pair by pair. Raises MribenchError for a wrong shape, range or NaN, and when a
     side is too short for the definition or (reference) for that package's own rule.
+
+    >>> import numpy as np
+    >>> from mribench.metrics.ms_ssim import ms_ssim_matrix
+    >>> volumes = np.random.default_rng(0).random((3, 32, 32, 32)).astype(np.float32)
+    >>> matrix = ms_ssim_matrix(volumes)
+    >>> matrix.shape, bool((matrix == matrix.T).all()), matrix.diagonal().tolist()
+    ((3, 3), True, [1.0, 1.0, 1.0])
     """
     for name, volumes in (("a", a), ("b", b)):
         if volumes is not None and (volumes.ndim != 4 or len(volumes) == 0):

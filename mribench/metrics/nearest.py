@@ -48,6 +48,13 @@ def nearest_neighbours(
     Always the full matrix's answer. Volumes are `[D,H,W]` in [0,1]; `definition=None` applies the size rule.
     Raises MribenchError for too few volumes, and as `pair_matrix` does. `progress` is told the queries done;
     `memory` bounds the bytes of prepared volumes, on `device`.
+
+    >>> import numpy as np
+    >>> from mribench.metrics.nearest import nearest_neighbours
+    >>> reference = np.random.default_rng(0).random((5, 32, 32, 32)).astype(np.float32)
+    >>> found = nearest_neighbours(reference[[3, 1]], reference, k=1)
+    >>> found.indices.tolist(), found.scores.tolist()
+    ([[3], [1]], [[1.0], [1.0]])
     """
     if not 1 <= k <= len(reference):
         raise MribenchError(f"{k} nearest volumes were asked for, but there are {len(reference)}.")
