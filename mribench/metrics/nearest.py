@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from mribench.errors import MribenchError
 from mribench.metrics.ms_ssim import Definition, definition_for
-from mribench.metrics.pairs import DEFAULT_MEMORY, State, Volumes, allot, volume_tensor
+from mribench.metrics.pairs import DEFAULT_MEMORY, State, Volumes, allot, block_rows, volume_tensor
 from mribench.metrics.workers import worker_count, workers
 
 ROUNDING = (
@@ -64,7 +64,7 @@ def nearest_neighbours(
     first = kernel.prepare(volume_tensor(queries, 0, shape, torch.device(device)))
     size = sum(t.nbytes for t in first) + sum(t.nbytes for t in first[len(first) // kernel.scales :])
     del first
-    share = allot(memory, size, shape, len(queries), 1, worker_count(device))
+    share = allot(memory, size, shape, min(len(queries), block_rows(device)), 1, worker_count(device))
     found = []
     with workers(device, share.workers) as pool:
         for start in range(0, len(queries), share.rows):

@@ -30,6 +30,7 @@ State = tuple[Tensor, ...]  # every tensor has the volumes as its first axis
 
 DEFAULT_MEMORY = 2 * 10**9  # bytes
 BLOCK_ROWS = 64  # more would hardly save time: a column's state costs as much as about five pairs
+BLOCK_ROWS_GPU = 512  # there it costs as much as hundreds
 TILE_COLUMNS = 4
 VOLUMES_IN_WORK = 3  # what a worker holds of a volume that is being read and prepared, in float32
 
@@ -95,7 +96,14 @@ def pair_matrix(
     kernel.check(shape)
     job = _Job(rows, columns, kernel, shape, torch.device(device))
     matrix = np.zeros((len(rows), len(job.others)))
-    share = allot(memory, job.state_bytes(), shape, len(rows), len(job.others), worker_count(device))
+    share = allot(
+        memory,
+        job.state_bytes(),
+        shape,
+        min(len(rows), block_rows(device)),
+        len(job.others),
+        worker_count(device),
+    )
     with workers(job.device, share.workers) as pool:
         for start in range(0, len(rows), share.rows):
             stop = min(len(rows), start + share.rows)
@@ -164,6 +172,11 @@ def _empty_like(tensor: Tensor, count: int) -> Tensor:
     return tensor.new_empty(shape)
 
 
+def block_rows(device: torch.device | str) -> int:
+    """The most rows of a block."""
+    return BLOCK_ROWS if torch.device(device).type == "cpu" else BLOCK_ROWS_GPU
+
+
 class Share(NamedTuple):
     """What a budget of memory allows: so many rows and, for each of the workers, so many columns."""
 
@@ -175,8 +188,8 @@ class Share(NamedTuple):
 def allot(memory: int, state: int, shape: tuple[int, ...], rows: int, columns: int, threads: int) -> Share:
     """Divides `memory` bytes, `state` of which hold one prepared volume `[D,H,W]` of `shape`.
 
-    A tile of several columns needs one state more, the one being prepared. Raises TooLittleMemory naming the least
-    memory when one pair does not fit.
+    At most `rows` rows are held. A tile of several columns needs one state more, the one being prepared.
+    Raises TooLittleMemory naming the least memory when one pair does not fit.
     """
     in_work = VOLUMES_IN_WORK * 4 * int(np.prod(shape))
     if memory < 2 * state + in_work:
@@ -193,7 +206,7 @@ def allot(memory: int, state: int, shape: tuple[int, ...], rows: int, columns: i
     while size > 1 and held < count * (size + 1) + min(rows, 4 * size):
         size -= 1
     other = count * (size + 1) if size > 1 else count
-    return Share(max(1, min(rows, BLOCK_ROWS, held - other)), size, count)
+    return Share(max(1, min(rows, held - other)), size, count)
 
 
 def _read_part(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:

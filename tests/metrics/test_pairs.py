@@ -240,8 +240,8 @@ def test_shares_by_hand():
     """State 100, volume 1 voxel: 12 bytes in work per worker."""
     assert allot(212, 100, (1, 1, 1), 50, 50, 8) == (1, 1, 1)
     assert allot(324, 100, (1, 1, 1), 50, 50, 8) == (1, 1, 2)
-    assert allot(10_000, 100, (1, 1, 1), 500, 1000, 2) == (64, 4, 2)
-    assert allot(5_024, 100, (1, 1, 1), 500, 1000, 2) == (40, 4, 2)
+    assert allot(10_000, 100, (1, 1, 1), 64, 1000, 2) == (64, 4, 2)
+    assert allot(5_024, 100, (1, 1, 1), 64, 1000, 2) == (40, 4, 2)
     assert allot(10_000, 100, (1, 1, 1), 5, 1000, 2) == (5, 4, 2)
     with pytest.raises(TooLittleMemory):
         allot(211, 100, (1, 1, 1), 50, 50, 8)
@@ -250,7 +250,7 @@ def test_shares_by_hand():
             rows, columns, workers = allot(states * 100 + 12 * threads, 100, (1, 1, 1), 500, 500, threads)
             assert rows + workers * (columns + 1 if columns > 1 else 1) <= states
             assert min(rows, columns, workers) >= 1
-    assert allot(DEFAULT_MEMORY, 28 * 10**6, (128, 128, 128), 500, 1262, 2).rows > 50
+    assert allot(DEFAULT_MEMORY, 28 * 10**6, (128, 128, 128), 64, 1262, 2).rows > 50
 
 
 def test_two_evaluations_of_one_bench_at_once(brains, tmp_path, volume_set, monkeypatch):
