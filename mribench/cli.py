@@ -24,6 +24,7 @@ from mribench.options import (
     bench_option,
     device_option,
     json_option,
+    memory_option,
     overwrite_option,
     parse_settings,
     protocol_option,
@@ -285,6 +286,7 @@ def generate(
 )
 @weights_options
 @device_option
+@memory_option
 @overwrite_option
 @json_option
 @click.pass_obj
@@ -302,6 +304,7 @@ def evaluate(
     out: Path,
     weights: Weights,
     device: str,
+    memory: int,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -322,7 +325,7 @@ def evaluate(
 
         with display(quiet) as screen:
             result = folders.evaluate_folders(
-                real, samples, train_folder, rescale, extractor, weights, device, out, screen.report
+                real, samples, train_folder, rescale, extractor, weights, device, memory, out, screen.report
             )
         click.echo(result.json if as_json else result.table)
         click.echo(f"Written: {result.path}", err=True)
@@ -340,7 +343,7 @@ def evaluate(
             session.add_folder(name, samples, rescale, overwrite)
         chosen = run or name
         scored = session.evaluate(
-            [session.bench.existing_run(chosen)] if chosen else None, weights, device, overwrite
+            [session.bench.existing_run(chosen)] if chosen else None, weights, device, memory, overwrite
         )
         click.echo(session.scores_as_json(scored) if as_json else session.table())
 
@@ -349,9 +352,10 @@ def evaluate(
 @bench_option
 @weights_options
 @device_option
+@memory_option
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @click.pass_obj
-def report(quiet: bool, folder: Path, weights: Weights, device: str, show: bool) -> None:
+def report(quiet: bool, folder: Path, weights: Weights, device: str, memory: int, show: bool) -> None:
     """Compute the scores that are missing, then write index.html, table.csv/.tex/.md and scores.csv.
 
     \b
@@ -362,7 +366,7 @@ def report(quiet: bool, folder: Path, weights: Weights, device: str, show: bool)
 
     bench = open_bench(folder)
     with _session(quiet, bench) as session:
-        session.report(weights, device)
+        session.report(weights, device, memory)
     if show:
         click.launch(str(bench.report / "index.html"))
 

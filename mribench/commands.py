@@ -16,6 +16,7 @@ from mribench.devices import choose_device, describe
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_json, read_json, write_json
 from mribench.metrics.metric import Missing
+from mribench.metrics.pairs import DEFAULT_MEMORY
 from mribench.metrics.weights import Weights
 from mribench.models import get_model
 from mribench.models.generator import Generator
@@ -280,6 +281,7 @@ def evaluate(
     device: str,
     overwrite: bool,
     progress: Progress,
+    memory: int = DEFAULT_MEMORY,
 ) -> tuple[bool, list[Missing]]:
     """Score one entrant unless that is done; returns whether it was scored now and what is missing."""
     _check_samples(bench, run)
@@ -290,7 +292,14 @@ def evaluate(
         return False, []
     with bench.run_lock(run):
         _, missing = scoring.score_run(
-            bench, cohort, run, extractor=extractor, weights=weights, device=where, progress=progress
+            bench,
+            cohort,
+            run,
+            extractor=extractor,
+            weights=weights,
+            device=where,
+            memory=memory,
+            progress=progress,
         )
     return True, missing
 
@@ -331,36 +340,6 @@ def embed(
 def entrants(bench: Bench) -> list[Run]:
     """Runs that have samples."""
     return [run for run in bench.runs() if run.samples_record.exists()]
-
-
-def verify(bench: Bench, progress: Progress) -> list[str]:
-    """Re-hash the cohort, weights and samples; returns one sentence per thing that is not as recorded."""
-    problems = []
-    if (bench.cohort_folder / "volumes.json").exists():
-        names = open_cohort(bench.cohort_folder).altered()
-        problems += [f"cohort volume {name} is not what volumes.json records" for name in names]
-    runs = bench.runs()
-    for done, run in enumerate(runs):
-        progress("runs", done + 1, len(runs))
-        problems += _verify_run(run)
-    return problems
-
-
-def _verify_run(run: Run) -> list[str]:
-    try:
-        problems = []
-        if run.weights_record.exists() and not training.is_trained(run):
-            problems.append(f"{run.name}: the weights are not what weights.json and run.json record")
-        if run.samples_record.exists():
-            samples = run.samples()
-            for i in range(len(samples)):
-                try:
-                    samples[i]
-                except MribenchError as error:
-                    problems.append(f"{run.name}: {error}")
-        return problems
-    except (MribenchError, KeyError, TypeError) as error:
-        return [f"{run.name}: {error}"]
 
 
 def prepare(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mribench.data.volume_set import Progress, VolumeSet
-from mribench.errors import MribenchError, NotApplicable
+from mribench.errors import MribenchError, NotApplicable, TooLittleMemory
 from mribench.files import digest_json
 from mribench.metrics import COMPARED_IN_A_SLAB, DEFAULT_METRICS, get_metric
 from mribench.metrics.blocks import Blocks
@@ -28,6 +28,7 @@ from mribench.metrics.metric import (
     jackknife,
     jackknife_part,
 )
+from mribench.metrics.pairs import DEFAULT_MEMORY
 from mribench.metrics.permutation import permutation_p
 from mribench.metrics.weights import Weights
 
@@ -43,20 +44,24 @@ def evaluate(
     weights: Weights | None = None,
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
+    memory: int = DEFAULT_MEMORY,
 ) -> tuple[list[Score], list[Missing]]:
     """Score "samples" against the other sets (see `Blocks`) by `metrics`; default: all but opt-in ones.
 
     A metric that cannot be computed becomes a `Missing` with its reason and costs no other score. Raises
-    UsageError for an unknown metric or extractor, MribenchError when the sets do not share one grid.
+    UsageError for an unknown metric or extractor and for too little `memory` (bytes, see `pair_matrix`),
+    MribenchError when the sets do not share one grid.
     """
     chosen = [get_metric(name) for name in (metrics or DEFAULT_METRICS)]
-    blocks = Blocks(sets, cache, extractor, weights, progress, device)
+    blocks = Blocks(sets, cache, extractor, weights, progress, device, memory)
     floors = Floors(blocks)
     scores: list[Score] = []
     missing: list[Missing] = []
     for metric in chosen:
         try:
             scores.append(_with_floor(score(metric, blocks), metric, floors))
+        except TooLittleMemory:
+            raise
         except MribenchError as error:
             by_design = isinstance(error, NotApplicable)
             missing.append(Missing(metric=metric.name, reason=str(error), by_design=by_design))

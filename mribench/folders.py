@@ -39,6 +39,7 @@ def evaluate_folders(
     extractor: str | None,
     weights: Weights,
     device: str,
+    memory: int,
     out: Path,
     progress: Progress,
 ) -> FolderScores:
@@ -72,6 +73,7 @@ def evaluate_folders(
         weights=weights,
         progress=progress,
         device=choose_device(device),
+        memory=memory,
     )
     entrant = leaderboard.Entrant(
         name=samples.resolve().name,

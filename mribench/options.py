@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -63,6 +64,27 @@ simulated_option = click.option(
 )
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+
+
+class Bytes(click.ParamType):
+    """A size such as 800M or 8G, in powers of 1000."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])B?", str(value).strip().upper())
+        if found is None:
+            self.fail(f"{value!r} is no size such as 800M or 8G", param, ctx)
+        return int(float(found[1]) * 1000 ** (1 + "KMGT".index(found[2])))
+
+
+memory_option = click.option(
+    "--memory",
+    type=Bytes(),
+    default="2G",
+    show_default=True,
+    help="Most memory for volumes prepared for comparison, on the device in use; changes no score.",
 )
 overwrite_option = click.option(
     "--overwrite",

@@ -77,6 +77,7 @@ def score_run(
     extractor: str,
     weights: Weights | None,
     device: str,
+    memory: int,
     progress: Progress,
 ) -> tuple[list[Score], list[Missing]]:
     """Score one entrant and write scores.json and nearest.json (written first, so that scores.json means done)."""
@@ -92,7 +93,7 @@ def score_run(
             if name in METRICS_OF_HOLDOUT
         ]
         metrics = tuple(name for name in metrics if name not in METRICS_OF_HOLDOUT)
-    blocks = Blocks(sets, bench.blocks, extractor, weights, progress, device)
+    blocks = Blocks(sets, bench.blocks, extractor, weights, progress, device, memory)
     scores, failed = evaluate(
         sets,
         bench.blocks,
@@ -101,6 +102,7 @@ def score_run(
         weights=weights,
         progress=progress,
         device=device,
+        memory=memory,
     )
     missing.extend(failed)
     write_json(run.nearest, {"made_from": stamp, **_nearest_pairs(blocks)})

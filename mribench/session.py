@@ -17,9 +17,10 @@ from mribench.console import Display
 from mribench.controls import Control
 from mribench.data.cohort import Cohort
 from mribench.data.nifti import Rescale
-from mribench.errors import MribenchError, UsageError, is_out_of_memory, out_of_memory
+from mribench.errors import MribenchError, TooLittleMemory, UsageError, is_out_of_memory, out_of_memory
 from mribench.files import read_json
 from mribench.folders import open_entrant
+from mribench.metrics.pairs import DEFAULT_MEMORY
 from mribench.metrics.weights import Weights
 from mribench.reports import leaderboard
 from mribench.reports.html import write_report
@@ -85,7 +86,12 @@ class Session:
             self.screen.report(f"copy {name}", done, self.bench.protocol.evaluation.samples)
 
     def evaluate(
-        self, runs: Sequence[Run] | None, weights: Weights | None, device: str, overwrite: bool = False
+        self,
+        runs: Sequence[Run] | None,
+        weights: Weights | None,
+        device: str,
+        memory: int = DEFAULT_MEMORY,
+        overwrite: bool = False,
     ) -> list[Run]:
         """Score runs (None = all that have samples) one by one; returns those that have scores now.
 
@@ -100,11 +106,11 @@ class Session:
         scored = []
         for run in commands.entrants(self.bench) if runs is None else runs:
             with self.at_its_own_cost(run.name):
-                self._evaluate(run, weights, device, overwrite)
+                self._evaluate(run, weights, device, memory, overwrite)
                 scored.append(run)
         return scored
 
-    def _evaluate(self, run: Run, weights: Weights | None, device: str, overwrite: bool) -> None:
+    def _evaluate(self, run: Run, weights: Weights | None, device: str, memory: int, overwrite: bool) -> None:
         def progress(what: str, done: int, total: int) -> None:
             self.screen.report(f"{run.name}: {what}", done, total)
 
@@ -114,6 +120,7 @@ class Session:
             run,
             weights=weights,
             device=device,
+            memory=memory,
             overwrite=overwrite,
             progress=progress,
         )
@@ -124,11 +131,11 @@ class Session:
             if nothing or not one.by_design:
                 self.failures.append(f"{run.name}: {one.metric}: {one.reason}")
 
-    def report(self, weights: Weights | None, device: str) -> None:
+    def report(self, weights: Weights | None, device: str, memory: int = DEFAULT_MEMORY) -> None:
         """Score what has no scores yet, embed all entrants, write the report; prints table and path."""
         if not commands.entrants(self.bench):
             raise UsageError(f"{self.bench.folder} has no samples to report on. Run: mribench generate --all")
-        scored = self.evaluate(None, weights, device)
+        scored = self.evaluate(None, weights, device, memory)
         with self.at_its_own_cost("t-SNE"):
             commands.embed(
                 self.bench, self.cohort, scored, weights=weights, device=device, progress=self.screen.report
@@ -142,6 +149,8 @@ class Session:
         """What fails inside is noted in `failures` and stops nothing else."""
         try:
             yield
+        except TooLittleMemory:
+            raise
         except MribenchError as error:
             self.failures.append(f"{name}: {error}")
         except (MemoryError, RuntimeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from mribench.data.volume_set import Progress, VolumeSet
@@ -23,8 +25,10 @@ from mribench.metrics.features import VIEWS, Extractor
 from mribench.metrics.mmd import squared_distances
 from mribench.metrics.ms_ssim import definition_for
 from mribench.metrics.nearest import nearest_neighbours
-from mribench.metrics.pairs import Kernel, checked, pair_matrix
+from mribench.metrics.pairs import DEFAULT_MEMORY, Kernel, checked, pair_matrix
 from mribench.metrics.weights import Weights
+
+log = logging.getLogger(__name__)
 
 
 class Blocks:
@@ -42,6 +46,7 @@ class Blocks:
         weights: Weights | None = None,
         progress: Progress | None = None,
         device: torch.device | str = "cpu",
+        memory: int = DEFAULT_MEMORY,
     ) -> None:
         for name in ("samples", "reference"):
             if name not in sets or len(sets[name]) == 0:
@@ -52,7 +57,7 @@ class Blocks:
             name: one if name == "samples" else one.crop(self.slab) for name, one in sets.items()
         }
         self.shape = self.sets["samples"].shape
-        self.cache, self.progress, self.device = cache, progress, device
+        self.cache, self.progress, self.device, self.memory = cache, progress, device, memory
         self.extractor: Extractor = feature_module.get_extractor(extractor)
         self.weights = weights or Weights()
         self._memory: dict[str, np.ndarray] = {}
@@ -126,7 +131,8 @@ class Blocks:
             label = f"{kernel.name.partition('/')[0]} {a} x {b}"
             others = None if rows.digest == columns.digest else columns
             report = self._reporter(label)
-            return pair_matrix(rows, others, kernel, device=self.device, parts=parts, progress=report)
+            options: dict[str, Any] = {"device": self.device, "progress": report, "memory": self.memory}
+            return pair_matrix(rows, others, kernel, parts=parts, **options)
 
         return self._once(self._pairs_name(rows, columns, kernel), compute, len(rows))
 
@@ -150,7 +156,8 @@ class Blocks:
 
         def compute(_: Path | None) -> np.ndarray:
             report = self._reporter(f"nearest {'mirrored ' if mirrored else ''}{queries} x {set_name}")
-            found = nearest_neighbours(rows, columns, k, kernel, device=self.device, progress=report)
+            options: dict[str, Any] = {"device": self.device, "progress": report, "memory": self.memory}
+            found = nearest_neighbours(rows, columns, k, kernel, **options)
             return np.stack([found.indices, found.scores], axis=1)
 
         key = digest_json(["nearest", rows.digest, columns.digest, kernel.name, k])
@@ -229,14 +236,32 @@ class Blocks:
         if name not in self._memory:
             array = self._read(name, rows)
             if array is None:
-                parts = self.cache / f"{name}.parts" if self.cache else None
-                array = compute(parts)
-                if self.cache:
-                    write_array(self.cache / f"{name}.npy", array)
-                if parts:
-                    shutil.rmtree(parts, ignore_errors=True)
+                array = self._computed(name, compute, rows, self.cache) if self.cache else compute(None)
             self._memory[name] = array
         return self._memory[name]
+
+    def _computed(
+        self, name: str, compute: Callable[[Path | None], np.ndarray], rows: int, cache: Path
+    ) -> np.ndarray:
+        """Of two evaluations that need it at the same moment, one computes and the other waits for the file."""
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path := cache / f"{name}.lock")  # the system frees it when its process dies
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.warning("%s is being computed by another process; waiting for it", name)
+            lock.acquire()
+        try:
+            array = self._read(name, rows)
+            if array is None:
+                parts = cache / f"{name}.parts"
+                array = compute(parts)
+                write_array(cache / f"{name}.npy", array)
+                shutil.rmtree(parts, ignore_errors=True)
+            path.unlink(missing_ok=True)  # whoever still waits for it finds the array
+            return array
+        finally:
+            lock.release()
 
     def _has(self, name: str, rows: int) -> bool:
         return name in self._memory or self._read(name, rows) is not None
