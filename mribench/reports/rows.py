@@ -70,6 +70,7 @@ class Cell:
     notes: tuple[str, ...] = ()
     best: bool = False
     tied: bool = False
+    group: str = ""
 
     @property
     def comparable(self) -> bool:
@@ -110,6 +111,7 @@ class Row:
     rank: float | None = None
     unranked: str = ""
     best: bool = False
+    chances: tuple[float, ...] = ()
 
     def cell(self, key: str) -> Cell:
         return next(cell for cell in self.cells if cell.column.key == key)
