@@ -92,6 +92,7 @@ class Pair(_Record):
     neighbour_index: NonNegativeInt
     similarity: float
     second: float
+    mirrored: bool = False  # the neighbour is most alike after its left and right are exchanged
 
 
 class NearestRecord(_Record):
