@@ -53,7 +53,7 @@ def central_pictures(
     x, y, z = grid.spacing_mm
     cuts = ((volume[d], y, x), (volume[:, h], z, x), (volume[:, :, w], z, y))
     return tuple(
-        grey_picture(_square_pixels(plane[::-1], down / pixel_mm, across / pixel_mm), f"{alt}, {view} view")
+        grey_picture(resampled(plane[::-1], (down / pixel_mm, across / pixel_mm)), f"{alt}, {view} view")
         for view, (plane, down, across) in zip(VIEWS, cuts, strict=True)
     )
 
@@ -67,11 +67,11 @@ def whole_volume(volume: np.ndarray, grid: Grid, slab: Slab | None) -> np.ndarra
     return whole
 
 
-def _square_pixels(plane: np.ndarray, down: float, across: float) -> np.ndarray:
-    """Resample by two factors; where a voxel covers several pixels it stays visible as a voxel."""
-    order = 0 if min(down, across) >= 2 else 1
-    resampled: np.ndarray = zoom(plane, (down, across), order=order, mode="nearest", grid_mode=True)
-    return resampled
+def resampled(voxels: np.ndarray, factors: tuple[float, ...]) -> np.ndarray:
+    """An array with its axes stretched; where a voxel comes to cover several it stays visible as a voxel."""
+    order = 0 if min(factors) >= 2 else 1
+    result: np.ndarray = zoom(voxels, factors, order=order, mode="nearest", grid_mode=True)
+    return result
 
 
 def grey_picture(plane: np.ndarray, alt: str) -> Picture:

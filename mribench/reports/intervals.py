@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mribench.metrics.metric import Score
 from mribench.reports.figures import SHARP, Picture, plotted, short
@@ -64,11 +65,12 @@ def _mark(row: Row, column: Column, usual: Mapping[str, Score]) -> Mark | None:
 def _plot(column: Column, marks: Sequence[Mark], usual: Score | None) -> Picture:
     height = ROW_INCHES * len(marks) + 0.62
     figure = Figure(figsize=(WIDTH_INCHES, height), dpi=100)
-    axes = figure.add_axes((0.36, 0.3 / height, 0.56, (height - 0.62) / height))
+    left = min(0.4, 0.04 + 0.0145 * max(len(short(mark.label)) for mark in marks))
+    axes = figure.add_axes((left, 0.3 / height, 0.95 - left, (height - 0.62) / height))
     floor = usual.floor if usual else None
     band = column.numbers(as_score(usual, floor)) if usual and floor else None
     target = usual.target * column.scale if usual and usual.target is not None else None
-    low, high = _limits(marks, [*(band or ()), *([] if target is None else [target])])
+    low, high = _limits(marks, [*(band or ()), *([] if target is None else [target])], column.bounds)
     if band:
         axes.axvspan(band[1], band[2], color=FLOOR, linewidth=0)
         axes.axvline(band[0], color=TARGET, linewidth=1, linestyle="--")
@@ -80,12 +82,18 @@ def _plot(column: Column, marks: Sequence[Mark], usual: Score | None) -> Picture
     return plotted(figure, _alt(column, marks, band, target), SHARP)
 
 
-def _limits(marks: Sequence[Mark], others: Iterable[float]) -> tuple[float, float]:
+def _limits(
+    marks: Sequence[Mark], others: Iterable[float], bounds: tuple[float, float]
+) -> tuple[float, float]:
     """The models, real volumes, target and floor; other controls may be so bad that nothing else is told apart."""
     inner = [mark for mark in marks if not mark.control or mark.name == INSIDE] or marks
     ends = [*(end for mark in inner for end in (mark.low, mark.high)), *others]
-    margin = 0.05 * (max(ends) - min(ends)) or 0.05 * abs(ends[0]) or 1.0
-    return min(ends) - margin, max(ends) + margin
+    if min(ends) == max(ends):
+        ends = [ends[0], ends[0] + (abs(ends[0]) or 1.0)]
+    width = max(ends) - min(ends)
+    # A little over where the quantity itself ends, so that a mark there is whole.
+    low, high = max(min(ends) - 0.05 * width, bounds[0]), min(max(ends) + 0.05 * width, bounds[1])
+    return low - 0.02 * width, high + 0.02 * width
 
 
 def _draw(axes: Axes, y: int, mark: Mark, low: float, high: float) -> None:
@@ -117,6 +125,7 @@ def _dress(axes: Axes, column: Column, marks: Sequence[Mark], limits: tuple[floa
         text.set_color(CONTROL if mark.control else "black")
     title = axes.set_title(column.title.replace("(x10", "(×10"), fontsize=9, loc="left", fontweight="bold")
     title.set_parse_math(False)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.tick_params(axis="x", labelsize=7.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#e4e6e8", linewidth=0.6)

@@ -10,18 +10,20 @@ from importlib.metadata import version
 from importlib.resources import files
 
 import numpy as np
-from scipy.ndimage import zoom
 
 from mribench.bench import Bench
 from mribench.data.cohort import Cohort
 from mribench.data.grid import Grid
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError
-from mribench.reports.figures import data_uri, encoded, grey_levels, whole_volume
+from mribench.reports.figures import data_uri, encoded, grey_levels, resampled, whole_volume
 from mribench.reports.rows import Row
 from mribench.reports.tables import name
 
-FINEST_MM = 1.375  # of the viewer's cubic voxels: as fine as the paper's volumes are in two directions
+FINEST_MM, COARSEST_MM = (
+    1.375,
+    2.0,
+)  # of the viewer's cubes: the paper's voxels; a cross hair is one cube wide
 LOSSLESS_BYTES = (
     150_000  # a larger mosaic becomes lossy, so that a page of twenty entrants can be sent around
 )
@@ -73,7 +75,7 @@ def make_viewer(bench: Bench, cohort: Cohort | None, rows: Sequence[Row]) -> tup
         script, credit = widget()
     except MribenchError as error:
         return None, str(error)
-    side = max(min(grid.spacing_mm), FINEST_MM)
+    side = max(min(grid.spacing_mm) / math.ceil(min(grid.spacing_mm) / COARSEST_MM), FINEST_MM)
     sets: list[tuple[str, bool, VolumeSet, int]] = []
     if cohort is not None:
         sets.append(("Reference", False, cohort.set("reference"), 2))
@@ -114,8 +116,7 @@ def _sprites(
 def _cubes(volume: np.ndarray, grid: Grid, side: float) -> np.ndarray:
     """Resampled to cubic voxels of `side` mm, which is all that brainsprite draws in true proportion."""
     x, y, z = grid.spacing_mm
-    cubes: np.ndarray = zoom(volume, (z / side, y / side, x / side), order=1, mode="nearest", grid_mode=True)
-    return cubes
+    return resampled(volume, (z / side, y / side, x / side))
 
 
 def mosaic(volume: np.ndarray) -> np.ndarray:
