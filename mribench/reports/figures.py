@@ -157,7 +157,7 @@ def training_curves(records: Sequence[TrainingRecord], label: str) -> Picture:
     """Losses against volumes seen: every record pale, their running mean dark."""
     names = sorted({name for record in records for name in record.losses})
     figure = Figure(figsize=(5.2, 2.9), dpi=110)
-    axes = figure.add_axes((0.1, 0.16, 0.88, 0.8))
+    axes = figure.add_axes((0.13, 0.16, 0.84, 0.8))
     lowest = np.inf
     for name, colour in zip(names, _cycle(len(names)), strict=True):
         seen, loss = _curve(records, name)

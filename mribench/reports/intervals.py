@@ -114,7 +114,7 @@ def _draw(axes: Axes, y: int, mark: Mark, low: float, high: float) -> None:
         return
     axes.plot((mark.low, mark.high), (y, y), color=colour, linewidth=1.6, solid_capstyle="butt")
     face = colour if mark.comparable else "white"
-    axes.plot(mark.value, y, "o", color=colour, markerfacecolor=face, markersize=5)
+    axes.plot(mark.value, y, "o", color=colour, markerfacecolor=face, markersize=5, clip_on=False)
 
 
 def _dress(axes: Axes, column: Column, marks: Sequence[Mark], limits: tuple[float, float]) -> None:

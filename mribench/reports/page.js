@@ -78,6 +78,13 @@ const planes = document.getElementById("planes");
 if (planes) {
   planes.hidden = false;
   // brainsprite measures its picture once, so it must be there.
-  const first = ["left", "right"].map((side) => document.getElementById(`${side}-sprite`).decode());
-  Promise.all(first).then(() => startViewer(planes));
+  const ready = ["left", "right"].map((side) => {
+    const picture = new Image();
+    picture.id = `${side}-sprite`;
+    picture.hidden = true;
+    picture.src = document.querySelector("img.sprite").src;
+    planes.append(picture);
+    return picture.decode();
+  });
+  Promise.all(ready).then(() => startViewer(planes));
 }

@@ -43,7 +43,7 @@ def profile_plot(own: Profiles, reference: Profiles, label: str) -> Picture:
     titles = ("slice mean", "step to the next slice")
     both = ((own.brightness, reference.brightness), (own.steps, reference.steps))
     for i, (title, (mine, real)) in enumerate(zip(titles, both, strict=True)):
-        axes = figure.add_axes((0.095 + 0.5 * i, 0.2, 0.395, 0.66))
+        axes = figure.add_axes((0.095 + 0.5 * i, 0.2, 0.385, 0.66))
         z = np.arange(real.shape[1])
         low, high = np.percentile(real, (LOWEST, HIGHEST), axis=0)
         axes.fill_between(z, low, high, color=BAND, linewidth=0)

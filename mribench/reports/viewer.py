@@ -65,7 +65,7 @@ def widget() -> tuple[str, str]:
     if "</" in script:
         raise MribenchError("The viewer's script would end the page's script element.")
     title = script.partition("*/")[0].strip("/*! \n")
-    return script, f"{title} (MIT licence), from nilearn {version('nilearn')}"
+    return script, f"{title} (MIT licence, Copyright (c) 2016 SIMEXP), from nilearn {version('nilearn')}"
 
 
 def make_viewer(bench: Bench, cohort: Cohort | None, rows: Sequence[Row]) -> tuple[Viewer | None, str]:
@@ -107,6 +107,8 @@ def _sprites(
         try:
             volume = whole_volume(volumes[i], grid, volumes.slab)
         except (MribenchError, ValueError):
+            continue
+        if volume.shape != grid.shape:  # all mosaics of a page must be of one size
             continue
         uri, form = _image(mosaic(_cubes(volume, grid, side)))
         made.append((Sprite(f"{label}, volume {i + 1}", control, uri), form))
