@@ -18,6 +18,7 @@ from mribench.files import digest_json, digest_volume, write_array, write_json, 
 from mribench.generation import slab_affine
 from mribench.metrics.metric import Score, deletions
 from mribench.protocol import Protocol
+from mribench.reports.html import write_report
 from mribench.reports.records import Entrant
 
 SIZE = 16
@@ -90,16 +91,16 @@ def volume(seed, size=SIZE):
 class BenchMaker:
     """Makes a bench in a folder and adds runs to it."""
 
-    def __init__(self, folder, **cohort):
+    def __init__(self, folder, protocol="trial", **cohort):
         roles = {"train": 4, "reference": 3, "holdout": 3, **cohort}
-        protocol = Protocol(
-            name="trial",
+        contract = Protocol(
+            name=protocol,
             version=1,
             seed=1,
             cohort={"source": "simulated", "size": SIZE, **roles},
             evaluation={"samples": 4, "tsne_samples": 4},
         )
-        self.bench = create_bench(folder, protocol)
+        self.bench = create_bench(folder, contract)
         names = ["train"] * 4 + ["reference"] * 3 + ["holdout"] * roles["holdout"]
         self.cohort = self._write_cohort(names)
 
@@ -214,6 +215,11 @@ def make_entrant():
 @pytest.fixture
 def make_bench(tmp_path):
     return lambda **cohort: BenchMaker(tmp_path / "bench", **cohort)
+
+
+@pytest.fixture
+def render_page():
+    return lambda maker: write_report(maker.bench).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@ import base64
 import hashlib
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,11 +11,14 @@ from PIL import Image
 
 from mribench.data.grid import paper_grid
 from mribench.files import read_json, write_json
-from mribench.reports import words
+from mribench.metrics import METRICS
+from mribench.models import MODELS
+from mribench.reports import html, words
 from mribench.reports.figures import central_pictures
 from mribench.reports.html import TABLES, duration, write_report
+from mribench.reports.leaderboard import from_bench
 from mribench.reports.pictures import Gallery
-from mribench.reports.records import read_cohort, read_entrant
+from mribench.reports.records import read_cohort, read_entrant, read_entrants
 
 
 class Page(HTMLParser):
@@ -171,6 +175,90 @@ def test_protocol_that_rewards_copying_says_so(make_bench):
     _, page = render(maker)
     assert words.REWARDS_COPYING in page.text
     assert "real_heldout and blurred_real: protocol trial keeps no held-out volumes" in page.text
+
+
+@pytest.mark.parametrize(("protocol", "there"), [("peng2023-simulated", True), ("trial", False)])
+def test_published_table_stands_apart_under_the_papers_protocols(make_bench, protocol, there):
+    maker = make_bench(protocol=protocol)
+    maker.add("cdpm")
+    text, page = render(maker)
+    assert ("Published, not comparable: other data" in page.text) == there
+    if there:
+        rows = re.search(r'<table class="published">(.*?)</table>', text, re.S).group(1)
+        cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t", row) for row in rows.split("<tr>")[2:]]
+        assert cells[0] == ["3D-VAE-GAN", "88.3", "9.1", "5.15", "320", "247", "398"]
+        assert cells[-1] == ["cDPM", "78.6", "0.6", "3.14", "32.4", "45.8", "91.1"]
+        assert [row[2] for row in cells] == ["9.1", "1.8", "3.4", "2.3", "42.4", "0.5*", "0.6"]
+        assert text.index('class="published"') > text.index('class="wide board sortable"')
+
+
+def test_letters_and_chances_are_shown_where_the_board_has_them(shared_bench):
+    cohort, _ = read_cohort(shared_bench.bench)
+    board = from_bench(shared_bench.bench, cohort, read_entrants(shared_bench.bench, cohort))
+    rows = []
+    for row, chances in zip(board.contestants, [(0.7, 0.3), (0.3, 0.7), ()], strict=True):
+        cells = tuple(replace(cell, group="ab" if cell.comparable else "") for cell in row.cells)
+        rows.append(replace(row, cells=cells, chances=chances))
+    text = html.render(shared_bench.bench, cohort, replace(board, contestants=tuple(rows)))
+    page = Page(text)
+    assert (
+        "Best of 2 ranked models: cDPM (mean rank 1.00, truly first with a probability of 70 %)." in page.text
+    )
+    assert len(re.findall('class="letters"[^>]*>ab<', text)) == 2 * 8 + 1  # 3D-DPM: FID-A only
+    heat = re.search(r'<table class="heat">(.*?)</table>', text, re.S).group(1)
+    assert re.findall(r'class="shade-(\d+)">(\d+) %', heat) == [
+        ("7", "70"),
+        ("3", "30"),
+        ("3", "30"),
+        ("7", "70"),
+    ]
+    assert "3D-DPM" not in heat
+
+
+def test_mirrored_neighbours_are_drawn_mirrored_and_say_so(full_bench):
+    path = full_bench.bench.run("cdpm").nearest
+    record = read_json(path)
+    found = []
+    for mirrored in (False, True):
+        write_json(path, {**record, "pairs": [{**record["pairs"][0], "mirrored": mirrored}]})
+        cohort = read_cohort(full_bench.bench)[0]
+        entrant = read_entrant(full_bench.bench, full_bench.bench.run("cdpm"), cohort)
+        (group,) = Gallery(full_bench.bench, cohort).neighbours([entrant])
+        found.append(group.pairs[0])
+    plain, mirrored = found
+    assert mirrored.neighbour.title == f"{plain.neighbour.title}, mirrored left to right"
+    np.testing.assert_array_equal(
+        pixels(mirrored.neighbour.pictures[0].uri), pixels(plain.neighbour.pictures[0].uri)[:, ::-1]
+    )
+    assert mirrored.difference.pictures[0].uri != plain.difference.pictures[0].uri
+
+
+def test_cards_say_what_was_trained_on_what_and_at_which_cost(shown):
+    text, page = shown
+    card = re.search(
+        r'<details class="card" id="card-\w+">\s*<summary><bdi>cDPM.*?</details>', text, re.S
+    ).group(0)
+    card = Page(card).text
+    for said in (
+        words.MODELS["cdpm"], "4 simulated volumes (train)", "16 volumes seen", "1,234 parameters",
+        "0.500 s per volume", words.LICENCES["simulated"], words.MODEL_LIMITS, words.NO_CLINICAL_USE,
+        "metric:memorisation|extractor:a|n:4", "size: 16",
+    ):  # fmt: skip
+        assert said in card
+    assert page.text.count(words.NO_CLINICAL_USE) == 1 + len(page.all("details")) - 1
+
+
+def test_every_metric_has_its_sentences():
+    companions = {"kid_a", "kid_c", "kid_s", "precision", "recall", "density", "coverage", "fid_3d"}
+    assert set(words.SEES) >= set(METRICS) | companions
+    assert set(words.MODELS) == set(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(None, "–"), (1234, "1,234"), (1553249, "1.55 M"), (119281537, "119 M")]
+)
+def test_millions(count, said):
+    assert html.millions(count) == said
 
 
 def test_views_are_oriented_and_in_true_proportion():
