@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 from scipy.ndimage import zoom
 
@@ -166,6 +167,9 @@ def training_curves(records: Sequence[TrainingRecord], label: str) -> Picture:
         axes.plot(seen, _running_mean(loss), color=colour, linewidth=1.6, label=_shown(name))
     if lowest > 0:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("volumes seen", fontsize=8)
     axes.tick_params(labelsize=8, which="both")
     axes.grid(color="#e4e6e8", linewidth=0.6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +18,7 @@ from mribench.data.cohort import Cohort
 from mribench.files import write_text
 from mribench.metrics.metric import Score
 from mribench.reports import published, words
-from mribench.reports.floors import floor_row
+from mribench.reports.floors import as_score, floor_row
 from mribench.reports.intervals import interval_plots
 from mribench.reports.leaderboard import from_bench, write_tables
 from mribench.reports.pictures import Gallery
@@ -75,7 +76,7 @@ def render(bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str
         floor=floor_row(board.columns, usual),
         published=published if published.shown_beside(bench.protocol.name) else None,
         chances=[row for row in board.contestants if row.chances],
-        companions=_companions(board),
+        companions=_companions(board, usual),
         intervals=interval_plots(board, usual),
         sheet=gallery.sheet(entrants),
         viewer=viewer,
@@ -171,15 +172,17 @@ class Companions:
 
     metrics: tuple[tuple[str, str], ...]
     rows: tuple[tuple[Row, tuple[tuple[str, str, str], ...]], ...]
+    floor: tuple[tuple[str, str, str], ...] = ()
 
 
-def _companions(board: Leaderboard) -> Companions:
+def _companions(board: Leaderboard, usual: Mapping[str, Score]) -> Companions:
     found = {row.entrant.name: {s.metric: s for s in companions(row.entrant)} for row in board.rows}
     titles = {
         m: f"{s.title} ({s.unit})" if s.unit else s.title
         for scores in found.values()
         for m, s in scores.items()
     }
+    floors = [as_score(s, s.floor) if (s := usual.get(metric)) and s.floor else None for metric in titles]
     return Companions(
         tuple(titles.items()),
         tuple(
@@ -187,6 +190,7 @@ def _companions(board: Leaderboard) -> Companions:
             for row in board.rows
             if row.entrant.scores
         ),
+        tuple(_companion(floor) for floor in floors) if any(floors) else (),
     )
 
 

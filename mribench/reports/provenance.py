@@ -15,7 +15,7 @@ from mribench.metrics import METRICS
 from mribench.metrics.metric import Score
 from mribench.reports import words
 from mribench.reports.records import Entrant, device_name
-from mribench.reports.rows import Leaderboard, Row, significant, usual_scores
+from mribench.reports.rows import COLUMNS, Leaderboard, Row, significant, usual_scores
 from mribench.reports.tables import counts
 
 SHORT = 12  # characters of a digest that are shown
@@ -201,10 +201,15 @@ def _limits(entrant: Entrant, bench: Bench) -> str:
 
 
 def _line(score: Score) -> ScoreLine:
+    column = next(
+        (column for column in COLUMNS if column.metric == score.metric and column.key != "gap"), None
+    )
+    _, low, high = column.numbers(score) if column else (score.value, score.low, score.high)
+    scale = column.scale if column else 1.0
     return ScoreLine(
         title=f"{score.title} ({score.unit})" if score.unit else score.title,
         value=significant(score.value),
-        interval=f"[{significant(score.low)}, {significant(score.high)}]",
+        interval=f"[{significant(low / scale)}, {significant(high / scale)}]",
         p_value="" if score.p_value is None else significant(score.p_value),
         signature=score.signature,
     )
