@@ -1,23 +1,21 @@
 // Sorting, the viewer, and opening what a link points into. Without scripts the page is whole, in its static order.
 "use strict";
 
-// A cell's place: comparable values first, then those set apart, then none; [group, value].
+// A cell's place: comparable values first, then those set apart, then none.
 function place(row, column) {
-  const data = row.cells[column].dataset;
-  if (data.text !== undefined) return [0, data.text];
-  if (data.value === undefined) return [2, 0];
-  return ["apart" in data ? 1 : 0, Number(data.value)];
-}
-
-function compare([groupA, a], [groupB, b], direction) {
-  if (groupA !== groupB) return groupA - groupB;
-  return direction * (typeof a === "string" && typeof b === "string" ? a.localeCompare(b) : a - b);
+  const { text, value, apart } = row.cells[column].dataset;
+  if (text !== undefined) return [0, text];
+  return value === undefined ? [2, 0] : [apart === undefined ? 0 : 1, Number(value)];
 }
 
 function sort(table, column, direction) {
   for (const body of table.tBodies) {
     const rows = [...body.rows].filter((row) => !row.classList.contains("group"));
-    rows.sort((a, b) => compare(place(a, column), place(b, column), direction));
+    rows.sort((first, second) => {
+      const [groupA, a] = place(first, column), [groupB, b] = place(second, column);
+      if (groupA !== groupB) return groupA - groupB;
+      return direction * (typeof a === "string" ? a.localeCompare(b) : a - b);
+    });
     body.append(...rows);
   }
 }
@@ -45,46 +43,34 @@ function openTarget() {
 addEventListener("hashchange", openTarget);
 openTarget();
 
-function startViewer(planes) {
-  const sprites = document.querySelectorAll("img.sprite");
+async function startViewer(planes) {
+  planes.hidden = false;
+  const sprites = document.querySelectorAll("img.sprite"), panes = [];
   const [X, Y, Z] = JSON.parse(planes.dataset.sides);
   const sliders = ["X", "Y", "Z"].map((axis) => [axis, document.getElementById(`slice-${axis}`)]);
-  const panes = [];
   const draw = (pane) => {
     for (const [axis, slider] of sliders) pane.numSlice[axis] = slider.valueAsNumber;
     pane.init();
     pane.drawAll();
   };
-  ["left", "right"].forEach((side, index) => {
+  for (const side of ["left", "right"]) {
+    const select = document.getElementById(`${side}-volume`);
+    select.value = String(Math.min(2 * panes.length, sprites.length - 1)); // the reference, then the first entrant
+    const picture = Object.assign(new Image(), { id: `${side}-sprite`, hidden: true, src: sprites[select.value].src });
+    planes.append(picture);
+    await picture.decode(); // brainsprite measures its picture once, so it must be there
     const pane = brainsprite({
-      canvas: `${side}-canvas`, sprite: `${side}-sprite`, nbSlice: { X, Y, Z }, crosshair: true,
-      colorCrosshair: "#4fa3ff", affine: JSON.parse(planes.dataset.affine), flagCoordinates: true,
+      canvas: `${side}-canvas`, sprite: picture.id, nbSlice: { X, Y, Z }, crosshair: true, colorCrosshair: "#4fa3ff",
+      affine: JSON.parse(planes.dataset.affine), flagCoordinates: true,
       onclick: () => {
         for (const [axis, slider] of sliders) slider.value = pane.numSlice[axis];
         panes.forEach(draw);
       },
     });
-    const select = document.getElementById(`${side}-volume`);
-    const choose = () => { pane.sprite.src = sprites[select.value].src; };
-    select.addEventListener("change", choose);
-    select.value = String(Math.min(2 * index, sprites.length - 1));
-    choose();
     panes.push(pane);
-  });
+    select.addEventListener("change", () => { picture.src = sprites[select.value].src; });
+  }
   for (const [, slider] of sliders) slider.addEventListener("input", () => panes.forEach(draw));
 }
-
 const planes = document.getElementById("planes");
-if (planes) {
-  planes.hidden = false;
-  // brainsprite measures its picture once, so it must be there.
-  const ready = ["left", "right"].map((side) => {
-    const picture = new Image();
-    picture.id = `${side}-sprite`;
-    picture.hidden = true;
-    picture.src = document.querySelector("img.sprite").src;
-    planes.append(picture);
-    return picture.decode();
-  });
-  Promise.all(ready).then(() => startViewer(planes));
-}
+if (planes) startViewer(planes);

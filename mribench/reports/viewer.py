@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
-from importlib.resources import files
+from importlib.metadata import distribution
+from pathlib import Path
 
 import numpy as np
 
@@ -28,6 +28,7 @@ LOSSLESS_BYTES = (
     150_000  # a larger mosaic becomes lossy, so that a page of twenty entrants can be sent around
 )
 QUALITY = 90
+SCRIPT = "nilearn/_assets/js/brainsprite.min.js"
 
 
 @dataclass(frozen=True)
@@ -55,17 +56,18 @@ class Viewer:
 @cache
 def widget() -> tuple[str, str]:
     """brainsprite's script and where it is from; raises MribenchError when nilearn does not carry it."""
+    carrier = distribution("nilearn")  # not imported, which takes seconds
     try:
-        script = files("nilearn").joinpath("_assets/js/brainsprite.min.js").read_text(encoding="utf-8")
+        script = Path(str(carrier.locate_file(SCRIPT))).read_text(encoding="utf-8")
     except OSError as error:
         raise MribenchError(
-            f"The viewer needs brainsprite.min.js from nilearn 0.14, but nilearn {version('nilearn')} "
+            f"The viewer needs brainsprite.min.js from nilearn 0.14, but nilearn {carrier.version} "
             f"does not have it: {error.strerror}. Install another version of nilearn."
         ) from error
     if "</" in script:
         raise MribenchError("The viewer's script would end the page's script element.")
     title = script.partition("*/")[0].strip("/*! \n")
-    return script, f"{title} (MIT licence, Copyright (c) 2016 SIMEXP), from nilearn {version('nilearn')}"
+    return script, f"{title} (MIT licence, Copyright (c) 2016 SIMEXP), from nilearn {carrier.version}"
 
 
 def make_viewer(bench: Bench, cohort: Cohort | None, rows: Sequence[Row]) -> tuple[Viewer | None, str]:

@@ -29,7 +29,7 @@ HOSTILE = (
     "<script>window.pwned=1</script>\"'><img src=x onerror=window.pwned=1>\n=cmd|' /C calc'!A0 {{ 7*7 }} "
     "\u202eשלום עולם $x_{y}$ " + "long" * 60
 )
-DRAWN = "return document.getElementById('left-canvas').width > 300"
+DRAWN = "return document.getElementById('right-canvas').width > 300"
 BLANK = "the canvas is blank or torn"
 
 

@@ -81,9 +81,9 @@ def test_unreadable_volumes_are_left_out(full_bench):
     assert [s.label for s in made.sprites if s.label.startswith("cDPM")] == ["cDPM, volume 2"]
 
 
-def test_a_nilearn_without_the_widget_is_said(shared_bench, monkeypatch, tmp_path):
+def test_a_nilearn_without_the_widget_is_said(shared_bench, monkeypatch):
     viewer.widget.cache_clear()
-    monkeypatch.setattr(viewer, "files", lambda package: tmp_path)
+    monkeypatch.setattr(viewer, "SCRIPT", "nilearn/nowhere.js")
     with pytest.raises(MribenchError, match=r"brainsprite\.min\.js"):
         viewer.widget()
     made, reason = viewer.make_viewer(shared_bench.bench, None, [])
