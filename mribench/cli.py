@@ -16,6 +16,7 @@ import click
 from mribench import __version__
 from mribench.errors import UsageError, finish
 from mribench.inspection import check, list_things, verify
+from mribench.metrics.weights import Weights
 from mribench.options import (
     Group,
     batch_option,
@@ -27,8 +28,9 @@ from mribench.options import (
     parse_settings,
     protocol_option,
     simulated_option,
-    weights_option,
+    weights_options,
 )
+from mribench.selftest.command import selftest
 
 if TYPE_CHECKING:
     from mribench.bench import Bench
@@ -281,7 +283,7 @@ def generate(
     show_default=True,
     help="Where --real/--samples puts scores.json, scores.csv and its cache.",
 )
-@weights_option
+@weights_options
 @device_option
 @overwrite_option
 @json_option
@@ -298,7 +300,7 @@ def evaluate(
     rescale: tuple[float, float] | None,
     extractor: str | None,
     out: Path,
-    weights: Path | None,
+    weights: Weights,
     device: str,
     overwrite: bool,
     as_json: bool,
@@ -345,12 +347,12 @@ def evaluate(
 
 @main.command()
 @bench_option
-@weights_option
+@weights_options
 @device_option
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @click.pass_obj
-def report(quiet: bool, folder: Path, weights: Path | None, device: str, show: bool) -> None:
-    """Compute the scores that are missing, then write index.html, table.csv, scores.csv and table.tex.
+def report(quiet: bool, folder: Path, weights: Weights, device: str, show: bool) -> None:
+    """Compute the scores that are missing, then write index.html, table.csv/.tex/.md and scores.csv.
 
     \b
     mribench report
@@ -385,3 +387,4 @@ def _one_or_all(name: str | None, everything: bool, what: str) -> None:
 main.add_command(list_things)
 main.add_command(check)
 main.add_command(verify)
+main.add_command(selftest)

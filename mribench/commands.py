@@ -16,6 +16,7 @@ from mribench.devices import choose_device, describe
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_json, read_json, write_json
 from mribench.metrics.metric import Missing
+from mribench.metrics.weights import Weights
 from mribench.models import get_model
 from mribench.models.generator import Generator
 from mribench.protocol import load_protocol
@@ -275,7 +276,7 @@ def evaluate(
     cohort: Cohort,
     run: Run,
     *,
-    weights: Path | None,
+    weights: Weights | None,
     device: str,
     overwrite: bool,
     progress: Progress,
@@ -285,7 +286,7 @@ def evaluate(
     extractor = bench.protocol.evaluation.extractor
     where = str(choose_device(device))
     wanted = scoring.made_from(bench, cohort, run, extractor, weights)
-    if scoring.is_scored(run, wanted) and not overwrite:
+    if not overwrite and scoring.is_scored(run, wanted):
         return False, []
     with bench.run_lock(run):
         _, missing = scoring.score_run(
@@ -295,16 +296,18 @@ def evaluate(
 
 
 def _check_samples(bench: Bench, run: Run) -> None:
-    """A model must be scored on all of its samples, made by its present weights."""
-    if run.read_record()["kind"] != "model":
-        return
-    record = read_json(run.samples_record, "made_from", "files", "sampler")
-    stamp = generation.model_stamp(run, record["sampler"])
-    if not generation.are_complete(run, stamp, bench.protocol.evaluation.samples):
-        raise MribenchError(
-            f"{run.name} must have {bench.protocol.evaluation.samples} intact samples of its present weights "
-            f"to be scored, but has not. Run: {run.command('generate')}"
-        )
+    """Samples must be as recorded; those of a model also all there are, made by its present weights."""
+    kind = run.read_record()["kind"]
+    record, wanted = run.read_samples(), bench.protocol.evaluation.samples
+    if kind == "model":
+        found = len(record["files"])
+        current = record["made_from"] == generation.model_stamp(run, record.get("sampler") or {})
+        if found != wanted or not current:
+            raise MribenchError(
+                f"{run.name} must have {wanted} samples of its present weights to be scored, but has {found}"
+                f"{'' if current else ' of others'}. Run: {run.command('generate')}"
+            )
+    generation.check_intact(run)
 
 
 def embed(
@@ -312,7 +315,7 @@ def embed(
     cohort: Cohort,
     runs: Sequence[Run],
     *,
-    weights: Path | None,
+    weights: Weights | None,
     device: str,
     progress: Progress,
 ) -> None:

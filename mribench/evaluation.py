@@ -27,6 +27,7 @@ from mribench.metrics.metric import (
     leave_out,
     squared_error,
 )
+from mribench.metrics.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def evaluate(
     *,
     metrics: Sequence[str] | None = None,
     extractor: str = "effnet-lite0",
-    weights: Path | None = None,
+    weights: Weights | None = None,
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[list[Score], list[Missing]]:

@@ -137,8 +137,8 @@ def test_other_samples_reuse_the_real_blocks(cached, sets):
     _, folder = cached
     before = {path.name for path in folder.iterdir()}
     evaluate({**sets, "samples": several("samples", 900, 4)}, folder)
-    # features; two symmetric matrices; voxels x reference; MS-SSIM x train and x holdout
-    assert len({path.name for path in folder.iterdir()} - before) == 6
+    # features; two symmetric matrices; voxels x reference; nearest of train and of holdout, mirrored too
+    assert len({path.name for path in folder.iterdir()} - before) == 8
 
 
 def test_torn_cache_files_are_computed_again(sets, tmp_path, caplog):

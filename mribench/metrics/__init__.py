@@ -23,9 +23,10 @@ METRICS: dict[str, str] = {
     "memorisation": "mribench.metrics.memorisation:MEMORISATION",
     "copy_rate": "mribench.metrics.memorisation:COPY_RATE",
     "ms_ssim_kwon2019": "mribench.metrics.ms_ssim:MS_SSIM_KWON2019",
+    "fid_3d": "mribench.metrics.fid:FID_3D",
 }
 
-OPT_IN = ("ms_ssim_kwon2019",)
+OPT_IN = ("ms_ssim_kwon2019", "fid_3d")
 DEFAULT_METRICS: tuple[str, ...] = tuple(name for name in METRICS if name not in OPT_IN)
 FAMILIES = ("ms_ssim", "mmd", "fid", "memorisation")  # weight 1 each in the mean rank
 

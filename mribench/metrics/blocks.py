@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,15 @@ from torch import nn
 
 from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import MribenchError
-from mribench.files import digest_json, write_array
+from mribench.files import digest_file, digest_json, read_array, write_array
 from mribench.metrics import features as feature_module
+from mribench.metrics import medicalnet
+from mribench.metrics.extraction import slice_features, volume_features
 from mribench.metrics.features import VIEWS, Extractor
 from mribench.metrics.ms_ssim import definition_for
 from mribench.metrics.nearest import nearest_neighbours
 from mribench.metrics.pairs import Kernel, checked, pair_matrix
-
-log = logging.getLogger(__name__)
+from mribench.metrics.weights import Weights
 
 
 class Blocks:
@@ -36,7 +37,7 @@ class Blocks:
         sets: Mapping[str, VolumeSet],
         cache: Path | None,
         extractor: str = "effnet-lite0",
-        weights: Path | None = None,
+        weights: Weights | None = None,
         progress: Progress | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -51,8 +52,7 @@ class Blocks:
         self.shape = self.sets["samples"].shape
         self.cache, self.progress, self.device = cache, progress, device
         self.extractor: Extractor = feature_module.get_extractor(extractor)
-        self.weights = weights
-        self._network: nn.Module | None = None
+        self.weights = weights or Weights()
         self._memory: dict[str, np.ndarray] = {}
         self._check_shapes()
 
@@ -69,9 +69,29 @@ class Blocks:
         volumes = self._set(set_name)
         definition = self.feature_definition(*VIEWS)
         key = digest_json(["features", volumes.digest, definition])
-        array = self._once(f"features-{key[:24]}", lambda _: self._extract(volumes), len(volumes))
+
+        def compute(parts: Path | None) -> np.ndarray:
+            return self._extract(volumes, parts)
+
+        array = self._once(f"features-{key[:24]}", compute, len(volumes))
         chosen: np.ndarray = array[:, list(VIEWS).index(view)].astype(np.float64)
         return chosen
+
+    def volume_features(self, set_name: str) -> np.ndarray:
+        """Features of the whole volumes of a set, `[N,F]` float64; MribenchError without weights for 3D."""
+        volumes = self._set(set_name)
+        key = digest_json(["volume_features", volumes.digest, self.volume_definition()])
+
+        def compute(parts: Path | None) -> np.ndarray:
+            network = self._volume_network
+            report = self._counted(f"3D features {volumes.name}", len(volumes))
+
+            def read(index: int) -> torch.Tensor:
+                return medicalnet.network_input(self._volume(volumes, index))
+
+            return volume_features(read, len(volumes), network, self.device, parts, report)
+
+        return self._once(f"volumes-{key[:24]}", compute, len(volumes)).astype(np.float64)
 
     def pairs(self, a: str, b: str, definition: Kernel | None = None) -> np.ndarray:
         """`definition` (default: MS-SSIM by the size rule) of all volumes of `a` with all of `b`, `[N,M]`."""
@@ -86,21 +106,26 @@ class Blocks:
 
         return self._once(self._pairs_name(rows, columns, kernel), compute, len(rows))
 
-    def nearest(self, queries: str, set_name: str, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(
+        self, queries: str, set_name: str, k: int, mirrored: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Indices and MS-SSIM `[N,k]` of the `k` volumes of a set most similar to each query, best first.
 
         From the matrix of all pairs where there is one, else without most of its work; equal volumes in order.
+        `mirrored`: to each query with left and right exchanged.
         """
         rows, columns, kernel = self._set(queries), self._set(set_name), definition_for(min(self.shape))
         if k > len(columns):
             raise MribenchError(f"{k} nearest volumes were asked for, but {set_name} holds {len(columns)}.")
-        if self._has(self._pairs_name(rows, columns, kernel), len(rows)):
+        if mirrored:
+            rows = rows.mirrored()
+        elif self._has(self._pairs_name(rows, columns, kernel), len(rows)):
             matrix = self.pairs(queries, set_name)
             order = np.argsort(-matrix, axis=1, kind="stable")[:, :k]
             return order, np.take_along_axis(matrix, order, axis=1)
 
         def compute(_: Path | None) -> np.ndarray:
-            report = self._reporter(f"nearest {queries} x {set_name}")
+            report = self._reporter(f"nearest {'mirrored ' if mirrored else ''}{queries} x {set_name}")
             found = nearest_neighbours(rows, columns, k, kernel, device=self.device, progress=report)
             return np.stack([found.indices, found.scores], axis=1)
 
@@ -114,6 +139,31 @@ class Blocks:
     def feature_definition(self, *views: str) -> dict[str, Any]:
         """What can move the features of `views`: the slices, the extractor and its weights."""
         return {"slice": self._slices(views), **self.extractor.definition()}
+
+    def volume_definition(self) -> dict[str, Any]:
+        """What can move the features of whole volumes: the slab, the extractor and its weights."""
+        slab = f"{self.slab[0]}-{self.slab[1]}" if self.slab else "whole"
+        return {"volume": slab, **medicalnet.definition(self._volume_weights)}
+
+    @cached_property
+    def _volume_weights(self) -> str:
+        """SHA-256 of the file of weights for 3D."""
+        path = self.weights.volumes
+        if path is None or not path.is_file():
+            raise MribenchError(
+                f"{medicalnet.NAME} needs its weights{f', but {path} is not a file' if path else ''}. "
+                "Nothing is downloaded: give the file with --weights-3d PATH."
+            )
+        return digest_file(path)
+
+    @cached_property
+    def _volume_network(self) -> nn.Module:
+        assert self.weights.volumes
+        return medicalnet.load_network(self.weights.volumes, self.device)
+
+    @cached_property
+    def _slice_network(self) -> nn.Module:
+        return feature_module.load_network(self.extractor, self.weights.slices, self.device)
 
     def _slices(self, views: Sequence[str]) -> str:
         """Indices in the whole volume, so that a slab's axial slice reads like everyone's."""
@@ -129,30 +179,22 @@ class Blocks:
             raise MribenchError(f"The set {name!r} is needed, but only {', '.join(self.sets)} are given.")
         return self.sets[name]
 
-    def _extract(self, volumes: VolumeSet) -> np.ndarray:
+    def _extract(self, volumes: VolumeSet, parts: Path | None) -> np.ndarray:
         """`[N,3,F]` float32: every volume is read once and cut in all views."""
-        if self._network is None:
-            self._network = feature_module.load_network(self.extractor, self.weights, self.device)
-        report = self._reporter(f"features {volumes.name}")
-        count = len(volumes) * len(VIEWS)
-        array = feature_module.extract(
-            self._planes(volumes),
-            self._network,
-            self.extractor,
-            self.device,
-            (lambda done: report(done, count)) if report else None,
-        )
-        return array.reshape(len(VIEWS), len(volumes), -1).transpose(1, 0, 2)
 
-    def _planes(self, volumes: VolumeSet) -> list[np.ndarray]:
-        """uint8 slices, view after view, because a batch needs slices of one shape."""
-        planes: dict[str, list[np.ndarray]] = {view: [] for view in VIEWS}
-        for index in range(len(volumes)):
-            name = f"Volume {volumes.names[index]} of {volumes.name}"
-            volume = checked(volumes[index], volumes.shape, name)
-            for view in VIEWS:
-                planes[view].append(feature_module.grey_slice(volume, view, self._slice(view)))
-        return [plane for view in VIEWS for plane in planes[view]]
+        def cut(index: int) -> list[np.ndarray]:
+            volume = self._volume(volumes, index)
+            return [feature_module.grey_slice(volume, view, self._slice(view)) for view in VIEWS]
+
+        network, report = self._slice_network, self._counted(f"features {volumes.name}", len(volumes))
+        return slice_features(cut, len(volumes), network, self.extractor, self.device, parts, report)
+
+    def _volume(self, volumes: VolumeSet, index: int) -> np.ndarray:
+        return checked(volumes[index], volumes.shape, f"Volume {volumes.names[index]} of {volumes.name}")
+
+    def _counted(self, what: str, total: int) -> Callable[[int], None] | None:
+        report = self._reporter(what)
+        return (lambda done: report(done, total)) if report else None
 
     def _reporter(self, what: str) -> Callable[[int, int], None] | None:
         progress = self.progress
@@ -176,12 +218,4 @@ class Blocks:
         return name in self._memory or self._read(name, rows) is not None
 
     def _read(self, name: str, rows: int) -> np.ndarray | None:
-        path = self.cache / f"{name}.npy" if self.cache else None
-        if path is None or not path.exists():
-            return None
-        try:
-            array: np.ndarray = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            log.warning("%s cannot be read (%s); computing it again", path, error)
-            return None
-        return array if len(array) == rows else None
+        return read_array(self.cache / f"{name}.npy", rows) if self.cache else None

@@ -93,3 +93,39 @@ class SliceFID:
 FID_A = SliceFID(name="fid_a", title="FID-A", view="axial")
 FID_C = SliceFID(name="fid_c", title="FID-C", view="coronal")
 FID_S = SliceFID(name="fid_s", title="FID-S", view="sagittal")
+
+
+@dataclass(frozen=True)
+class VolumeFID:
+    """Frechet distance of 3D features of whole volumes."""
+
+    name: str
+    title: str
+    unit: str = ""
+    family: str = "fid"
+    ranked: bool = False
+    better: Better = "lower"
+    sees: tuple[str, ...] = ()
+    deletes: tuple[str, ...] = ("samples", "reference")
+    target_deletes: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> Mapping[str, int]:
+        return {"samples": 3, "reference": 3}
+
+    def definition(self, blocks: BlockSource) -> dict[str, Any]:
+        return blocks.volume_definition()
+
+    def prepare(self, blocks: BlockSource) -> tuple[np.ndarray, np.ndarray]:
+        """Features of the reference `[M,F]` and of the samples `[N,F]`."""
+        return blocks.volume_features("reference"), blocks.volume_features("samples")
+
+    def value(self, prepared: tuple[np.ndarray, np.ndarray], keep: Keep) -> float:
+        real, fake = prepared
+        return frechet_distance(real[keep["reference"]], fake[keep["samples"]])
+
+    def target(self, prepared: Any, keep: Keep) -> None:
+        return None
+
+
+FID_3D = VolumeFID(name="fid_3d", title="FID-3D")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,12 @@ class BlockSource(Protocol):
 
     def features(self, set_name: str, view: str) -> np.ndarray: ...
     def pairs(self, a: str, b: str, definition: Kernel | None = None) -> np.ndarray: ...
-    def nearest(self, queries: str, set_name: str, k: int) -> tuple[np.ndarray, np.ndarray]: ...
+    def nearest(
+        self, queries: str, set_name: str, k: int, mirrored: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]: ...
     def feature_definition(self, *views: str) -> dict[str, Any]: ...
+    def volume_features(self, set_name: str) -> np.ndarray: ...
+    def volume_definition(self) -> dict[str, Any]: ...
 
 
 class Metric(Protocol):
@@ -171,7 +175,12 @@ def leave_out(value: Callable[[NDArray[np.intp]], float], n: int) -> tuple[float
 
 
 def squared_error(value: float, replicates: Sequence[float], n: int) -> float:
-    """Jackknife variance of `value` over n volumes from its replicates; for single volumes the usual formula.
+    """Jackknife variance of `value` over n volumes from its replicates; for single volumes the usual formula."""
+    return float((deviations(value, replicates, n) ** 2).sum())
+
+
+def deviations(value: float, replicates: Sequence[float] | NDArray[np.float64], n: int) -> np.ndarray:
+    """`[G]`, one per block: squares sum to the jackknife variance, products of two statistics' to their covariance.
 
     Blocks may differ in size by one, so this is the delete-m_j form of Busing, Meijer and van der Leeden
     (Statistics and Computing 9, 1999), which is also right for statistics with a bias of order 1/n.
@@ -181,7 +190,8 @@ def squared_error(value: float, replicates: Sequence[float], n: int) -> float:
     inverse_share = n / sizes
     pseudo = inverse_share * value - (inverse_share - 1) * theta
     estimate = len(sizes) * value - ((1 - sizes / n) * theta).sum()
-    return float(((pseudo - estimate) ** 2 / (inverse_share - 1)).mean())
+    scaled: np.ndarray = (pseudo - estimate) / np.sqrt(len(sizes) * (inverse_share - 1))
+    return scaled
 
 
 def interval_name(n: Mapping[str, int], sides: Sequence[str]) -> str:
@@ -190,24 +200,41 @@ def interval_name(n: Mapping[str, int], sides: Sequence[str]) -> str:
     return f"jackknife over volumes ({', '.join(parts)}), normal 95 %"
 
 
-def difference(a: Score, b: Score) -> tuple[float, float, float]:
-    """`a.loss - b.loss` with its 95 % interval; negative = a is better.
+class Paired(NamedTuple):
+    """`a.loss - b.loss` (negative = a is better), its jackknife variance and the degrees of freedom of that."""
+
+    delta: float
+    variance: float
+    freedom: float
+
+
+def paired(a: Score, b: Score) -> Paired:
+    """How two entrants differ in one metric.
 
     The two scores share every set but the samples, so their replicates over shared volumes are
-    differenced block by block; deletions from the two sample sets are independent.
+    differenced block by block; deletions from the two sample sets are independent. Degrees of freedom
+    after Welch and Satterthwaite. Raises MribenchError for scores under two definitions.
     """
     if a.version != b.version:
         raise MribenchError(
             f"Scores can be compared only under one definition, not {a.signature} with {b.signature}."
         )
     delta = a.loss - b.loss
-    variance = 0.0
+    parts: list[tuple[float, int]] = []  # (variance, blocks)
     for side in a.replicates:
+        of_a, of_b = a.loss_replicates(side), b.loss_replicates(side)
         if side == "samples":
-            variance += squared_error(a.loss, a.loss_replicates(side).tolist(), a.n[side])
-            variance += squared_error(b.loss, b.loss_replicates(side).tolist(), b.n[side])
+            parts.append((squared_error(a.loss, of_a.tolist(), a.n[side]), len(of_a)))
+            parts.append((squared_error(b.loss, of_b.tolist(), b.n[side]), len(of_b)))
         else:
-            paired = a.loss_replicates(side) - b.loss_replicates(side)
-            variance += squared_error(delta, paired.tolist(), a.n[side])
+            parts.append((squared_error(delta, (of_a - of_b).tolist(), a.n[side]), len(of_a)))
+    variance = sum(part for part, _ in parts)
+    spread = sum(part**2 / (blocks - 1) for part, blocks in parts)
+    return Paired(delta, variance, variance**2 / spread if spread else math.inf)
+
+
+def difference(a: Score, b: Score) -> tuple[float, float, float]:
+    """`a.loss - b.loss` with its 95 % interval; negative = a is better. As `paired`."""
+    delta, variance, _ = paired(a, b)
     half = Z95 * math.sqrt(variance)
     return delta, delta - half, delta + half

@@ -16,16 +16,15 @@ from mribench import __version__
 from mribench.bench import Bench
 from mribench.data.cohort import Cohort
 from mribench.files import write_text
-from mribench.metrics.metric import Score
+from mribench.metrics.metric import Floor, Score
 from mribench.reports import published, words
-from mribench.reports.floors import as_score, floor_row
 from mribench.reports.intervals import interval_plots
 from mribench.reports.leaderboard import from_bench, write_tables
 from mribench.reports.pictures import Gallery
 from mribench.reports.provenance import card, facts, metric_facts, refused, versions
 from mribench.reports.records import read_cohort, read_entrants
-from mribench.reports.rows import Cell, Leaderboard, Row, fixed, significant, usual_scores
-from mribench.reports.tables import companions, name, plain
+from mribench.reports.rows import Cell, Leaderboard, Row, fixed, percent, significant, usual_scores
+from mribench.reports.tables import companions, explanations, name, plain
 from mribench.reports.viewer import make_viewer
 
 TABLES = ("table.csv", "scores.csv", "table.tex", "table.md")
@@ -73,7 +72,8 @@ def render(bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str
         simulated=(cohort.source if cohort else bench.protocol.cohort.source) == "simulated",
         board=board,
         headline=_headline(board),
-        floor=floor_row(board.columns, usual),
+        floor_how=_floor_how(board),
+        explanations=explanations(board),
         published=published if published.shown_beside(bench.protocol.name) else None,
         chances=[row for row in board.contestants if row.chances],
         companions=_companions(board, usual),
@@ -114,6 +114,7 @@ def _environment() -> Environment:
         anchor=anchor,
         sortkey=sortkey,
         shade=lambda chance: round(SHADES * chance),
+        percent=percent,
     )
     return environment
 
@@ -162,7 +163,7 @@ def _headline(board: Leaderboard) -> str:
     rank = fixed(first[0].rank or 0.0, 2)
     names = " and ".join(name(row) for row in first)
     chance = first[0].chances[0] if len(first) == 1 and first[0].chances else None
-    sure = f", truly first with a probability of {100 * chance:.0f} %" if chance is not None else ""
+    sure = f", truly first with a probability of {percent(chance)}" if chance is not None else ""
     return f"Best of {len(ranked)} ranked models: {names} (mean rank {rank}{sure})."
 
 
@@ -172,7 +173,7 @@ class Companions:
 
     metrics: tuple[tuple[str, str], ...]
     rows: tuple[tuple[Row, tuple[tuple[str, str, str], ...]], ...]
-    floor: tuple[tuple[str, str, str], ...] = ()
+    floor: tuple[tuple[str, str], ...] = ()
 
 
 def _companions(board: Leaderboard, usual: Mapping[str, Score]) -> Companions:
@@ -182,7 +183,7 @@ def _companions(board: Leaderboard, usual: Mapping[str, Score]) -> Companions:
         for scores in found.values()
         for m, s in scores.items()
     }
-    floors = [as_score(s, s.floor) if (s := usual.get(metric)) and s.floor else None for metric in titles]
+    floors = [s.floor if (s := usual.get(metric)) else None for metric in titles]
     return Companions(
         tuple(titles.items()),
         tuple(
@@ -190,15 +191,20 @@ def _companions(board: Leaderboard, usual: Mapping[str, Score]) -> Companions:
             for row in board.rows
             if row.entrant.scores
         ),
-        tuple(_companion(floor) for floor in floors) if any(floors) else (),
+        tuple(_texts(floor) for floor in floors) if any(floors) else (),
     )
 
 
 def _companion(score: Score | None) -> tuple[str, str, str]:
-    if score is None:
-        return "–", "", ""
-    return (
-        significant(score.value),
-        f"[{significant(score.low)}, {significant(score.high)}]",
-        f"{score.loss:.9g}",
-    )
+    return (*_texts(score), f"{score.loss:.9g}" if score else "")
+
+
+def _texts(found: Score | Floor | None) -> tuple[str, str]:
+    if found is None:
+        return "–", ""
+    return significant(found.value), f"[{significant(found.low)}, {significant(found.high)}]"
+
+
+def _floor_how(board: Leaderboard) -> str:
+    """Which volumes play the generator in the floor's row."""
+    return "; ".join(dict.fromkeys(cell.floor.how for cell in board.floor if cell.floor))

@@ -11,7 +11,6 @@ from matplotlib.ticker import MaxNLocator
 
 from mribench.metrics.metric import Score
 from mribench.reports.figures import SHARP, Picture, plotted, short
-from mribench.reports.floors import as_score
 from mribench.reports.rows import Column, Leaderboard, Row, significant
 from mribench.reports.tables import companions, name
 
@@ -68,7 +67,7 @@ def _plot(column: Column, marks: Sequence[Mark], usual: Score | None) -> Picture
     left = min(0.4, 0.04 + 0.0145 * max(len(short(mark.label)) for mark in marks))
     axes = figure.add_axes((left, 0.3 / height, 0.95 - left, (height - 0.62) / height))
     floor = usual.floor if usual else None
-    band = column.numbers(as_score(usual, floor)) if usual and floor else None
+    band = column.floor_numbers(floor, usual.target) if usual and floor else None
     target = usual.target * column.scale if usual and usual.target is not None else None
     low, high = _limits(marks, [*(band or ()), *([] if target is None else [target])], column.bounds)
     if band:

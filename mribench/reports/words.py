@@ -45,14 +45,14 @@ SEES: dict[str, tuple[str, str]] = {
     "fid_s": ("As FID-A, for the central sagittal slice.", "As FID-A."),
     "memorisation": (
         "Copying: how often the volume most similar to a sample is a training volume rather than one of "
-        "equally many held-out volumes. 0.5 is expected of a generator that copies nothing, 1 of one that "
-        "copies.",
-        "Quality, and copies that were mirrored, turned or shifted. An interval of zero width means that "
+        "equally many held-out volumes, mirrored or not. 0.5 is expected of a generator that copies nothing, "
+        "1 of one that copies.",
+        "Quality, and copies that were turned or shifted. An interval of zero width means that "
         "all samples agreed, not that the value is certain.",
     ),
     "copy_rate": (
         "Copying, sample by sample: the share whose nearest training volume is less than half as far as the "
-        "second nearest.",
+        "second nearest, mirrored or not.",
         "Quality, changed copies as above, and copies of a volume that the training set holds twice. An "
         "interval of zero width around 0 means that no copy was seen, not that there is none.",
     ),

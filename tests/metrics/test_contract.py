@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from torch import nn
 
 from mribench.errors import MribenchError
 from mribench.evaluation import score
-from mribench.metrics import METRICS, features, get_metric
+from mribench.metrics import METRICS, features, get_metric, medicalnet
 from mribench.metrics.blocks import Blocks
 from mribench.metrics.metric import Score
+from mribench.metrics.weights import Weights
 
 SIZE = 16
 DISTANCES = [name for name in METRICS if get_metric(name).family != "memorisation"]
@@ -29,9 +31,22 @@ class Coarse(nn.Module):
         return torch.cat([mean, 10 * spread.clamp(min=0).sqrt()], 1).flatten(1)
 
 
+class Coarse3D(nn.Module):
+    """A 3D network without weights: the volume on a 6 x 6 x 6 grid, of mean and spread."""
+
+    def forward(self, x):
+        mean = nn.functional.adaptive_avg_pool3d(x, 6)
+        spread = nn.functional.adaptive_avg_pool3d(x**2, 6) - mean**2
+        return torch.cat([mean, 10 * spread.clamp(min=0).sqrt()], 1).flatten(1)
+
+
+WEIGHTS = Weights(volumes=Path(__file__))  # any file
+
+
 @pytest.fixture(autouse=True)
 def coarse_network(monkeypatch):
     monkeypatch.setattr(features, "load_network", lambda extractor, weights, device: Coarse())
+    monkeypatch.setattr(medicalnet, "load_network", lambda path, device: Coarse3D())
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +72,7 @@ def evaluated(cohort, volume_set):
     def run(metric, volumes, **changes):
         sets = {role: volume_set(role, cohort[role]) for role in ("train", "reference", "holdout")}
         sets |= {"samples": volume_set("samples", volumes), **changes}
-        return score(get_metric(metric), Blocks(sets, None))
+        return score(get_metric(metric), Blocks(sets, None, weights=WEIGHTS))
 
     return run
 

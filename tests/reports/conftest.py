@@ -18,7 +18,6 @@ from mribench.files import digest_json, digest_volume, write_array, write_json, 
 from mribench.generation import slab_affine
 from mribench.metrics.metric import Score, deletions
 from mribench.protocol import Protocol
-from mribench.reports.html import write_report
 from mribench.reports.records import Entrant
 
 SIZE = 16
@@ -215,11 +214,6 @@ def make_entrant():
 @pytest.fixture
 def make_bench(tmp_path):
     return lambda **cohort: BenchMaker(tmp_path / "bench", **cohort)
-
-
-@pytest.fixture
-def render_page():
-    return lambda maker: write_report(maker.bench).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

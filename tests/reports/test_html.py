@@ -56,7 +56,8 @@ def pixels(uri):
 
 def test_files_and_sections(shown, shared_bench):
     path = shared_bench.bench.report / "index.html"
-    assert {"index.html", "table.csv", "scores.csv", "table.tex"} <= {p.name for p in path.parent.iterdir()}
+    tables = {"table.csv", "scores.csv", "table.tex", "table.md"}
+    assert {p.name for p in path.parent.iterdir()} == {"index.html", *tables}
     _, page = shown
     sections = [section["id"] for section in page.all("section")]
     assert sections == [
@@ -203,6 +204,20 @@ def test_letters_and_chances_are_shown_where_the_board_has_them(shared_bench):
         ("7", "70"),
     ]
     assert "3D-DPM" not in heat
+
+
+def test_page_has_the_floor_row_between_models_and_controls(make_bench, make_scores):
+    maker = make_bench()
+    floor = Floor(value=0.75, low=0.7, high=0.8, n=4, how="3 held-out volumes")
+    scores = {m: s.model_copy(update={"floor": floor}) for m, s in make_scores(1.0).items()}
+    maker.add("cdpm", scores=scores)
+    maker.add("noise", 9, kind="control")
+    text, _ = render(maker)
+    table = text[text.index('<table class="wide board') :]
+    table = table[: table.index("</table>")]
+    assert table.index("CDPM") < table.index("Real volumes, same n") < table.index("Uniform noise")
+    assert "the floor: 3 held-out volumes" in table
+    assert table.count(">0.750") == 3  # FID per view
 
 
 def test_companions_have_their_floor_below(make_bench, make_scores, make_score):
