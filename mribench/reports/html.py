@@ -18,6 +18,7 @@ from mribench.data.cohort import Cohort
 from mribench.files import write_text
 from mribench.metrics.metric import Floor, Score
 from mribench.reports import published, words
+from mribench.reports.evidence import read_evidence
 from mribench.reports.intervals import interval_plots
 from mribench.reports.leaderboard import from_bench, write_tables
 from mribench.reports.pictures import Gallery
@@ -54,6 +55,7 @@ def render(bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str
     panels, no_embedding = gallery.embedding(entrants)
     profiles, no_profiles = gallery.profiles(entrants)
     copies = [entrant for entrant in entrants if entrant.name == "train_copy"]
+    evidence, about_evidence = read_evidence(bench, cohort)
     viewer, no_viewer = make_viewer(bench, cohort, board.rows)
     environment = _environment()
     style = environment.get_template("style.css.j2").render(widths=gallery.widths, shades=SHADES)
@@ -90,6 +92,8 @@ def render(bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str
         curves=gallery.curves(contestants),
         facts=facts(bench, cohort),
         metrics=metric_facts(entrants),
+        evidence=evidence,
+        about_evidence=about_evidence,
         cards=[card(row, bench, cohort, versions(bench)) for row in board.rows],
         refused=refused(cohort, board),
         tables=[table for table in TABLES if (bench.report / table).exists()],

@@ -100,7 +100,7 @@ SEES: dict[str, tuple[str, str]] = {
 UNKNOWN_METRIC = ("See the documentation of this metric.", "See the documentation of this metric.")
 EVIDENCE = (
     "The controls of this page are part of the evidence: a metric must tell those apart that it is said to see. "
-    "The rest is in docs/metrics.md of mribench: every formula, its source, and what was measured."
+    "Every formula and its source stand in docs/metrics.md of mribench."
 )
 
 # model -> what it is; docs/models.md has the rest
