@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -19,6 +20,7 @@ from mribench.metrics import features as feature_module
 from mribench.metrics import medicalnet
 from mribench.metrics.extraction import slice_features, volume_features
 from mribench.metrics.features import VIEWS, Extractor
+from mribench.metrics.mmd import squared_distances
 from mribench.metrics.ms_ssim import definition_for
 from mribench.metrics.nearest import nearest_neighbours
 from mribench.metrics.pairs import Kernel, checked, pair_matrix
@@ -64,6 +66,19 @@ class Blocks:
                     f"and {name} is {list(one.shape)}. Prepare or resample both the same way."
                 )
 
+    def instead(self, samples: VolumeSet) -> Blocks:
+        """The same with other samples, cropped alike and named in progress; cache, memory, network are shared."""
+        other, report = copy.copy(self), self.progress
+        if report:
+            other.progress = lambda what, done, total: report(f"{samples.name}: {what}", done, total)
+        other.sets = {**self.sets, "samples": samples.crop(self.slab)}
+        other._check_shapes()
+        return other
+
+    def kept(self, name: str, compute: Callable[[], np.ndarray], rows: int) -> np.ndarray:
+        """A small array under a name that says all it depends on: from memory or cache, else computed."""
+        return self._once(name, lambda _: compute(), rows)
+
     def features(self, set_name: str, view: str) -> np.ndarray:
         """Features of the central slices of a set, `[N,F]` float64; view "axial", "coronal" or "sagittal"."""
         volumes = self._set(set_name)
@@ -92,6 +107,15 @@ class Blocks:
             return volume_features(read, len(volumes), network, self.device, parts, report)
 
         return self._once(f"volumes-{key[:24]}", compute, len(volumes)).astype(np.float64)
+
+    def distances(self, view: str) -> np.ndarray:
+        """Squared distances of the features of reference then samples `[M+N,M+N]` float64; in memory only."""
+        first, second = self._set("reference"), self._set("samples")
+        key = digest_json(["distances", first.digest, second.digest, view])
+        if key not in self._memory:
+            rows = [self.features(name, view) for name in ("reference", "samples")]
+            self._memory[key] = squared_distances(np.concatenate(rows))
+        return self._memory[key]
 
     def pairs(self, a: str, b: str, definition: Kernel | None = None) -> np.ndarray:
         """`definition` (default: MS-SSIM by the size rule) of all volumes of `a` with all of `b`, `[N,M]`."""

@@ -134,6 +134,7 @@ class CopyRate:
     sees: tuple[str, ...] = ("train_copy",)
     deletes: tuple[str, ...] = ("samples",)
     target_deletes: tuple[str, ...] = ()
+    share_of: str = "samples"
 
     @property
     def needs(self) -> Mapping[str, int]:

@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mribench.metrics import COMPARED_IN_A_SLAB
 from mribench.metrics.comparison import COULD_BE_FIRST
 from mribench.metrics.metric import Floor, Score
 from mribench.reports.records import Entrant
-
-COMPARED_IN_A_SLAB = ("fid_a",)  # a slice that the slab holds is the same slice (the paper's Table 1 does so)
 
 
 @dataclass(frozen=True)
