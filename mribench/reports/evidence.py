@@ -44,6 +44,7 @@ class SelfTest(_Part):
     n: dict[str, int]
     degradations: list[_Fault]
     verdicts: list[_Verdict]
+    problems: list[str] = []
 
 
 def read_evidence(bench: Bench, cohort: Cohort | None) -> tuple[Mapping[str, str], str]:
@@ -67,6 +68,8 @@ def read_evidence(bench: Bench, cohort: Cohort | None) -> tuple[Mapping[str, str
         f"Self-test on this cohort ({counts}): held-out volumes with growing faults; a fault counts as noticed "
         "from the dose on whose 95 % interval, and that of every larger dose, lies above the clean volumes."
     )
+    if record.problems:
+        about += f" It failed: {'; '.join(record.problems)}."
     return {metric: _sentence(record, metric) for metric in metrics}, about
 
 

@@ -35,8 +35,11 @@ def evidence(maker):
 
 
 def test_verdicts_become_a_sentence_per_metric(full_bench):
-    write_json(full_bench.bench.folder / "selftest.json", record(full_bench))
+    write_json(
+        full_bench.bench.folder / "selftest.json", record(full_bench, problems=["mmd does not see noise"])
+    )
     found, about = evidence(full_bench)
+    assert "It failed: mmd does not see noise." in about
     assert found == {
         "fid_a": "Self-test: noticed blur (from 0.5 SD, voxels). It did not notice repeats.",
         "memorisation": "Self-test: did not notice blur.",
