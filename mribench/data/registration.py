@@ -1,0 +1,118 @@
+"""Affine registration of a stripped brain to the MNI152 template, seeded and on one thread."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+from mribench.data.nifti import NiftiVolume
+from mribench.data.quality import template
+from mribench.data.recipe import Registration
+
+
+def register(brain: NiftiVolume, settings: Registration) -> np.ndarray:
+    """The `[4,4]` affine that takes world mm of `brain` (0 outside it) to MNI152 world mm.
+
+    Raises RuntimeError, from ITK, when the optimiser leaves the brain.
+    """
+    import SimpleITK as sitk
+
+    fixed, around = _template_images(settings.around_brain_mm)
+    turn, turned = _upright(brain)
+    moving = _image(turned)
+    start = sitk.CenteredTransformInitializer(
+        fixed, moving, sitk.Euler3DTransform(), sitk.CenteredTransformInitializerFilter.MOMENTS
+    )
+    best = min(
+        (_rigid(fixed, around, moving, start, pitch, settings) for pitch in settings.pitch_starts),
+        key=lambda found: found[0],
+    )
+    affine = sitk.AffineTransform(3)
+    affine.SetCenter(best[1].GetCenter())
+    affine.SetMatrix(best[1].GetMatrix())
+    affine.SetTranslation(best[1].GetTranslation())
+    method = _method(around, settings, range(len(settings.shrink)))
+    method.SetInitialTransform(affine, inPlace=True)
+    method.Execute(fixed, moving)
+    from_mni = _matrix(affine)
+    # from_mni leads to the image's own world, which lacks the shear that ITK cannot hold; `turn` restores it.
+    return np.asarray(np.linalg.inv(from_mni) @ turn)
+
+
+def _rigid(
+    fixed: Any, around: Any, moving: Any, start: Any, pitch: float, settings: Registration
+) -> tuple[float, Any]:
+    """(metric, transform) of a rigid registration on the coarsest level, started at `pitch` degrees."""
+    import SimpleITK as sitk
+
+    rigid = sitk.Euler3DTransform(start)
+    rigid.SetRotation(np.deg2rad(pitch), 0.0, 0.0)
+    method = _method(around, settings, [0])
+    method.SetInitialTransform(rigid, inPlace=True)
+    method.Execute(fixed, moving)
+    return float(method.GetMetricValue()), rigid
+
+
+def _method(around: Any, settings: Registration, levels: Any) -> Any:
+    import SimpleITK as sitk
+
+    method = sitk.ImageRegistrationMethod()
+    method.SetNumberOfThreads(1)
+    method.SetMetricAsMattesMutualInformation(settings.bins)
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    method.SetMetricSamplingPercentagePerLevel([settings.sampled[k] for k in levels], settings.seed)
+    method.SetMetricFixedMask(around)
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetShrinkFactorsPerLevel([settings.shrink[k] for k in levels])
+    method.SetSmoothingSigmasPerLevel([settings.smoothing_mm[k] for k in levels])
+    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
+    method.SetOptimizerAsRegularStepGradientDescent(
+        1.0, 1e-4, settings.iterations, gradientMagnitudeTolerance=1e-8
+    )
+    method.SetOptimizerScalesFromPhysicalShift()
+    return method
+
+
+def _upright(brain: NiftiVolume) -> tuple[np.ndarray, NiftiVolume]:
+    """`brain` with the nearest affine that has right angles, and the `[4,4]` from its world to that one's."""
+    sides = np.linalg.norm(brain.affine[:3, :3], axis=0)
+    u, _, v = np.linalg.svd(brain.affine[:3, :3] / sides)
+    affine = brain.affine.copy()
+    affine[:3, :3] = (u @ v) * sides
+    return affine @ np.linalg.inv(brain.affine), replace(brain, affine=affine)
+
+
+def _image(volume: NiftiVolume) -> Any:
+    """`[D,H,W]` as an ITK image. Both images are given in RAS mm, so no axis has to be turned to ITK's LPS."""
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(volume.data)
+    sides = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    image.SetSpacing(sides.tolist())
+    image.SetOrigin(volume.affine[:3, 3].tolist())
+    image.SetDirection((volume.affine[:3, :3] / sides).ravel().tolist())
+    return image
+
+
+@lru_cache(maxsize=2)
+def _template_images(around_brain_mm: int) -> tuple[Any, Any]:
+    """The template and the voxels within so many mm of its brain."""
+    import SimpleITK as sitk
+
+    mni = template()
+    near = distance_transform_edt(mni.data == 0) <= around_brain_mm
+    around = _image(NiftiVolume(near.astype(np.float32), mni.affine, mni.spacing_mm, oblique=False))
+    return _image(mni), sitk.Cast(around, sitk.sitkUInt8)
+
+
+def _matrix(transform: Any) -> np.ndarray:
+    """`[4,4]` of an ITK affine: y = A (x - c) + c + t."""
+    linear, centre = np.array(transform.GetMatrix()).reshape(3, 3), np.array(transform.GetCenter())
+    matrix = np.eye(4)
+    matrix[:3, :3] = linear
+    matrix[:3, 3] = np.array(transform.GetTranslation()) + centre - linear @ centre
+    return matrix
