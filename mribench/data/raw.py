@@ -222,7 +222,7 @@ def unbiased(brain: Brain, settings: BiasCorrection) -> tuple[Brain, float]:
     corrector.SetMaximumNumberOfIterations(list(settings.iterations))
     corrector.SetNumberOfThreads(1)
     corrector.Execute(sitk.Shrink(image, shrink), sitk.Shrink(mask, shrink))
-    logarithm = sitk.GetArrayViewFromImage(corrector.GetLogBiasFieldAsImage(image))
+    logarithm = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(image))
     low, high = np.percentile(logarithm[brain.mask], [1, 99])
     data = np.where(brain.mask, brain.scan.data / np.exp(logarithm), 0).astype(np.float32)
     return replace(brain, scan=replace(brain.scan, data=data)), float(np.exp(high - low))

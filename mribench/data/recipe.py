@@ -48,19 +48,22 @@ class BiasCorrection(_Settings):
 class Registration(_Settings):
     """Affine to the stripped MNI152: Mattes mutual information, moments start, seeded sampling (SimpleITK).
 
-    Rigid from each start (pitch in degrees), the best of them then with 12 degrees of freedom over the levels.
+    Measured on Colin27: without the coarsest level a head turned by 20 degrees was lost; with samples from the
+    whole template and not around its brain alone, two poses of one head ended 0.9 to 1.6 mm apart, now 0.01.
     """
 
     by: Literal["SimpleITK, 12 degrees of freedom"] = "SimpleITK, 12 degrees of freedom"
     template: Literal["MNI152 2009a symmetric, nilearn"] = "MNI152 2009a symmetric, nilearn"
-    pitch_starts: tuple[float, ...] = (0.0, -30.0, 30.0)
     bins: int = 32
     seed: int = 1
-    shrink: tuple[int, ...] = (4, 2)
-    smoothing_mm: tuple[float, ...] = (4.0, 2.0)
-    sampled: tuple[Share, ...] = (0.2, 0.1)  # share of the template's voxels per level
+    shrink: tuple[int, ...] = (8, 4, 2)
+    smoothing_mm: tuple[float, ...] = (8.0, 4.0, 2.0)
+    sampled: tuple[Share, ...] = (0.5, 0.1, 0.1)  # share of the template's voxels per level
     around_brain_mm: int = 8  # only template voxels this near to its brain are sampled
-    iterations: int = 200
+    iterations: int = 200  # at most, per level
+    first_step_mm: Positive = 4.0
+    last_step_mm: Positive = 1e-3
+    relaxation: Share = 0.8  # of the step, when the gradient turns round
 
 
 class Quality(_Settings):

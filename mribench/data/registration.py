@@ -24,54 +24,37 @@ def register(brain: NiftiVolume, settings: Registration) -> np.ndarray:
     fixed, around = _template_images(settings.around_brain_mm)
     turn, turned = _upright(brain)
     moving = _image(turned)
-    start = sitk.CenteredTransformInitializer(
-        fixed, moving, sitk.Euler3DTransform(), sitk.CenteredTransformInitializerFilter.MOMENTS
+    affine = sitk.AffineTransform(
+        sitk.CenteredTransformInitializer(
+            fixed, moving, sitk.AffineTransform(3), sitk.CenteredTransformInitializerFilter.MOMENTS
+        )
     )
-    best = min(
-        (_rigid(fixed, around, moving, start, pitch, settings) for pitch in settings.pitch_starts),
-        key=lambda found: found[0],
-    )
-    affine = sitk.AffineTransform(3)
-    affine.SetCenter(best[1].GetCenter())
-    affine.SetMatrix(best[1].GetMatrix())
-    affine.SetTranslation(best[1].GetTranslation())
-    method = _method(around, settings, range(len(settings.shrink)))
+    method = _method(around, settings)
     method.SetInitialTransform(affine, inPlace=True)
     method.Execute(fixed, moving)
-    from_mni = _matrix(affine)
-    # from_mni leads to the image's own world, which lacks the shear that ITK cannot hold; `turn` restores it.
-    return np.asarray(np.linalg.inv(from_mni) @ turn)
+    # The optimum leads to the image's own world, which lacks the shear that ITK cannot hold; `turn` restores it.
+    return np.asarray(np.linalg.inv(_matrix(affine)) @ turn)
 
 
-def _rigid(
-    fixed: Any, around: Any, moving: Any, start: Any, pitch: float, settings: Registration
-) -> tuple[float, Any]:
-    """(metric, transform) of a rigid registration on the coarsest level, started at `pitch` degrees."""
-    import SimpleITK as sitk
-
-    rigid = sitk.Euler3DTransform(start)
-    rigid.SetRotation(np.deg2rad(pitch), 0.0, 0.0)
-    method = _method(around, settings, [0])
-    method.SetInitialTransform(rigid, inPlace=True)
-    method.Execute(fixed, moving)
-    return float(method.GetMetricValue()), rigid
-
-
-def _method(around: Any, settings: Registration, levels: Any) -> Any:
+def _method(around: Any, settings: Registration) -> Any:
     import SimpleITK as sitk
 
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(settings.bins)
     method.SetMetricSamplingStrategy(method.RANDOM)
-    method.SetMetricSamplingPercentagePerLevel([settings.sampled[k] for k in levels], settings.seed)
+    method.SetMetricSamplingPercentagePerLevel(list(settings.sampled), settings.seed)
     method.SetMetricFixedMask(around)
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetShrinkFactorsPerLevel([settings.shrink[k] for k in levels])
-    method.SetSmoothingSigmasPerLevel([settings.smoothing_mm[k] for k in levels])
+    method.SetShrinkFactorsPerLevel(list(settings.shrink))
+    method.SetSmoothingSigmasPerLevel(list(settings.smoothing_mm))
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
     method.SetOptimizerAsRegularStepGradientDescent(
-        1.0, 1e-4, settings.iterations, gradientMagnitudeTolerance=1e-8
+        settings.first_step_mm,
+        settings.last_step_mm,
+        settings.iterations,
+        relaxationFactor=settings.relaxation,
+        gradientMagnitudeTolerance=1e-8,
     )
     method.SetOptimizerScalesFromPhysicalShift()
     return method
