@@ -37,6 +37,7 @@ UNSIDED = (
 )
 DICOM_ADVICE = "DICOM, which is not read here. Convert it to NIfTI with dcm2niix"
 _MGH_START = 284
+_MGH_ORIENTED = slice(28, 30)  # goodRASFlag
 _MGH_TRAILING = 16 * 1024**2  # FreeSurfer appends the command lines of its programs
 
 
@@ -144,7 +145,7 @@ def _read_mgh(path: Path) -> NiftiVolume:
         content = start + drain(stream, expected - len(start), path, _MGH_TRAILING)
     if len(content) < expected:
         raise MribenchError(f"{path} must hold {expected} bytes, but holds {len(content)}. It is cut off.")
-    if not int(header["goodRASFlag"]):
+    if not any(start[_MGH_ORIENTED]):  # nibabel would put in a default
         raise MribenchError(
             f"{path} must state its orientation, but its goodRASFlag is 0. Set it, or export the scan again."
         )

@@ -49,14 +49,14 @@ LAYOUTS = (
     Layout(
         "FreeSurfer",
         ("*/mri/brainmask.mgz",),
-        re.compile(r"(?P<subject>(?!fsaverage)[^/]+)/mri/brainmask\.mgz$"),
+        re.compile(r"^(?P<subject>(?!fsaverage)[^/]+)/mri/brainmask\.mgz$"),
         done=("stripped",),
     ),
     Layout(
         "ADNI",
         ("*_S_*/*/*/*/*", "ADNI/*_S_*/*/*/*/*"),
         re.compile(
-            r"(?P<subject>\d{3}_S_\d{4,5})/(?![^/]*[Mm]ask)[^/]+/(?P<session>\d{4}-\d\d-\d\d[^/]*)/[^/]+/[^/]+"
+            r"(?:^|/)(?P<subject>\d{3}_S_\d{4,5})/(?![^/]*[Mm]ask)[^/]+/(?P<session>\d{4}-\d\d-\d\d[^/]*)/[^/]+/[^/]+"
             + _IMAGE
         ),
         source="ADNI",
@@ -67,21 +67,23 @@ LAYOUTS = (
             "OAS1_*_MR*/PROCESSED/MPRAGE/T88_111/*_t88_masked_gfc.*",
             "disc*/OAS1_*_MR*/PROCESSED/MPRAGE/T88_111/*_t88_masked_gfc.*",
         ),
-        re.compile(r"(?P<subject>OAS1_\d{4})_(?P<session>MR\d)/PROCESSED/.*" + _IMAGE),
+        re.compile(r"(?:^|/)(?P<subject>OAS1_\d{4})_(?P<session>MR\d)/PROCESSED/.*" + _IMAGE),
         source="OASIS-1",
         done=("stripped",),  # registered too, but to the atlas T88, with an origin that Analyze does not keep
     ),
     Layout(
         "IXI",
         ("IXI*-T1.*",),
-        re.compile(r"(?P<subject>IXI\d+)-(?P<site>[A-Za-z]+)-\d+-T1" + _IMAGE),
+        re.compile(r"^(?P<subject>IXI\d+)-(?P<site>[A-Za-z]+)-\d+-T1" + _IMAGE),
         source="IXI",
         prepared=True,
     ),
     Layout(
         "BIDS",
         ("sub-*/anat/*_T1w.nii*", "sub-*/ses-*/anat/*_T1w.nii*"),
-        re.compile(r"(?P<subject>sub-[^/]+)/(?:(?P<session>ses-[^/]+)/)?anat/[^/]+_T1w\.nii(?:\.gz)?$", re.I),
+        re.compile(
+            r"^(?P<subject>sub-[^/]+)/(?:(?P<session>ses-[^/]+)/)?anat/[^/]+_T1w\.nii(?:\.gz)?$", re.I
+        ),
         folders="sub-*",
         prepared=True,
     ),

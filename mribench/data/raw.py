@@ -20,7 +20,7 @@ from mribench.data.nifti import NiftiVolume
 from mribench.data.prepare import resample
 from mribench.data.quality import RawRecord, border_contact, brain_dice
 from mribench.data.recipe import BiasCorrection, Denoising, Masking, RawRecipe
-from mribench.data.registration import register
+from mribench.data.registration import one_thread, register
 from mribench.data.scans import Scan
 from mribench.errors import MribenchError
 from mribench.files import digest_volume
@@ -210,6 +210,7 @@ def denoised(brain: Brain, noise_sd: float, settings: Denoising) -> Brain:
     return replace(brain, scan=replace(brain.scan, data=np.asarray(data, dtype=np.float32)))
 
 
+@one_thread()
 def unbiased(brain: Brain, settings: BiasCorrection) -> tuple[Brain, float]:
     """The scan divided by its N4 bias field, masked; and the field's 99th over its 1st percentile."""
     import SimpleITK as sitk
@@ -220,7 +221,6 @@ def unbiased(brain: Brain, settings: BiasCorrection) -> tuple[Brain, float]:
     shrink = [max(1, round(settings.shrink_mm / s)) for s in brain.scan.spacing_mm]
     corrector = sitk.N4BiasFieldCorrectionImageFilter()
     corrector.SetMaximumNumberOfIterations(list(settings.iterations))
-    corrector.SetNumberOfThreads(1)
     corrector.Execute(sitk.Shrink(image, shrink), sitk.Shrink(mask, shrink))
     logarithm = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(image))
     low, high = np.percentile(logarithm[brain.mask], [1, 99])

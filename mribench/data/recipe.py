@@ -69,7 +69,7 @@ class Registration(_Settings):
 class Quality(_Settings):
     """What a scan must reach to be used. These are the settings that `--set` can change."""
 
-    min_dice: Share = 0.85
+    min_dice: Share = 0.9
     min_correlation: Annotated[float, Field(ge=-1, le=1)] = 0.6
     brain_cm3: tuple[float, float] = (900.0, 2100.0)  # of the mask, before registration
     determinant: tuple[float, float] = (0.7, 2.5)  # of the affine to MNI152

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -14,6 +16,20 @@ from mribench.data.quality import template
 from mribench.data.recipe import Registration
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """All of ITK on one thread: sums over threads end in other last bits from run to run."""
+    import SimpleITK as sitk
+
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+
+
+@one_thread()
 def register(brain: NiftiVolume, settings: Registration) -> np.ndarray:
     """The `[4,4]` affine that takes world mm of `brain` (0 outside it) to MNI152 world mm.
 
@@ -40,7 +56,6 @@ def _method(around: Any, settings: Registration) -> Any:
     import SimpleITK as sitk
 
     method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(settings.bins)
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentagePerLevel(list(settings.sampled), settings.seed)
