@@ -115,7 +115,7 @@ def _read_pair(header_file: Path, image_file: Path) -> NiftiVolume:
     expected = int(np.prod(shape)) * itemsize + int(header.get_data_offset())
     if (stored := image_file.stat().st_size) < expected:
         raise MribenchError(
-            f"{image_file} must hold the {expected} bytes that its header declares, but it holds {stored}. "
+            f"{image_file.name} must hold the {expected} bytes that its header declares, but it holds {stored}. "
             "The file is cut off: copy or export it again."
         )
     stated = isinstance(image, Nifti1Pair)

@@ -79,7 +79,6 @@ def process(scan: Scan, mask_file: Path | None, grid: Grid, recipe: RawRecipe) -
     voxels = quantise(volume)
     measures |= {"brain_cm3": cm3, "oblique": head.oblique, "spacing_mm": head.spacing_mm}
     measures["negative_fraction"] = float((head.data < 0).mean())
-    measures["problems"] = (*((head.remark,) if head.remark else ()), *measures["problems"])
     record = RawRecord(
         id=scan.id,
         subject=scan.subject,

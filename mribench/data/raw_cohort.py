@@ -82,6 +82,7 @@ def _tasks(scans: Sequence[Scan], plan: RawPlan, grid: Grid) -> tuple[list[_Task
     tasks, refusals = [], []
     settings = plan.recipe.voxels()
     for scan in scans:
+        mask = None
         try:
             if scan.skipped:
                 raise MribenchError(f"{scan.name} is {scan.skipped}.")
@@ -91,13 +92,18 @@ def _tasks(scans: Sequence[Scan], plan: RawPlan, grid: Grid) -> tuple[list[_Task
             made_from = digest_json([labels, sources, settings, grid.model_dump(mode="json")])
             tasks.append(_Task(scan, mask, made_from))
         except MribenchError as error:
-            refusals.append(_refusal(scan, str(error)))
+            refusals.append(_refusal(scan, _plain(error, scan, mask)))
     return tasks, refusals
 
 
+def _plain(error: MribenchError, scan: Scan, mask: Path | None) -> str:
+    """What to write down: no absolute path."""
+    text = str(error).replace(str(scan.path), scan.name)
+    return text.replace(str(mask), mask.name) if mask else text
+
+
 def _refusal(scan: Scan, reason: str) -> Refusal:
-    plain = reason.replace(str(scan.path), scan.name)
-    named = plain if scan.name in plain else f"{scan.name}: {plain}"
+    named = reason if scan.name in reason else f"{scan.name}: {reason}"
     return Refusal(scan.name, named, scan.id, chosen=not scan.skipped)
 
 
@@ -160,7 +166,7 @@ def _work(task: _Task, grid: Grid, recipe: RawRecipe) -> Product | str:
     try:
         return process(task.scan, task.mask, grid, recipe)
     except MribenchError as error:
-        return str(error)
+        return _plain(error, task.scan, task.mask)
 
 
 def _stored(folder: Path, task: _Task, outcome: Product | str) -> dict[str, Any]:

@@ -135,11 +135,11 @@ def light(monkeypatch):
     """Stages that cost nothing; `light` lists the scans that were worked on. A file's size decides its fate."""
     worked = []
 
-    def process(scan, _mask, grid, _recipe):
+    def process(scan, mask, grid, _recipe):
         worked.append(scan.name)
         content = scan.path.read_bytes()
         if content == b"bad":
-            raise MribenchError(f"{scan.path} must be readable, but is not.")
+            raise MribenchError(f"{mask or scan.path} must be readable, but is not.")
         voxels = quantise(np.random.default_rng(list(content)).random(grid.shape))
         record = RawRecord(
             id=scan.id, subject=scan.subject, session=scan.session, source=scan.source, name=scan.name,
@@ -229,8 +229,8 @@ def test_a_dead_worker_says_what_to_do(tmp_path, protocol, light, monkeypatch):
 def test_a_mask_that_is_missing_keeps_out_its_scan_only(tmp_path, protocol, light):
     folder, masks = tmp_path / "in", tmp_path / "masks"
     folder.mkdir(), masks.mkdir()
-    for i in range(6):
-        (folder / f"p{i}.nii.gz").write_bytes(b"%d" % i)
+    for i in range(7):
+        (folder / f"p{i}.nii.gz").write_bytes(b"%d" % i if i < 6 else b"bad")
         if i:
             (masks / f"p{i}_mask.nii.gz").write_bytes(b"m")
     result = run(folder, "--raw", "--mask", masks, "--bench", tmp_path / "b", "--protocol", protocol)
@@ -238,6 +238,8 @@ def test_a_mask_that_is_missing_keeps_out_its_scan_only(tmp_path, protocol, ligh
     record = json.loads((tmp_path / "b" / "cohort" / "volumes.json").read_text())
     assert [v["name"] for v in record["volumes"]] == ["p1", "p2", "p3", "p4", "p5"]
     assert "p0_mask.nii.gz" in record["problems"][0]["reason"]
+    assert record["problems"][1]["reason"].startswith("p6.nii.gz: p6_mask.nii.gz must be readable")
+    assert str(tmp_path) not in json.dumps(record)
     assert record["recipe"]["masking"]["by"] == "given mask"
 
 
