@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import sys
 import tempfile
 import time
@@ -184,6 +185,23 @@ def colin() -> dict[str, Any] | str:
     }
 
 
+def turned() -> list[dict[str, Any]]:
+    """A clean brain in poses that the file does not state: how far its registration ends from the upright one's."""
+    brain, mask = clean_brain(0)
+    inside = LATTICE.points().numpy()[mask][::997]
+    upright, found = None, []
+    for degrees in ((0, 0, 0), (20, 10, -15), (35, 0, 0), (-35, 0, 0), (0, 0, 45), (60, 0, 0)):
+        pose = np.eye(4)
+        pose[:3, :3] = sim._rotation(np.deg2rad(degrees))
+        pose[:3, 3] = (20, -30, 15)
+        moved = NiftiVolume(brain, pose @ lattice_affine(), (1.0, 1.0, 1.0), oblique=True)
+        affine = register(moved, Registration()) @ pose
+        upright = affine if upright is None else upright
+        apart = inside @ (affine - upright)[:3, :3].T + (affine - upright)[:3, 3]
+        found.append({"degrees": degrees, "apart_mm": float(np.linalg.norm(apart, axis=1).mean())})
+    return found
+
+
 def summary(subjects: list[dict[str, Any]]) -> dict[str, Any]:
     """The worst subject of every figure, and median seconds."""
     found: dict[str, Any] = {}
@@ -218,6 +236,8 @@ def main() -> None:
         "n": len(subjects),
         "summary": summary(subjects),
         "colin27": colin(),
+        "turned": turned(),
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2,
         "subjects": subjects,
         "machine": machine(),
         "backends": backend_versions(),
