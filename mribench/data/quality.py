@@ -79,9 +79,9 @@ def failures(record: RawRecord, quality: Quality) -> list[str]:
         f"{quality.min_correlation:g}": record.template_correlation < quality.min_correlation,
         f"the determinant of its affine is {record.determinant:.2f}, which must be {smallest:g} to "
         f"{largest:g}": not smallest <= record.determinant <= largest,
-        f"{record.border_cm2:.0f} cm2 of its brain lie on the {record.border} face of the scan, which may cut "
-        f"{quality.max_border_cm2:g}": record.border_cm2 > quality.max_border_cm2,
-        f"{record.clipped_fraction:.1%} of its brain was clipped, which may be "
-        f"{quality.max_clipped:.1%}": record.clipped_fraction > quality.max_clipped,
+        f"{record.border_cm2:.0f} cm2 of its brain lie on the {record.border} face of the scan, where at most "
+        f"{quality.max_border_cm2:g} may": record.border_cm2 > quality.max_border_cm2,
+        f"{record.clipped_fraction:.1%} of its brain was clipped, where at most "
+        f"{quality.max_clipped:.1%} may": record.clipped_fraction > quality.max_clipped,
     }
     return [text for text, holds in missed.items() if holds]
