@@ -102,9 +102,26 @@ class Run:
         for stray in [*self.folder.glob(".tmp-*"), *self.folder.glob("*/.tmp-*")]:
             stray.unlink(missing_ok=True)
 
+    def read_samples(self) -> dict[str, Any]:
+        """samples.json; raises MribenchError when it is missing, torn or not what `generate` writes."""
+        record: dict[str, Any] = read_json(self.samples_record, "made_from", "files", "shape", "slab")
+        files, shape, slab = record["files"], record["shape"], record["slab"]
+        if not (
+            isinstance(files, list)
+            and all(isinstance(f, dict) and {"name", "digest"} <= f.keys() for f in files)
+            and all(isinstance(f[key], str) for f in files for key in ("name", "digest"))
+            and _whole_numbers(shape, 3)
+            and (slab is None or _whole_numbers(slab, 2))
+        ):
+            raise MribenchError(
+                f"{self.samples_record} must record files with name and digest, shape and slab, but does not. "
+                f"Run: {self.command('generate')} --overwrite"
+            )
+        return record
+
     def samples(self) -> VolumeSet:
         """Its volumes; each is checked against its recorded digest when read."""
-        record = read_json(self.samples_record, "made_from", "files", "shape", "slab")
+        record = self.read_samples()
         files = record["files"]
         if not files:
             raise MribenchError(
@@ -137,6 +154,10 @@ class Run:
             load=load,
             slab=slab,
         )
+
+
+def _whole_numbers(value: Any, count: int) -> bool:
+    return isinstance(value, list) and len(value) == count and all(type(x) is int for x in value)
 
 
 @dataclass(frozen=True)

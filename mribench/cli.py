@@ -16,6 +16,7 @@ import click
 from mribench import __version__
 from mribench.errors import UsageError, finish
 from mribench.inspection import check, list_things, verify
+from mribench.metrics.weights import Weights
 from mribench.options import (
     Group,
     batch_option,
@@ -23,13 +24,15 @@ from mribench.options import (
     bench_option,
     device_option,
     json_option,
+    memory_option,
     overwrite_option,
     parse_settings,
     protocol_option,
     simulated_option,
-    weights_option,
+    weights_options,
 )
 from mribench.preparing import prepare
+from mribench.selftest.command import selftest
 
 if TYPE_CHECKING:
     from mribench.bench import Bench
@@ -244,8 +247,9 @@ def generate(
     show_default=True,
     help="Where --real/--samples puts scores.json, scores.csv and its cache.",
 )
-@weights_option
+@weights_options
 @device_option
+@memory_option
 @overwrite_option
 @json_option
 @click.pass_obj
@@ -261,8 +265,9 @@ def evaluate(
     rescale: tuple[float, float] | None,
     extractor: str | None,
     out: Path,
-    weights: Path | None,
+    weights: Weights,
     device: str,
+    memory: int,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -283,7 +288,7 @@ def evaluate(
 
         with display(quiet) as screen:
             result = folders.evaluate_folders(
-                real, samples, train_folder, rescale, extractor, weights, device, out, screen.report
+                real, samples, train_folder, rescale, extractor, weights, device, memory, out, screen.report
             )
         click.echo(result.json if as_json else result.table)
         click.echo(f"Written: {result.path}", err=True)
@@ -301,19 +306,20 @@ def evaluate(
             session.add_folder(name, samples, rescale, overwrite)
         chosen = run or name
         scored = session.evaluate(
-            [session.bench.existing_run(chosen)] if chosen else None, weights, device, overwrite
+            [session.bench.existing_run(chosen)] if chosen else None, weights, device, memory, overwrite
         )
         click.echo(session.scores_as_json(scored) if as_json else session.table())
 
 
 @main.command()
 @bench_option
-@weights_option
+@weights_options
 @device_option
+@memory_option
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @click.pass_obj
-def report(quiet: bool, folder: Path, weights: Path | None, device: str, show: bool) -> None:
-    """Compute the scores that are missing, then write index.html, table.csv, scores.csv and table.tex.
+def report(quiet: bool, folder: Path, weights: Weights, device: str, memory: int, show: bool) -> None:
+    """Compute the scores that are missing, then write index.html, table.csv/.tex/.md and scores.csv.
 
     \b
     mribench report
@@ -323,7 +329,7 @@ def report(quiet: bool, folder: Path, weights: Path | None, device: str, show: b
 
     bench = open_bench(folder)
     with _session(quiet, bench) as session:
-        session.report(weights, device)
+        session.report(weights, device, memory)
     if show:
         click.launch(str(bench.report / "index.html"))
 
@@ -349,3 +355,4 @@ main.add_command(list_things)
 main.add_command(check)
 main.add_command(verify)
 main.add_command(prepare)
+main.add_command(selftest)

@@ -16,6 +16,8 @@ from mribench.devices import choose_device, describe
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_json, read_json, write_json
 from mribench.metrics.metric import Missing
+from mribench.metrics.pairs import DEFAULT_MEMORY
+from mribench.metrics.weights import Weights
 from mribench.models import get_model
 from mribench.models.generator import Generator
 from mribench.protocol import load_protocol
@@ -274,36 +276,46 @@ def evaluate(
     cohort: Cohort,
     run: Run,
     *,
-    weights: Path | None,
+    weights: Weights | None,
     device: str,
     overwrite: bool,
     progress: Progress,
+    memory: int = DEFAULT_MEMORY,
 ) -> tuple[bool, list[Missing]]:
     """Score one entrant unless that is done; returns whether it was scored now and what is missing."""
     _check_samples(bench, run)
     extractor = bench.protocol.evaluation.extractor
     where = str(choose_device(device))
     wanted = scoring.made_from(bench, cohort, run, extractor, weights)
-    if scoring.is_scored(run, wanted) and not overwrite:
+    if not overwrite and scoring.is_scored(run, wanted):
         return False, []
     with bench.run_lock(run):
         _, missing = scoring.score_run(
-            bench, cohort, run, extractor=extractor, weights=weights, device=where, progress=progress
+            bench,
+            cohort,
+            run,
+            extractor=extractor,
+            weights=weights,
+            device=where,
+            memory=memory,
+            progress=progress,
         )
     return True, missing
 
 
 def _check_samples(bench: Bench, run: Run) -> None:
-    """A model must be scored on all of its samples, made by its present weights."""
-    if run.read_record()["kind"] != "model":
-        return
-    record = read_json(run.samples_record, "made_from", "files", "sampler")
-    stamp = generation.model_stamp(run, record["sampler"])
-    if not generation.are_complete(run, stamp, bench.protocol.evaluation.samples):
-        raise MribenchError(
-            f"{run.name} must have {bench.protocol.evaluation.samples} intact samples of its present weights "
-            f"to be scored, but has not. Run: {run.command('generate')}"
-        )
+    """Samples must be as recorded; those of a model also all there are, made by its present weights."""
+    kind = run.read_record()["kind"]
+    record, wanted = run.read_samples(), bench.protocol.evaluation.samples
+    if kind == "model":
+        found = len(record["files"])
+        current = record["made_from"] == generation.model_stamp(run, record.get("sampler") or {})
+        if found != wanted or not current:
+            raise MribenchError(
+                f"{run.name} must have {wanted} samples of its present weights to be scored, but has {found}"
+                f"{'' if current else ' of others'}. Run: {run.command('generate')}"
+            )
+    generation.check_intact(run)
 
 
 def embed(
@@ -311,7 +323,7 @@ def embed(
     cohort: Cohort,
     runs: Sequence[Run],
     *,
-    weights: Path | None,
+    weights: Weights | None,
     device: str,
     progress: Progress,
 ) -> None:
@@ -327,33 +339,3 @@ def embed(
 def entrants(bench: Bench) -> list[Run]:
     """Runs that have samples."""
     return [run for run in bench.runs() if run.samples_record.exists()]
-
-
-def verify(bench: Bench, progress: Progress) -> list[str]:
-    """Re-hash the cohort, weights and samples; returns one sentence per thing that is not as recorded."""
-    problems = []
-    if (bench.cohort_folder / "volumes.json").exists():
-        names = open_cohort(bench.cohort_folder).altered()
-        problems += [f"cohort volume {name} is not what volumes.json records" for name in names]
-    runs = bench.runs()
-    for done, run in enumerate(runs):
-        progress("runs", done + 1, len(runs))
-        problems += _verify_run(run)
-    return problems
-
-
-def _verify_run(run: Run) -> list[str]:
-    try:
-        problems = []
-        if run.weights_record.exists() and not training.is_trained(run):
-            problems.append(f"{run.name}: the weights are not what weights.json and run.json record")
-        if run.samples_record.exists():
-            samples = run.samples()
-            for i in range(len(samples)):
-                try:
-                    samples[i]
-                except MribenchError as error:
-                    problems.append(f"{run.name}: {error}")
-        return problems
-    except (MribenchError, KeyError, TypeError) as error:
-        return [f"{run.name}: {error}"]

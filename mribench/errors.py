@@ -19,6 +19,10 @@ class UsageError(MribenchError):
     exit_code = 2
 
 
+class TooLittleMemory(UsageError):
+    """The budget that the user gave holds not even the smallest piece of work."""
+
+
 def finish(failures: Sequence[str]) -> None:
     """Raise MribenchError listing what failed, if anything did: work that could be done has been done."""
     if failures:

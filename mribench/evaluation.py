@@ -13,24 +13,26 @@ import numpy as np
 import torch
 
 from mribench.data.volume_set import Progress, VolumeSet
-from mribench.errors import MribenchError, NotApplicable
+from mribench.errors import MribenchError, NotApplicable, TooLittleMemory
 from mribench.files import digest_json
-from mribench.metrics import DEFAULT_METRICS, get_metric
+from mribench.metrics import COMPARED_IN_A_SLAB, DEFAULT_METRICS, get_metric
 from mribench.metrics.blocks import Blocks
+from mribench.metrics.floors import Floors, has_floor
 from mribench.metrics.metric import (
-    Z95,
-    Keep,
     Metric,
     Missing,
     Score,
+    TwoSample,
+    interval,
     interval_name,
-    leave_out,
-    squared_error,
+    jackknife,
+    jackknife_part,
 )
+from mribench.metrics.pairs import DEFAULT_MEMORY
+from mribench.metrics.permutation import permutation_p
+from mribench.metrics.weights import Weights
 
 log = logging.getLogger(__name__)
-
-COMPARED_ALIKE_IN_A_SLAB = ("fid_a",)  # a slice that the slab holds is the same slice
 
 
 def evaluate(
@@ -39,22 +41,27 @@ def evaluate(
     *,
     metrics: Sequence[str] | None = None,
     extractor: str = "effnet-lite0",
-    weights: Path | None = None,
+    weights: Weights | None = None,
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
+    memory: int = DEFAULT_MEMORY,
 ) -> tuple[list[Score], list[Missing]]:
     """Score "samples" against the other sets (see `Blocks`) by `metrics`; default: all but opt-in ones.
 
     A metric that cannot be computed becomes a `Missing` with its reason and costs no other score. Raises
-    UsageError for an unknown metric or extractor, MribenchError when the sets do not share one grid.
+    UsageError for an unknown metric or extractor and for too little `memory` (bytes, see `pair_matrix`),
+    MribenchError when the sets do not share one grid.
     """
     chosen = [get_metric(name) for name in (metrics or DEFAULT_METRICS)]
-    blocks = Blocks(sets, cache, extractor, weights, progress, device)
+    blocks = Blocks(sets, cache, extractor, weights, progress, device, memory)
+    floors = Floors(blocks)
     scores: list[Score] = []
     missing: list[Missing] = []
     for metric in chosen:
         try:
-            scores.append(score(metric, blocks))
+            scores.append(_with_floor(score(metric, blocks), metric, floors))
+        except TooLittleMemory:
+            raise
         except MribenchError as error:
             by_design = isinstance(error, NotApplicable)
             missing.append(Missing(metric=metric.name, reason=str(error), by_design=by_design))
@@ -62,6 +69,20 @@ def evaluate(
             log.exception("%s failed", metric.name)
             missing.append(Missing(metric=metric.name, reason=f"failed: {type(error).__name__}: {error}"))
     return scores, missing
+
+
+def _with_floor(found: Score, metric: Metric, floors: Floors) -> Score:
+    """The score and its floor; a floor that cannot be had becomes a note and never costs the score."""
+    if not has_floor(metric):
+        return found
+    try:
+        return found.model_copy(update={"floor": floors.of(metric)})
+    except MribenchError as error:
+        return found.model_copy(update={"notes": (*found.notes, str(error))})
+    except Exception as error:
+        log.exception("the floor of %s failed", metric.name)
+        note = f"no floor: {type(error).__name__}: {error}"
+        return found.model_copy(update={"notes": (*found.notes, note)})
 
 
 def score(metric: Metric, blocks: Blocks) -> Score:
@@ -73,10 +94,11 @@ def score(metric: Metric, blocks: Blocks) -> Score:
     value = metric.value(prepared, everything)
     if not math.isfinite(value):
         raise MribenchError(f"{metric.name} came out as {value}, which is no score. Check the volumes.")
-    replicates = _replicates(metric, prepared, everything)
-    half = Z95 * math.sqrt(sum(squared_error(value, replicates[side], n[side]) for side in metric.deletes))
+    replicates = jackknife(metric, prepared, everything)
+    parts = [jackknife_part(value, replicates[side], n[side]) for side in metric.deletes]
+    low, high = interval(metric, value, parts, n)
     definition = metric.definition(blocks)
-    comparable = blocks.slab is None or metric.name in COMPARED_ALIKE_IN_A_SLAB
+    comparable = blocks.slab is None or metric.name in COMPARED_IN_A_SLAB
     return Score(
         metric=metric.name,
         title=metric.title,
@@ -84,9 +106,9 @@ def score(metric: Metric, blocks: Blocks) -> Score:
         family=metric.family,
         ranked=metric.ranked and comparable,
         value=value,
-        low=value - half,
-        high=value + half,
-        interval=interval_name(n, metric.deletes),
+        low=low,
+        high=high,
+        interval=interval_name(metric, n),
         better=metric.better,
         target=metric.target(prepared, everything),
         n=n,
@@ -97,20 +119,13 @@ def score(metric: Metric, blocks: Blocks) -> Score:
         notes=_notes(blocks, comparable),
         replicates=replicates,
         target_sides=metric.target_deletes,
+        p_value=_p_value(metric, prepared),
     )
 
 
-def _replicates(metric: Metric, prepared: Any, everything: Keep) -> dict[str, tuple[float, ...]]:
-    """Set name -> the value (or, of `target_deletes`, the target) without each block of its volumes."""
-    replicates: dict[str, tuple[float, ...]] = {}
-    for sides, function in ((metric.deletes, metric.value), (metric.target_deletes, metric.target)):
-        for side in sides:
-
-            def without(kept: np.ndarray, side: str = side, function: Any = function) -> float:
-                return float(function(prepared, {**everything, side: kept}))
-
-            replicates[side] = leave_out(without, len(everything[side]))
-    return replicates
+def _p_value(metric: Metric, prepared: Any) -> float | None:
+    kernel = metric.exchangeable(prepared) if isinstance(metric, TwoSample) else None
+    return None if kernel is None else permutation_p(*kernel)
 
 
 def _counts(metric: Metric, blocks: Blocks) -> dict[str, int]:

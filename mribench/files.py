@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from mribench.errors import MribenchError
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -90,6 +93,18 @@ def write_array(path: Path, array: np.ndarray) -> None:
     """Write one .npy array atomically."""
     with atomic(path) as temporary:
         np.save(temporary, array, allow_pickle=False)
+
+
+def read_array(path: Path, rows: int) -> np.ndarray | None:
+    """A .npy array of that many rows; None, and a warning if the file is torn, when there is no such file."""
+    if not path.exists():
+        return None
+    try:
+        array: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        log.warning("%s cannot be read (%s); computing it again", path, error)
+        return None
+    return array if array.ndim and len(array) == rows else None
 
 
 def digest_json(value: Any) -> str:

@@ -14,6 +14,8 @@ from mribench.devices import choose_device
 from mribench.errors import MribenchError
 from mribench.evaluation import evaluate
 from mribench.files import write_json, write_text
+from mribench.metrics import DEFAULT_METRICS
+from mribench.metrics.weights import Weights
 from mribench.reports import leaderboard, tables
 
 DARK = 0.05
@@ -35,15 +37,17 @@ def evaluate_folders(
     train: Path | None,
     rescale: Rescale | None,
     extractor: str | None,
-    weights: Path | None,
+    weights: Weights,
     device: str,
+    memory: int,
     out: Path,
     progress: Progress,
 ) -> FolderScores:
     """Score the volumes in `samples` against those in `real`; writes scores.json and scores.csv to `out`.
 
     With `train`, memorisation is tested: are samples nearer to training volumes than to the real ones (which
-    then count as held out)? Raises MribenchError when a folder holds no usable volumes of one grid.
+    then count as held out)? With weights for 3D, fid_3d is computed too. Raises MribenchError when a folder
+    holds no usable volumes of one grid.
     """
 
     def opened(folder: Path, name: str) -> VolumeSet:
@@ -64,10 +68,12 @@ def evaluate_folders(
     scores, missing = evaluate(
         sets,
         out / "cache",
+        metrics=(*DEFAULT_METRICS, "fid_3d") if weights.volumes else DEFAULT_METRICS,
         extractor=extractor or "effnet-lite0",
         weights=weights,
         progress=progress,
         device=choose_device(device),
+        memory=memory,
     )
     entrant = leaderboard.Entrant(
         name=samples.resolve().name,
@@ -95,19 +101,22 @@ def _check_brightness(volumes: VolumeSet) -> None:
     if brightest < DARK:
         raise MribenchError(
             f"The volumes of {volumes.name} must use the range [0,1], but the largest value of all is "
-            f"{brightest:.3g}. --rescale LOW HIGH applies to every folder: bring them to one range first."
+            f"{brightest:.3g}. Give the range that all volumes share with --rescale LOW HIGH; if folders "
+            "differ in it, bring them to one first."
         )
 
 
 def open_entrant(
     bench: Bench, name: str, folder: Path, rescale: Rescale | None, progress: Progress
 ) -> VolumeSet:
-    """A folder of NIfTI on the bench's grid; raises MribenchError when its grid differs."""
+    """A folder of NIfTI on the bench's grid; raises MribenchError when its grid or its range differs."""
     bench.run(name)  # a name that leaves the runs folder must be refused before anything is read
-    return open_folder(
+    volumes = open_folder(
         folder,
         name=name,
         rescale=rescale,
         expect_grid=bench.protocol.cohort.voxels,
         progress=lambda _, done, total: progress(f"read {name}", done, total),
     )
+    _check_brightness(volumes)
+    return volumes

@@ -13,6 +13,7 @@ from mribench.bench import Run, run_digest
 from mribench.data.grid import Grid, from_model_range, quantise
 from mribench.data.nifti import write_nifti
 from mribench.data.volume_set import Slab
+from mribench.errors import MribenchError
 from mribench.files import digest_file, digest_json, digest_volume, read_json, write_json
 from mribench.models.generator import Generator
 from mribench.seeds import Noise, derive
@@ -112,6 +113,17 @@ def are_complete(run: Run, made_from: str, count: int) -> bool:
     )
 
 
+def check_intact(run: Run) -> None:
+    """Raise MribenchError naming the first recorded sample that is missing or not the file that was written."""
+    for entry in run.read_samples()["files"]:
+        if not _intact(run, entry):
+            path = run.samples_folder / entry["name"]
+            fault = "its bytes differ" if path.exists() else "it is missing"
+            raise MribenchError(
+                f"{path} must be the file that samples.json records, but {fault}. Run: {run.command('generate')}"
+            )
+
+
 def _open_record(run: Run, made_from: str, seed: int, slab: Slab | None, grid: Grid) -> dict[str, Any]:
     if run.samples_record.exists():
         record: dict[str, Any] = read_json(run.samples_record, "made_from", "files")
@@ -129,7 +141,7 @@ def _open_record(run: Run, made_from: str, seed: int, slab: Slab | None, grid: G
 
 def _intact(run: Run, entry: dict[str, Any]) -> bool:
     path = run.samples_folder / entry["name"]
-    return path.exists() and digest_file(path) == entry["file_digest"]
+    return path.is_file() and digest_file(path) == entry.get("file_digest")
 
 
 def _write_record(run: Run, record: dict[str, Any], files: dict[int, dict[str, Any]]) -> None:

@@ -58,11 +58,11 @@ def verify(quiet: bool, folder: Path) -> None:
     mribench verify
     mribench verify --bench trial
     """
-    from mribench import commands
+    from mribench import verification
     from mribench.bench import open_bench
     from mribench.console import display
 
     with display(quiet) as screen:
-        problems = commands.verify(open_bench(folder), screen.report)
+        problems = verification.verify(open_bench(folder), screen.report)
     finish(problems)
     click.echo("everything is as recorded")

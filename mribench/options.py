@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from mribench.errors import MribenchError, UsageError, is_out_of_memory, out_of_memory
+from mribench.metrics.weights import Weights
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -62,15 +65,31 @@ simulated_option = click.option(
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
+
+
+class Bytes(click.ParamType):
+    """A size such as 800M or 8G, in powers of 1000."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])B?", str(value).strip().upper())
+        if found is None:
+            self.fail(f"{value!r} is no size such as 800M or 8G", param, ctx)
+        return int(float(found[1]) * 1000 ** (1 + "KMGT".index(found[2])))
+
+
+memory_option = click.option(
+    "--memory",
+    type=Bytes(),
+    default="2G",
+    show_default=True,
+    help="Most memory for volumes prepared for comparison, on the device in use; changes no score.",
+)
 overwrite_option = click.option(
     "--overwrite",
     is_flag=True,
     help="Throw away what is there and do it again (the only destructive option).",
-)
-weights_option = click.option(
-    "--weights",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Weights of the feature extractor, for one whose weights no package carries.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 batch_option = click.option(
@@ -80,6 +99,26 @@ batch_option = click.option(
     show_default=True,
     help="Volumes made together; does not change any volume (up to rounding).",
 )
+
+
+weights_file = click.Path(path_type=Path, dir_okay=False, exists=True)
+weights_option = click.option(
+    "--weights",
+    type=weights_file,
+    help="Weights of the feature extractor, for one whose weights no package carries.",
+)
+
+
+def weights_options(command: Command) -> Command:
+    """The options --weights and --weights-3d, given to the command as one argument `weights`."""
+
+    @wraps(command)
+    def together(*args: Any, weights: Path | None, weights_3d: Path | None, **kwargs: Any) -> Any:
+        return command(*args, weights=Weights(weights, weights_3d), **kwargs)
+
+    volumes = "Weights of MedicalNet's ResNet-50, for fid_3d: with --real, or where the protocol measures it."
+    both = click.option("--weights-3d", type=weights_file, help=volumes)(together)
+    return cast(Command, weights_option(both))
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:

@@ -63,6 +63,13 @@ class EvaluationSpec(BaseModel):
         "fid_s",
         "memorisation",
         "copy_rate",
+        "kid_a",
+        "kid_c",
+        "kid_s",
+        "precision",
+        "recall",
+        "density",
+        "coverage",
         "mmd_voxel",
         "mmd_legacy",
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,20 @@ from mribench import __version__
 from mribench.bench import Bench, Run
 from mribench.data.cohort import Cohort
 from mribench.data.volume_set import Progress, VolumeSet
+from mribench.errors import MribenchError
 from mribench.evaluation import evaluate
 from mribench.files import digest_file, digest_json, read_json, write_json, write_text
 from mribench.metrics import get_metric
 from mribench.metrics.blocks import Blocks
 from mribench.metrics.features import get_extractor
-from mribench.metrics.memorisation import COPY_RATIO
+from mribench.metrics.memorisation import COPY_RATIO, copies
 from mribench.metrics.metric import Missing, Score
 from mribench.metrics.mmd import join_views
 from mribench.metrics.ms_ssim import definition_for
 from mribench.metrics.tsne import joint_embedding
+from mribench.metrics.weights import Weights
+
+log = logging.getLogger(__name__)
 
 NO_HOLDOUT = "protocol {name} keeps no held-out volumes, so there is nothing to compare copies with"
 METRICS_OF_HOLDOUT = ("memorisation",)
@@ -35,7 +39,7 @@ def comparison_sets(cohort: Cohort, samples: VolumeSet) -> dict[str, VolumeSet]:
     return {**sets, "holdout": holdout} if len(holdout) else sets
 
 
-def made_from(bench: Bench, cohort: Cohort, run: Run, extractor: str, weights: Path | None) -> str:
+def made_from(bench: Bench, cohort: Cohort, run: Run, extractor: str, weights: Weights | None) -> str:
     """Digest of everything that decides an entrant's scores."""
     return digest_json(
         {
@@ -43,18 +47,26 @@ def made_from(bench: Bench, cohort: Cohort, run: Run, extractor: str, weights: P
             "cohort": cohort.digest,
             "samples": run.samples().digest,
             "extractor": get_extractor(extractor).definition(),
-            "weights": digest_file(weights) if weights else None,
+            "weights": _digests(weights),
             "mribench": __version__,  # a new version may define a metric anew
         }
     )
+
+
+def _digests(weights: Weights | None) -> list[str | None]:
+    return [digest_file(path) if path else None for path in weights or ()]
 
 
 def is_scored(run: Run, wanted: str) -> bool:
     """Whether scores.json and nearest.json were made from exactly this, and nothing failed that could succeed."""
     if not (run.scores.exists() and run.nearest.exists()):
         return False
-    record = read_json(run.scores, "made_from", "missing")
-    return record["made_from"] == wanted and all(m.get("by_design") for m in record["missing"])
+    try:
+        record = read_json(run.scores, "made_from", "missing")
+        return record["made_from"] == wanted and all(m.get("by_design") for m in record["missing"])
+    except (MribenchError, AttributeError, TypeError) as error:
+        log.warning("%s cannot be used (%s); scoring %s again", run.scores, error, run.name)
+        return False
 
 
 def score_run(
@@ -63,8 +75,9 @@ def score_run(
     run: Run,
     *,
     extractor: str,
-    weights: Path | None,
+    weights: Weights | None,
     device: str,
+    memory: int,
     progress: Progress,
 ) -> tuple[list[Score], list[Missing]]:
     """Score one entrant and write scores.json and nearest.json (written first, so that scores.json means done)."""
@@ -80,7 +93,7 @@ def score_run(
             if name in METRICS_OF_HOLDOUT
         ]
         metrics = tuple(name for name in metrics if name not in METRICS_OF_HOLDOUT)
-    blocks = Blocks(sets, bench.blocks, extractor, weights, progress, device)
+    blocks = Blocks(sets, bench.blocks, extractor, weights, progress, device, memory)
     scores, failed = evaluate(
         sets,
         bench.blocks,
@@ -89,6 +102,7 @@ def score_run(
         weights=weights,
         progress=progress,
         device=device,
+        memory=memory,
     )
     missing.extend(failed)
     write_json(run.nearest, {"made_from": stamp, **_nearest_pairs(blocks)})
@@ -117,17 +131,20 @@ def _scores_record(
 
 
 def _nearest_pairs(blocks: Blocks) -> dict[str, Any]:
-    """Every sample's most similar training volume, the most similar pair first."""
-    indices, similarities = blocks.nearest("samples", "train", 2)
+    """Every sample's most similar training volume in the better orientation, the most similar pair first."""
+    found = copies(blocks)
     samples, train = blocks.sets["samples"], blocks.sets["train"]
     pairs = [
         {
             "sample": samples.names[i],
             "sample_index": i,
-            "neighbour": train.names[indices[i, 0]],
-            "neighbour_index": int(indices[i, 0]),
-            "similarity": float(similarities[i, 0]),
-            "second": float(similarities[i, 1]),
+            "neighbour": train.names[found.neighbour[i]],
+            "neighbour_index": int(found.neighbour[i]),
+            "mirrored": bool(found.mirrored[i]),
+            "similarity": float(found.similarity[i]),
+            "second": float(found.second[i]),
+            "ratio": float(found.ratio[i]),
+            "copy": bool(found.copied[i]),
         }
         for i in range(len(samples))
     ]
@@ -144,7 +161,7 @@ def embed(
     runs: Sequence[Run],
     *,
     extractor: str,
-    weights: Path | None,
+    weights: Weights | None,
     device: str,
     progress: Progress,
 ) -> None:
@@ -159,7 +176,7 @@ def embed(
             "cohort": cohort.digest,
             "entrants": {run.name: run.samples().digest for run in whole},
             "extractor": extractor,
-            "weights": digest_file(weights) if weights else None,
+            "weights": _digests(weights)[:1],
             "count": count,
         }
     )

@@ -17,9 +17,11 @@ from mribench.console import Display
 from mribench.controls import Control
 from mribench.data.cohort import Cohort
 from mribench.data.nifti import Rescale
-from mribench.errors import MribenchError, UsageError, is_out_of_memory, out_of_memory
+from mribench.errors import MribenchError, TooLittleMemory, UsageError, is_out_of_memory, out_of_memory
 from mribench.files import read_json
 from mribench.folders import open_entrant
+from mribench.metrics.pairs import DEFAULT_MEMORY
+from mribench.metrics.weights import Weights
 from mribench.reports import leaderboard
 from mribench.reports.html import write_report
 
@@ -84,17 +86,31 @@ class Session:
             self.screen.report(f"copy {name}", done, self.bench.protocol.evaluation.samples)
 
     def evaluate(
-        self, runs: Sequence[Run] | None, weights: Path | None, device: str, overwrite: bool = False
+        self,
+        runs: Sequence[Run] | None,
+        weights: Weights | None,
+        device: str,
+        memory: int = DEFAULT_MEMORY,
+        overwrite: bool = False,
     ) -> list[Run]:
-        """Score runs (None = all that have samples) one by one; returns those that have scores now."""
+        """Score runs (None = all that have samples) one by one; returns those that have scores now.
+
+        Raises UsageError for 3D weights that the protocol's metrics do not use.
+        """
+        protocol = self.bench.protocol
+        if weights and weights.volumes and "fid_3d" not in protocol.evaluation.metrics:
+            raise UsageError(
+                f"--weights-3d is for fid_3d, which protocol {protocol.name} does not measure. "
+                "Name it among the metrics of a .toml protocol, or score two folders with --real and --samples."
+            )
         scored = []
         for run in commands.entrants(self.bench) if runs is None else runs:
             with self.at_its_own_cost(run.name):
-                self._evaluate(run, weights, device, overwrite)
+                self._evaluate(run, weights, device, memory, overwrite)
                 scored.append(run)
         return scored
 
-    def _evaluate(self, run: Run, weights: Path | None, device: str, overwrite: bool) -> None:
+    def _evaluate(self, run: Run, weights: Weights | None, device: str, memory: int, overwrite: bool) -> None:
         def progress(what: str, done: int, total: int) -> None:
             self.screen.report(f"{run.name}: {what}", done, total)
 
@@ -104,20 +120,22 @@ class Session:
             run,
             weights=weights,
             device=device,
+            memory=memory,
             overwrite=overwrite,
             progress=progress,
         )
         self.say("evaluate", run.name, new)
+        nothing = len(missing) == len(self.bench.protocol.evaluation.metrics)
         for one in missing:
             click.echo(f"  not computed: {one.metric}: {one.reason}", err=True)
-            if not one.by_design:
+            if nothing or not one.by_design:
                 self.failures.append(f"{run.name}: {one.metric}: {one.reason}")
 
-    def report(self, weights: Path | None, device: str) -> None:
+    def report(self, weights: Weights | None, device: str, memory: int = DEFAULT_MEMORY) -> None:
         """Score what has no scores yet, embed all entrants, write the report; prints table and path."""
         if not commands.entrants(self.bench):
             raise UsageError(f"{self.bench.folder} has no samples to report on. Run: mribench generate --all")
-        scored = self.evaluate(None, weights, device)
+        scored = self.evaluate(None, weights, device, memory)
         with self.at_its_own_cost("t-SNE"):
             commands.embed(
                 self.bench, self.cohort, scored, weights=weights, device=device, progress=self.screen.report
@@ -131,6 +149,8 @@ class Session:
         """What fails inside is noted in `failures` and stops nothing else."""
         try:
             yield
+        except TooLittleMemory:
+            raise
         except MribenchError as error:
             self.failures.append(f"{name}: {error}")
         except (MemoryError, RuntimeError) as error:

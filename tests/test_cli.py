@@ -25,6 +25,7 @@ COMMANDS = [
     "list",
     "check",
     "verify",
+    "selftest",
 ]
 
 

@@ -19,10 +19,14 @@ from mribench.metrics import DEFAULT_METRICS, features, pairs
 from mribench.metrics import blocks as blocks_module
 from mribench.metrics.blocks import Blocks
 from mribench.metrics.fid import frechet_distance
+from mribench.metrics.kid import kid
 from mribench.metrics.mmd import VoxelDistance, join_views, mmd2
 from mribench.metrics.ms_ssim import ms_ssim_matrix
+from mribench.metrics.prdc import prdc
 
 SHAPE = (14, 18, 16)
+OF_VIEWS = {f"{kind}_{view}" for kind in ("fid", "kid") for view in "acs"}
+OF_FEATURES = OF_VIEWS | {"mmd", "precision", "recall", "density", "coverage"}
 
 
 def brain(seed):
@@ -46,7 +50,7 @@ def several(name, first, count):
 
 @pytest.fixture(scope="module")
 def sets():
-    everyone = {"train": (0, 6), "reference": (100, 5), "holdout": (200, 6), "samples": (300, 4)}
+    everyone = {"train": (0, 6), "reference": (100, 8), "holdout": (200, 6), "samples": (300, 7)}
     return {name: several(name, *span) for name, span in everyone.items()}
 
 
@@ -100,17 +104,18 @@ def test_scores_are_the_public_functions_of_the_sets(cached, sets):
     reference, samples = (sets[name].stack() for name in ("reference", "samples"))
     flat = [volumes.reshape(len(volumes), -1).astype(float) for volumes in (reference, samples)]
     joined = [join_views(blocks.features, name) for name in ("reference", "samples")]
+    coronal = [blocks.features(name, "coronal") for name in ("reference", "samples")]
     expected = {
-        "ms_ssim": ms_ssim_matrix(samples)[np.triu_indices(4, 1)].mean(),
+        "ms_ssim": ms_ssim_matrix(samples)[np.triu_indices(7, 1)].mean(),
         "mmd": mmd2(*joined, kernel="gaussian-bank"),
         "mmd_voxel": mmd2(*flat) / reference[0].size,
         "mmd_legacy": mmd2(*flat, estimator="biased"),
-        "fid_c": frechet_distance(
-            blocks.features("reference", "coronal"), blocks.features("samples", "coronal")
-        ),
+        "fid_c": frechet_distance(*coronal),
+        "kid_c": kid(*coronal),
+        **prdc(*joined)._asdict(),
     }
     assert {name: found[name].value for name in expected} == pytest.approx(expected, rel=1e-6)
-    assert found["ms_ssim"].target == pytest.approx(ms_ssim_matrix(reference)[np.triu_indices(5, 1)].mean())
+    assert found["ms_ssim"].target == pytest.approx(ms_ssim_matrix(reference)[np.triu_indices(8, 1)].mean())
 
 
 def test_a_second_evaluation_computes_no_block(cached, sets, no_network, monkeypatch):
@@ -136,9 +141,9 @@ def test_without_a_cache_the_values_are_the_same(cached, sets):
 def test_other_samples_reuse_the_real_blocks(cached, sets):
     _, folder = cached
     before = {path.name for path in folder.iterdir()}
-    evaluate({**sets, "samples": several("samples", 900, 4)}, folder)
-    # features; two symmetric matrices; voxels x reference; MS-SSIM x train and x holdout
-    assert len({path.name for path in folder.iterdir()} - before) == 6
+    evaluate({**sets, "samples": several("samples", 900, 7)}, folder)
+    # features; two symmetric matrices; voxels x reference; nearest of train and of holdout, mirrored too
+    assert len({path.name for path in folder.iterdir()} - before) == 8
 
 
 def test_torn_cache_files_are_computed_again(sets, tmp_path, caplog):
@@ -185,7 +190,7 @@ def test_a_killed_pair_matrix_continues_where_it_stopped(tmp_path, monkeypatch):
 def test_progress_names_what_is_done(sets):
     seen = []
     Blocks(sets, None, progress=lambda *report: seen.append(report)).pairs("samples", "train")
-    assert seen == [("msssim3d samples x train", 4, 4)]
+    assert seen == [("msssim3d samples x train", 7, 7)]
 
 
 def test_nearest_are_best_first(sets):
@@ -223,9 +228,9 @@ def test_a_missing_holdout_costs_memorisation_alone(sets, no_network):
 
 def test_missing_weights_cost_the_feature_metrics_alone(sets):
     scores, missing = evaluate(sets, None, extractor="inception-2015")
-    assert set(reasons(missing)) == {"mmd", "fid_a", "fid_c", "fid_s"}
+    assert set(reasons(missing)) == OF_FEATURES
     assert "--weights PATH" in reasons(missing)["fid_a"]
-    assert len(scores) == len(DEFAULT_METRICS) - 4
+    assert len(scores) == len(DEFAULT_METRICS) - len(OF_FEATURES)
 
 
 def test_too_few_samples_are_named(sets):
@@ -282,13 +287,14 @@ def slab(sets):
 def test_a_slab_is_compared_with_the_same_slab(cached, sets, slab):
     (whole, _), folder = cached
     scores, missing = evaluate({**sets, "samples": slab}, folder)
-    assert set(reasons(missing)) == {"fid_c", "fid_s"}
+    assert set(reasons(missing)) == {"fid_c", "fid_s", "kid_c", "kid_s"}
     assert "axial slices 5 to 9" in reasons(missing)["fid_c"]
     by_name, full = ({one.metric: one for one in many} for many in (scores, whole))
     assert by_name["fid_a"].value == pytest.approx(full["fid_a"].value, rel=1e-4)
     assert by_name["fid_a"].version == full["fid_a"].version
     assert [one.metric for one in scores if one.ranked] == ["fid_a"]
     assert "not ranked" in by_name["ms_ssim"].notes[0]
+    assert by_name["kid_a"].version == full["kid_a"].version
     assert by_name["ms_ssim"].version != full["ms_ssim"].version
 
 

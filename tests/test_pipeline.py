@@ -58,9 +58,9 @@ def test_the_report_names_every_entrant(bench):
     table = pd.read_csv(bench / "report" / "table.csv")
     assert list(table.columns[:2]) == ["run", "model"]
     assert list(table.columns[2:8]) == ["MS-SSIM (%)", "gap", "MMD (x10³)", "FID-A", "FID-C", "FID-S"]
-    assert table["run"][0] == "cdpm" and set(table["run"]) == {"cdpm", *CONTROLS}
+    assert table["run"][0] == "cdpm" and set(table["run"]) - {"real (floor)"} == {"cdpm", *CONTROLS}
     scores = pd.read_csv(bench / "report" / "scores.csv")
-    assert len(scores) >= 8 * len(table)
+    assert len(scores) >= 8 * len({"cdpm", *CONTROLS})
     assert (bench / "report" / "table.tex").exists()
 
 

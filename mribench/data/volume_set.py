@@ -32,6 +32,8 @@ class VolumeSet:
         return len(self.names)
 
     def __getitem__(self, index: int) -> np.ndarray:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} has volumes 0 to {len(self) - 1}, not {index}")
         return self.load(index)
 
     @property
@@ -52,6 +54,14 @@ class VolumeSet:
             names=tuple(self.names[i] for i in chosen),
             digests=tuple(self.digests[i] for i in chosen),
             load=lambda i: self.load(chosen[i]),
+        )
+
+    def mirrored(self) -> VolumeSet:
+        """Every volume with left and right exchanged (axis W), under digests of its own."""
+        return replace(
+            self,
+            digests=tuple(digest_json(["mirrored", one]) for one in self.digests),
+            load=lambda i: np.ascontiguousarray(self.load(i)[:, :, ::-1]),
         )
 
     def crop(self, slab: Slab | None) -> VolumeSet:

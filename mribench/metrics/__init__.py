@@ -20,13 +20,23 @@ METRICS: dict[str, str] = {
     "fid_a": "mribench.metrics.fid:FID_A",
     "fid_c": "mribench.metrics.fid:FID_C",
     "fid_s": "mribench.metrics.fid:FID_S",
+    "kid_a": "mribench.metrics.kid:KID_A",
+    "kid_c": "mribench.metrics.kid:KID_C",
+    "kid_s": "mribench.metrics.kid:KID_S",
+    "precision": "mribench.metrics.prdc:PRECISION",
+    "recall": "mribench.metrics.prdc:RECALL",
+    "density": "mribench.metrics.prdc:DENSITY",
+    "coverage": "mribench.metrics.prdc:COVERAGE",
     "memorisation": "mribench.metrics.memorisation:MEMORISATION",
     "copy_rate": "mribench.metrics.memorisation:COPY_RATE",
     "ms_ssim_kwon2019": "mribench.metrics.ms_ssim:MS_SSIM_KWON2019",
+    "fid_3d": "mribench.metrics.fid:FID_3D",
 }
 
-OPT_IN = ("ms_ssim_kwon2019",)
+OPT_IN = ("ms_ssim_kwon2019", "fid_3d")
 DEFAULT_METRICS: tuple[str, ...] = tuple(name for name in METRICS if name not in OPT_IN)
+# A slice that a slab holds is the same slice in whole volumes (Table 1 of Peng 2023 compares FID-A so).
+COMPARED_IN_A_SLAB = ("fid_a", "kid_a")
 FAMILIES = ("ms_ssim", "mmd", "fid", "memorisation")  # weight 1 each in the mean rank
 
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import MribenchError
-from mribench.files import digest_json, write_array
+from mribench.files import digest_file, digest_json, read_array, write_array
 from mribench.metrics import features as feature_module
+from mribench.metrics import medicalnet
+from mribench.metrics.extraction import slice_features, volume_features
 from mribench.metrics.features import VIEWS, Extractor
+from mribench.metrics.mmd import squared_distances
 from mribench.metrics.ms_ssim import definition_for
 from mribench.metrics.nearest import nearest_neighbours
-from mribench.metrics.pairs import Kernel, checked, pair_matrix
+from mribench.metrics.pairs import DEFAULT_MEMORY, Kernel, checked, pair_matrix
+from mribench.metrics.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +43,10 @@ class Blocks:
         sets: Mapping[str, VolumeSet],
         cache: Path | None,
         extractor: str = "effnet-lite0",
-        weights: Path | None = None,
+        weights: Weights | None = None,
         progress: Progress | None = None,
         device: torch.device | str = "cpu",
+        memory: int = DEFAULT_MEMORY,
     ) -> None:
         for name in ("samples", "reference"):
             if name not in sets or len(sets[name]) == 0:
@@ -49,10 +57,9 @@ class Blocks:
             name: one if name == "samples" else one.crop(self.slab) for name, one in sets.items()
         }
         self.shape = self.sets["samples"].shape
-        self.cache, self.progress, self.device = cache, progress, device
+        self.cache, self.progress, self.device, self.memory = cache, progress, device, memory
         self.extractor: Extractor = feature_module.get_extractor(extractor)
-        self.weights = weights
-        self._network: nn.Module | None = None
+        self.weights = weights or Weights()
         self._memory: dict[str, np.ndarray] = {}
         self._check_shapes()
 
@@ -64,14 +71,56 @@ class Blocks:
                     f"and {name} is {list(one.shape)}. Prepare or resample both the same way."
                 )
 
+    def instead(self, samples: VolumeSet) -> Blocks:
+        """The same with other samples, cropped alike and named in progress; cache, memory, network are shared."""
+        other, report = copy.copy(self), self.progress
+        if report:
+            other.progress = lambda what, done, total: report(f"{samples.name}: {what}", done, total)
+        other.sets = {**self.sets, "samples": samples.crop(self.slab)}
+        other._check_shapes()
+        return other
+
+    def kept(self, name: str, compute: Callable[[], np.ndarray], rows: int) -> np.ndarray:
+        """A small array under a name that says all it depends on: from memory or cache, else computed."""
+        return self._once(name, lambda _: compute(), rows)
+
     def features(self, set_name: str, view: str) -> np.ndarray:
         """Features of the central slices of a set, `[N,F]` float64; view "axial", "coronal" or "sagittal"."""
         volumes = self._set(set_name)
         definition = self.feature_definition(*VIEWS)
         key = digest_json(["features", volumes.digest, definition])
-        array = self._once(f"features-{key[:24]}", lambda _: self._extract(volumes), len(volumes))
+
+        def compute(parts: Path | None) -> np.ndarray:
+            return self._extract(volumes, parts)
+
+        array = self._once(f"features-{key[:24]}", compute, len(volumes))
         chosen: np.ndarray = array[:, list(VIEWS).index(view)].astype(np.float64)
         return chosen
+
+    def volume_features(self, set_name: str) -> np.ndarray:
+        """Features of the whole volumes of a set, `[N,F]` float64; MribenchError without weights for 3D."""
+        volumes = self._set(set_name)
+        key = digest_json(["volume_features", volumes.digest, self.volume_definition()])
+
+        def compute(parts: Path | None) -> np.ndarray:
+            network = self._volume_network
+            report = self._counted(f"3D features {volumes.name}", len(volumes))
+
+            def read(index: int) -> torch.Tensor:
+                return medicalnet.network_input(self._volume(volumes, index))
+
+            return volume_features(read, len(volumes), network, self.device, parts, report)
+
+        return self._once(f"volumes-{key[:24]}", compute, len(volumes)).astype(np.float64)
+
+    def distances(self, view: str) -> np.ndarray:
+        """Squared distances of the features of reference then samples `[M+N,M+N]` float64; in memory only."""
+        first, second = self._set("reference"), self._set("samples")
+        key = digest_json(["distances", first.digest, second.digest, view])
+        if key not in self._memory:
+            rows = [self.features(name, view) for name in ("reference", "samples")]
+            self._memory[key] = squared_distances(np.concatenate(rows))
+        return self._memory[key]
 
     def pairs(self, a: str, b: str, definition: Kernel | None = None) -> np.ndarray:
         """`definition` (default: MS-SSIM by the size rule) of all volumes of `a` with all of `b`, `[N,M]`."""
@@ -82,26 +131,33 @@ class Blocks:
             label = f"{kernel.name.partition('/')[0]} {a} x {b}"
             others = None if rows.digest == columns.digest else columns
             report = self._reporter(label)
-            return pair_matrix(rows, others, kernel, device=self.device, parts=parts, progress=report)
+            options: dict[str, Any] = {"device": self.device, "progress": report, "memory": self.memory}
+            return pair_matrix(rows, others, kernel, parts=parts, **options)
 
         return self._once(self._pairs_name(rows, columns, kernel), compute, len(rows))
 
-    def nearest(self, queries: str, set_name: str, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(
+        self, queries: str, set_name: str, k: int, mirrored: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Indices and MS-SSIM `[N,k]` of the `k` volumes of a set most similar to each query, best first.
 
         From the matrix of all pairs where there is one, else without most of its work; equal volumes in order.
+        `mirrored`: to each query with left and right exchanged.
         """
         rows, columns, kernel = self._set(queries), self._set(set_name), definition_for(min(self.shape))
         if k > len(columns):
             raise MribenchError(f"{k} nearest volumes were asked for, but {set_name} holds {len(columns)}.")
-        if self._has(self._pairs_name(rows, columns, kernel), len(rows)):
+        if mirrored:
+            rows = rows.mirrored()
+        elif self._has(self._pairs_name(rows, columns, kernel), len(rows)):
             matrix = self.pairs(queries, set_name)
             order = np.argsort(-matrix, axis=1, kind="stable")[:, :k]
             return order, np.take_along_axis(matrix, order, axis=1)
 
         def compute(_: Path | None) -> np.ndarray:
-            report = self._reporter(f"nearest {queries} x {set_name}")
-            found = nearest_neighbours(rows, columns, k, kernel, device=self.device, progress=report)
+            report = self._reporter(f"nearest {'mirrored ' if mirrored else ''}{queries} x {set_name}")
+            options: dict[str, Any] = {"device": self.device, "progress": report, "memory": self.memory}
+            found = nearest_neighbours(rows, columns, k, kernel, **options)
             return np.stack([found.indices, found.scores], axis=1)
 
         key = digest_json(["nearest", rows.digest, columns.digest, kernel.name, k])
@@ -114,6 +170,31 @@ class Blocks:
     def feature_definition(self, *views: str) -> dict[str, Any]:
         """What can move the features of `views`: the slices, the extractor and its weights."""
         return {"slice": self._slices(views), **self.extractor.definition()}
+
+    def volume_definition(self) -> dict[str, Any]:
+        """What can move the features of whole volumes: the slab, the extractor and its weights."""
+        slab = f"{self.slab[0]}-{self.slab[1]}" if self.slab else "whole"
+        return {"volume": slab, **medicalnet.definition(self._volume_weights)}
+
+    @cached_property
+    def _volume_weights(self) -> str:
+        """SHA-256 of the file of weights for 3D."""
+        path = self.weights.volumes
+        if path is None or not path.is_file():
+            raise MribenchError(
+                f"{medicalnet.NAME} needs its weights{f', but {path} is not a file' if path else ''}. "
+                "Nothing is downloaded: give the file with --weights-3d PATH."
+            )
+        return digest_file(path)
+
+    @cached_property
+    def _volume_network(self) -> nn.Module:
+        assert self.weights.volumes
+        return medicalnet.load_network(self.weights.volumes, self.device)
+
+    @cached_property
+    def _slice_network(self) -> nn.Module:
+        return feature_module.load_network(self.extractor, self.weights.slices, self.device)
 
     def _slices(self, views: Sequence[str]) -> str:
         """Indices in the whole volume, so that a slab's axial slice reads like everyone's."""
@@ -129,30 +210,22 @@ class Blocks:
             raise MribenchError(f"The set {name!r} is needed, but only {', '.join(self.sets)} are given.")
         return self.sets[name]
 
-    def _extract(self, volumes: VolumeSet) -> np.ndarray:
+    def _extract(self, volumes: VolumeSet, parts: Path | None) -> np.ndarray:
         """`[N,3,F]` float32: every volume is read once and cut in all views."""
-        if self._network is None:
-            self._network = feature_module.load_network(self.extractor, self.weights, self.device)
-        report = self._reporter(f"features {volumes.name}")
-        count = len(volumes) * len(VIEWS)
-        array = feature_module.extract(
-            self._planes(volumes),
-            self._network,
-            self.extractor,
-            self.device,
-            (lambda done: report(done, count)) if report else None,
-        )
-        return array.reshape(len(VIEWS), len(volumes), -1).transpose(1, 0, 2)
 
-    def _planes(self, volumes: VolumeSet) -> list[np.ndarray]:
-        """uint8 slices, view after view, because a batch needs slices of one shape."""
-        planes: dict[str, list[np.ndarray]] = {view: [] for view in VIEWS}
-        for index in range(len(volumes)):
-            name = f"Volume {volumes.names[index]} of {volumes.name}"
-            volume = checked(volumes[index], volumes.shape, name)
-            for view in VIEWS:
-                planes[view].append(feature_module.grey_slice(volume, view, self._slice(view)))
-        return [plane for view in VIEWS for plane in planes[view]]
+        def cut(index: int) -> list[np.ndarray]:
+            volume = self._volume(volumes, index)
+            return [feature_module.grey_slice(volume, view, self._slice(view)) for view in VIEWS]
+
+        network, report = self._slice_network, self._counted(f"features {volumes.name}", len(volumes))
+        return slice_features(cut, len(volumes), network, self.extractor, self.device, parts, report)
+
+    def _volume(self, volumes: VolumeSet, index: int) -> np.ndarray:
+        return checked(volumes[index], volumes.shape, f"Volume {volumes.names[index]} of {volumes.name}")
+
+    def _counted(self, what: str, total: int) -> Callable[[int], None] | None:
+        report = self._reporter(what)
+        return (lambda done: report(done, total)) if report else None
 
     def _reporter(self, what: str) -> Callable[[int, int], None] | None:
         progress = self.progress
@@ -163,25 +236,35 @@ class Blocks:
         if name not in self._memory:
             array = self._read(name, rows)
             if array is None:
-                parts = self.cache / f"{name}.parts" if self.cache else None
-                array = compute(parts)
-                if self.cache:
-                    write_array(self.cache / f"{name}.npy", array)
-                if parts:
-                    shutil.rmtree(parts, ignore_errors=True)
+                array = self._computed(name, compute, rows, self.cache) if self.cache else compute(None)
             self._memory[name] = array
         return self._memory[name]
+
+    def _computed(
+        self, name: str, compute: Callable[[Path | None], np.ndarray], rows: int, cache: Path
+    ) -> np.ndarray:
+        """Of two evaluations that need it at the same moment, one computes and the other waits for the file."""
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path := cache / f"{name}.lock")  # the system frees it when its process dies
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.warning("%s is being computed by another process; waiting for it", name)
+            lock.acquire()
+        try:
+            array = self._read(name, rows)
+            if array is None:
+                parts = cache / f"{name}.parts"
+                array = compute(parts)
+                write_array(cache / f"{name}.npy", array)
+                shutil.rmtree(parts, ignore_errors=True)
+            path.unlink(missing_ok=True)  # whoever still waits for it finds the array
+            return array
+        finally:
+            lock.release()
 
     def _has(self, name: str, rows: int) -> bool:
         return name in self._memory or self._read(name, rows) is not None
 
     def _read(self, name: str, rows: int) -> np.ndarray | None:
-        path = self.cache / f"{name}.npy" if self.cache else None
-        if path is None or not path.exists():
-            return None
-        try:
-            array: np.ndarray = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            log.warning("%s cannot be read (%s); computing it again", path, error)
-            return None
-        return array if len(array) == rows else None
+        return read_array(self.cache / f"{name}.npy", rows) if self.cache else None

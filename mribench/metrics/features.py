@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mribench.data.volume_set import Slab
 from mribench.errors import MribenchError
 from mribench.files import digest_file
 from mribench.metrics import known
-from mribench.metrics.workers import workers
 
 VIEWS = {"axial": 0, "coronal": 1, "sagittal": 2}  # axis of [D,H,W] that a view looks along
 BATCH = 16  # fixed, because features may depend on it on some devices
@@ -134,12 +135,12 @@ def resize_matrix(source: int, target: int, half_pixel: bool) -> Tensor:
     return matrix
 
 
-def network_input(slices: np.ndarray, extractor: Extractor) -> Tensor:
-    """uint8 `[B,S,S]` -> float32 `[B,3,size,size]`, resized in float64 and scaled as the network expects."""
-    matrix = resize_matrix(slices.shape[-1], extractor.size, extractor.half_pixel)
-    grey = matrix @ torch.from_numpy(slices).double() @ matrix.T
-    scaled = ((grey - extractor.offset) / extractor.divisor).float()
-    return scaled[:, None].expand(-1, 3, -1, -1)
+def network_input(slices: np.ndarray, extractor: Extractor, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 `[B,S,S]` -> float32 `[B,1,size,size]`, resized in float64 and scaled as the network expects."""
+    matrix = resize_matrix(slices.shape[-1], extractor.size, extractor.half_pixel).to(device)
+    grey = matrix @ torch.from_numpy(slices).to(device).double() @ matrix.T
+    grey.sub_(extractor.offset).div_(extractor.divisor)
+    return grey.float()[:, None]
 
 
 def find_weights(extractor: Extractor, weights: Path | None) -> Path:
@@ -175,58 +176,33 @@ def _packaged_weights(extractor: Extractor) -> Path | None:
 
 
 def load_network(extractor: Extractor, weights: Path | None, device: torch.device | str = "cpu") -> nn.Module:
-    """The extractor's network with verified weights, for inference; MribenchError as in `find_weights`."""
+    """The extractor's network with verified weights, for grey slices; MribenchError as in `find_weights`."""
     path = find_weights(extractor, weights)
     state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     module, _, function = extractor.network.partition(":")
     build = getattr(importlib.import_module(module), function)
-    net: nn.Module = build(*extractor.arguments, state)
-    return net.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+    return for_grey(build(*extractor.arguments, state)).to(device)
 
 
-def extract(
-    slices: Iterable[np.ndarray],
-    network: nn.Module,
-    extractor: Extractor,
-    device: torch.device | str = "cpu",
-    progress: Callable[[int], None] | None = None,
-) -> np.ndarray:
-    """Features `[N,F]` float32 of uint8 slices `[S,S]`, in batches of 16, the last filled up with zeros.
+def for_grey(network: nn.Module) -> nn.Module:
+    """A 2D network changed in place to take one channel `[B,1,H,W]` for three equal ones, and made fast.
 
-    `progress` is told the number of slices done.
+    Its first convolution sums its weights over the channels; norms are folded; channels come last. Features
+    move by about 1e-6 of the largest.
     """
-    rows: list[np.ndarray] = []
-    done = 0
-    with workers(device) as pool:
-        for features in pool.map(
-            lambda batch: _features(batch, network, extractor, device), _batches(slices)
-        ):
-            rows.append(features)
-            done += len(features)
-            if progress:
-                progress(done)
-    return np.concatenate(rows)
+    fold_norms(network)
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    first.weight = nn.Parameter(first.weight.sum(dim=1, keepdim=True))
+    first.in_channels = 1
+    return network.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
-def _features(
-    batch: list[np.ndarray], network: nn.Module, extractor: Extractor, device: torch.device | str
-) -> np.ndarray:
-    full = np.zeros((BATCH, *batch[0].shape), dtype=np.uint8)
-    full[: len(batch)] = batch
-    pixels = network_input(full, extractor).to(device, memory_format=torch.channels_last)
-    # TF32 would change features in the third digit on recent GPUs.
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        features: np.ndarray = network(pixels)[: len(batch)].float().cpu().numpy()
-    return features
-
-
-def _batches(slices: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Runs of at most 16 slices of one shape."""
-    batch: list[np.ndarray] = []
-    for one in slices:
-        if batch and (len(batch) == BATCH or one.shape != batch[0].shape):
-            yield batch
-            batch = []
-        batch.append(one)
-    if batch:
-        yield batch
+def fold_norms(network: nn.Module) -> None:
+    """Put every batch norm that is registered right after a convolution into its weights, in place."""
+    for module in list(network.modules()):
+        for (name, before), (norm_name, after) in pairwise(list(module.named_children())):
+            if isinstance(before, nn.Conv2d | nn.Conv3d) and isinstance(
+                after, nn.BatchNorm2d | nn.BatchNorm3d
+            ):
+                setattr(module, name, fuse_conv_bn_eval(before, after))
+                setattr(module, norm_name, nn.Identity())

@@ -19,18 +19,23 @@ def frechet_distance(real_features: np.ndarray, fake_features: np.ndarray) -> fl
     is formed when there are fewer rows than features, and no matrix root ever. Raises MribenchError for
     wrong shapes, fewer than 2 rows, or values that are not finite.
     """
-    real, fake = np.asarray(real_features, dtype=np.float64), np.asarray(fake_features, dtype=np.float64)
+    real, fake = checked_features(real_features, fake_features, "The Frechet distance")
+    shift = real.mean(axis=0) - fake.mean(axis=0)
+    x, y = _factor(real), _factor(fake)
+    return float((shift**2).sum() + (x**2).sum() + (y**2).sum() - 2 * _nuclear_norm(x @ y.T))
+
+
+def checked_features(real: np.ndarray, fake: np.ndarray, who: str) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64; raises MribenchError unless they are finite `[M,F]` and `[N,F]` of at least 2 rows."""
+    real, fake = np.asarray(real, dtype=np.float64), np.asarray(fake, dtype=np.float64)
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or min(len(real), len(fake)) < 2:
         raise MribenchError(
-            "The Frechet distance needs two arrays [N,F] of equal F and at least 2 rows each, "
+            f"{who} needs two arrays [N,F] of equal F and at least 2 rows each, "
             f"but got real {list(real.shape)} and fake {list(fake.shape)}."
         )
     if not (np.isfinite(real).all() and np.isfinite(fake).all()):
-        raise MribenchError("The Frechet distance needs finite features, but some are NaN or infinite.")
-    shift = real.mean(axis=0) - fake.mean(axis=0)
-    x, y = _factor(real), _factor(fake)
-    trace_root = np.linalg.svd(x @ y.T, compute_uv=False).sum()
-    return float((shift**2).sum() + (x**2).sum() + (y**2).sum() - 2 * trace_root)
+        raise MribenchError(f"{who} needs finite features, but some are NaN or infinite.")
+    return real, fake
 
 
 def _factor(features: np.ndarray) -> np.ndarray:
@@ -39,6 +44,68 @@ def _factor(features: np.ndarray) -> np.ndarray:
     if len(centred) <= centred.shape[1]:
         return centred
     return np.asarray(np.linalg.qr(centred, mode="r"))
+
+
+def _nuclear_norm(matrix: np.ndarray) -> float:
+    """Sum of the singular values; the roots of A A^T's eigenvalues would lose half of the digits."""
+    return float(np.linalg.svd(matrix, compute_uv=False).sum())
+
+
+class FrechetSubsets:
+    """`frechet_distance` of any subsets of `[M,F]` and `[N,F]`, their inner products computed once.
+
+    Rows are centred by one common vector first, because the sums cancel. When both subsets have more rows
+    than features, QR factors are cheaper than inner products and take their place.
+    """
+
+    def __init__(self, real_features: np.ndarray, fake_features: np.ndarray) -> None:
+        real, fake = checked_features(real_features, fake_features, "The Frechet distance")
+        centre = (real.mean(axis=0) + fake.mean(axis=0)) / 2
+        self.real, self.fake = real - centre, fake - centre
+        self.products = self.real @ self.fake.T if self._few(len(real), len(fake)) else None
+        self.norms = [(rows**2).sum(axis=1) for rows in (self.real, self.fake)]
+
+    def _few(self, m: int, n: int) -> bool:
+        return min(m, n) <= self.real.shape[1]
+
+    def distance(self, real: np.ndarray, fake: np.ndarray) -> float:
+        """Of the rows `real` and `fake` (indices, each once)."""
+        if self.products is None or not self._few(len(real), len(fake)):
+            return frechet_distance(self.real[real], self.fake[fake])
+        means = [_mean(rows, kept) for rows, kept in ((self.real, real), (self.fake, fake))]
+        traces = [
+            (norms[kept].sum() - len(kept) * (mean @ mean)) / (len(kept) - 1)
+            for norms, kept, mean in zip(self.norms, (real, fake), means, strict=True)
+        ]
+        cross = self.products[np.ix_(real, fake)]
+        cross = cross - cross.mean(axis=0) - cross.mean(axis=1, keepdims=True) + cross.mean()
+        root = _nuclear_norm(cross) / np.sqrt((len(real) - 1) * (len(fake) - 1))
+        shift = means[0] - means[1]
+        return float(shift @ shift + sum(traces) - 2 * root)
+
+
+def _mean(rows: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Mean of the kept rows as one product, without a copy of them."""
+    weights = np.zeros(len(rows))
+    weights[kept] = 1 / len(kept)
+    mean: np.ndarray = weights @ rows
+    return mean
+
+
+def check_slice(title: str, view: str, blocks: BlockSource) -> None:
+    """Raise NotApplicable when the samples are a slab that does not hold the whole central slice of `view`."""
+    if blocks.slab is None:
+        return
+    held = f"{blocks.slab[0]} to {blocks.slab[1] - 1}"
+    if view != "axial":
+        raise NotApplicable(
+            f"{title} needs whole {view} slices, but the samples hold only axial slices {held}."
+        )
+    centre = blocks.full_depth // 2
+    if not blocks.slab[0] <= centre < blocks.slab[1]:
+        raise NotApplicable(
+            f"{title} needs the central axial slice {centre}, but the samples hold only {held}."
+        )
 
 
 @dataclass(frozen=True)
@@ -63,28 +130,13 @@ class SliceFID:
     def definition(self, blocks: BlockSource) -> dict[str, Any]:
         return {"view": self.view, **blocks.feature_definition(self.view)}
 
-    def prepare(self, blocks: BlockSource) -> tuple[np.ndarray, np.ndarray]:
-        """Features of the reference `[M,F]` and of the samples `[N,F]`."""
-        self._check_slab(blocks)
-        return blocks.features("reference", self.view), blocks.features("samples", self.view)
+    def prepare(self, blocks: BlockSource) -> FrechetSubsets:
+        """Inner products of the features of the reference and of the samples."""
+        check_slice(self.title, self.view, blocks)
+        return FrechetSubsets(blocks.features("reference", self.view), blocks.features("samples", self.view))
 
-    def _check_slab(self, blocks: BlockSource) -> None:
-        if blocks.slab is None:
-            return
-        held = f"{blocks.slab[0]} to {blocks.slab[1] - 1}"
-        if self.view != "axial":
-            raise NotApplicable(
-                f"{self.title} needs whole {self.view} slices, but the samples hold only axial slices {held}."
-            )
-        centre = blocks.full_depth // 2
-        if not blocks.slab[0] <= centre < blocks.slab[1]:
-            raise NotApplicable(
-                f"{self.title} needs the central axial slice {centre}, but the samples hold only {held}."
-            )
-
-    def value(self, prepared: tuple[np.ndarray, np.ndarray], keep: Keep) -> float:
-        real, fake = prepared
-        return frechet_distance(real[keep["reference"]], fake[keep["samples"]])
+    def value(self, prepared: FrechetSubsets, keep: Keep) -> float:
+        return prepared.distance(keep["reference"], keep["samples"])
 
     def target(self, prepared: Any, keep: Keep) -> None:
         return None
@@ -93,3 +145,38 @@ class SliceFID:
 FID_A = SliceFID(name="fid_a", title="FID-A", view="axial")
 FID_C = SliceFID(name="fid_c", title="FID-C", view="coronal")
 FID_S = SliceFID(name="fid_s", title="FID-S", view="sagittal")
+
+
+@dataclass(frozen=True)
+class VolumeFID:
+    """Frechet distance of 3D features of whole volumes."""
+
+    name: str
+    title: str
+    unit: str = ""
+    family: str = "fid"
+    ranked: bool = False
+    better: Better = "lower"
+    sees: tuple[str, ...] = ()
+    deletes: tuple[str, ...] = ("samples", "reference")
+    target_deletes: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> Mapping[str, int]:
+        return {"samples": 3, "reference": 3}
+
+    def definition(self, blocks: BlockSource) -> dict[str, Any]:
+        return blocks.volume_definition()
+
+    def prepare(self, blocks: BlockSource) -> FrechetSubsets:
+        """Inner products of the features of the reference and of the samples."""
+        return FrechetSubsets(blocks.volume_features("reference"), blocks.volume_features("samples"))
+
+    def value(self, prepared: FrechetSubsets, keep: Keep) -> float:
+        return prepared.distance(keep["reference"], keep["samples"])
+
+    def target(self, prepared: Any, keep: Keep) -> None:
+        return None
+
+
+FID_3D = VolumeFID(name="fid_3d", title="FID-3D")

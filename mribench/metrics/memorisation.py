@@ -1,10 +1,14 @@
-"""Does a generator copy? The nearest training volume against the nearest held-out volume, by MS-SSIM."""
+"""Does a generator copy? The nearest training volume against the nearest held-out volume, by MS-SSIM.
+
+A copy may be flipped: every search also takes the sample with left and right exchanged (axis W of `[D,H,W]`), and
+the better of the two orientations counts. Only nearest neighbours are computed, never all pairs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +17,47 @@ from mribench.metrics.ms_ssim import definition_for
 
 COPY_RATIO = 0.5  # between 0.01 (noisy copies) and 0.90 (the smallest of independent volumes)
 DUPLICATE = 1e-6  # 1 - MS-SSIM below this is the same volume in float32
+ORIENTATIONS = "as-is+mirrored"
+
+
+class Copies(NamedTuple):
+    """Per sample the most similar volume of a set, in the better of two orientations; arrays `[N]`."""
+
+    neighbour: np.ndarray  # number of the most similar volume
+    mirrored: np.ndarray  # it is the sample with left and right exchanged that is so similar
+    similarity: np.ndarray  # MS-SSIM with that volume
+    second: np.ndarray  # MS-SSIM with the most similar of the other volumes
+
+    @property
+    def ratio(self) -> np.ndarray:
+        """(1 - similarity) / (1 - second), near 0 for a copy; 1 where both are 1."""
+        first, second = 1 - self.similarity, 1 - self.second
+        ratio: np.ndarray = np.divide(first, second, out=np.ones_like(first), where=second > 0)
+        return ratio
+
+    @property
+    def copied(self) -> np.ndarray:
+        """Whether each sample is a copy: less than half as far as from any other volume, or the same volume."""
+        first, second = 1 - self.similarity, 1 - self.second
+        copied: np.ndarray = (first < COPY_RATIO * second) | (first < DUPLICATE)
+        return copied
+
+
+def copies(blocks: BlockSource, set_name: str = "train") -> Copies:
+    """For every sample, which volume of `set_name` it may be a copy of; raises MribenchError below 2 volumes."""
+    indices, scores = _both_orientations(blocks, set_name, 2)
+    rows = np.arange(len(scores))
+    best = scores.argmax(axis=1)  # of equals the sample as it is, which comes first
+    neighbour = indices[rows, best]
+    others = np.where(indices == neighbour[:, None], -np.inf, scores)
+    return Copies(neighbour, best >= 2, scores[rows, best], others.max(axis=1))
+
+
+def _both_orientations(blocks: BlockSource, set_name: str, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and MS-SSIM `[N,2k]`: the k nearest to each sample, then the k nearest to it mirrored."""
+    found = [blocks.nearest("samples", set_name, k, mirrored=flip) for flip in (False, True)]
+    indices, scores = zip(*found, strict=True)
+    return np.concatenate(indices, axis=1), np.concatenate(scores, axis=1)
 
 
 @dataclass(frozen=True)
@@ -24,7 +69,8 @@ class Memorisation:
     makes 1/2 the value of a generator that does not copy, whatever T and H; with T = H it is the plain share
     of wins. Ties count half. A sample that is itself a held-out volume (equal digests: the control
     real_heldout) is not compared with itself; on the training side nothing is ever left out, because an
-    exact copy of a training volume is a copy.
+    exact copy of a training volume is a copy. Both sides are searched in both orientations, so that flips move
+    the value of a copier alone.
     """
 
     name: str = "memorisation"
@@ -45,17 +91,20 @@ class Memorisation:
         return {
             "similarity": definition_for(min(blocks.shape)).name,
             "statistic": "nearest-wins-per-volume",
+            "orientations": ORIENTATIONS,
             "sizes": f"{len(blocks.sets['train'])}+{len(blocks.sets['holdout'])}",
         }
 
     def prepare(self, blocks: BlockSource) -> np.ndarray:
         """Per sample its win over the size of the training set, and its loss over the other's; `[N,2]`."""
-        train, holdout = blocks.pairs("samples", "train"), blocks.pairs("samples", "holdout")
         itself = _same_volume(blocks)
-        difference = train.max(axis=1) - np.where(itself, -np.inf, holdout).max(axis=1)
-        win = np.heaviside(difference, 0.5)
-        others = np.maximum(1, holdout.shape[1] - itself.sum(axis=1))
-        return np.stack([win / train.shape[1], (1 - win) / others], axis=1)
+        held = itself.shape[1]
+        enough = min(held, 1 + int(itself.sum(axis=1).max()))  # the nearest that is not the sample itself
+        indices, holdout = _both_orientations(blocks, "holdout", enough)
+        holdout = np.where(np.take_along_axis(itself, indices, axis=1), -np.inf, holdout)
+        win = np.heaviside(copies(blocks).similarity - holdout.max(axis=1), 0.5)
+        others = np.maximum(1, held - itself.sum(axis=1))
+        return np.stack([win / len(blocks.sets["train"]), (1 - win) / others], axis=1)
 
     def value(self, prepared: np.ndarray, keep: Keep) -> float:
         wins, losses = prepared[keep["samples"]].sum(axis=0)
@@ -85,6 +134,7 @@ class CopyRate:
     sees: tuple[str, ...] = ("train_copy",)
     deletes: tuple[str, ...] = ("samples",)
     target_deletes: tuple[str, ...] = ()
+    share_of: str = "samples"
 
     @property
     def needs(self) -> Mapping[str, int]:
@@ -94,14 +144,13 @@ class CopyRate:
         return {
             "similarity": definition_for(min(blocks.shape)).name,
             "statistic": f"ratio-below-{COPY_RATIO}",
+            "orientations": ORIENTATIONS,
             "sizes": str(len(blocks.sets["train"])),
         }
 
     def prepare(self, blocks: BlockSource) -> np.ndarray:
         """Per sample 1 if it is a copy, else 0; `[N]`."""
-        _, similarity = blocks.nearest("samples", "train", k=2)
-        first, second = 1 - similarity.T
-        return (first < COPY_RATIO * second) | (first < DUPLICATE)
+        return copies(blocks).copied
 
     def value(self, prepared: np.ndarray, keep: Keep) -> float:
         return float(prepared[keep["samples"]].mean())

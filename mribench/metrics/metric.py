@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from scipy.special import stdtrit
 
 from mribench.data.volume_set import Slab, VolumeSet
 from mribench.errors import MribenchError
@@ -19,7 +20,6 @@ if TYPE_CHECKING:  # reading a score must not import torch
 Better = Literal["lower", "higher", "match"]
 Keep = Mapping[str, NDArray[np.intp]]  # set name -> indices of the volumes that stay
 
-Z95 = 1.959963984540054
 MOST_SINGLE_DELETIONS = 100  # beyond this, blocks of volumes are left out instead of single ones
 BLOCKS = 50
 
@@ -33,9 +33,14 @@ class BlockSource(Protocol):
     full_depth: int  # axial slices of a whole volume, also when the samples are a slab
 
     def features(self, set_name: str, view: str) -> np.ndarray: ...
+    def distances(self, view: str) -> np.ndarray: ...
     def pairs(self, a: str, b: str, definition: Kernel | None = None) -> np.ndarray: ...
-    def nearest(self, queries: str, set_name: str, k: int) -> tuple[np.ndarray, np.ndarray]: ...
+    def nearest(
+        self, queries: str, set_name: str, k: int, mirrored: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]: ...
     def feature_definition(self, *views: str) -> dict[str, Any]: ...
+    def volume_features(self, set_name: str) -> np.ndarray: ...
+    def volume_definition(self) -> dict[str, Any]: ...
 
 
 class Metric(Protocol):
@@ -48,7 +53,7 @@ class Metric(Protocol):
     name: str
     title: str
     unit: str
-    family: str  # ranking family, one of `mribench.metrics.FAMILIES`
+    family: str  # of a ranked metric, one of `mribench.metrics.FAMILIES`
     ranked: bool  # False = shown beside the ranking, never part of it
     better: Better
     sees: tuple[str, ...]  # controls that it must separate from real_heldout
@@ -67,6 +72,21 @@ class Metric(Protocol):
 
     def target(self, prepared: Any, keep: Keep) -> float | None:
         """The value that a perfect generator has, for `better="match"`; else None."""
+
+
+@runtime_checkable
+class TwoSample(Protocol):
+    """A metric whose kernel can be held against random splits: its scores get a p value."""
+
+    def exchangeable(self, prepared: Any) -> tuple[np.ndarray, int] | None:
+        """Kernel values of reference then samples `[M+N,M+N]`, blind to which is which, and M; None: no test."""
+
+
+@runtime_checkable
+class Share(Protocol):
+    """A metric that is a share of the volumes of one set, or of none: its interval is never narrower than Wilson's."""
+
+    share_of: str | None
 
 
 class Missing(BaseModel):
@@ -131,13 +151,14 @@ class Score(BaseModel):
     @property
     def standard_error(self) -> float:
         """Of the value (not of the gap)."""
-        return (self.high - self.value) / Z95
+        return math.sqrt(sum(v for side, (v, _) in self._parts.items() if side not in self.target_sides))
 
     @property
     def gap_interval(self) -> tuple[float, float]:
         """95 % interval of `gap`; differs from (low, high) where the target is estimated from data too."""
-        variance = sum(self._variance(side) for side in self.replicates)
-        half = Z95 * math.sqrt(variance)
+        if not self.target_sides:
+            return self.low - (self.target or 0.0), self.high - (self.target or 0.0)
+        half = half_width(*combined(self._parts.values()))
         return self.gap - half, self.gap + half
 
     def loss_replicates(self, side: str) -> np.ndarray:
@@ -147,9 +168,15 @@ class Score(BaseModel):
             return np.asarray([_loss(self.better, self.value, target) for target in varied])
         return np.asarray([_loss(self.better, value, self.target) for value in varied])
 
-    def _variance(self, side: str) -> float:
-        centre = (self.target or 0.0) if side in self.target_sides else self.value
-        return squared_error(centre, self.replicates[side], self.n[side])
+    @property
+    def _parts(self) -> dict[str, tuple[float, int]]:
+        """Side -> what it adds to the variance of `gap`, and from how many blocks that is known."""
+        return {
+            side: jackknife_part(
+                (self.target or 0.0) if side in self.target_sides else self.value, varied, self.n[side]
+            )
+            for side, varied in self.replicates.items()
+        }
 
 
 def _loss(better: Better, value: float, target: float | None) -> float:
@@ -170,8 +197,26 @@ def leave_out(value: Callable[[NDArray[np.intp]], float], n: int) -> tuple[float
     return tuple(float(value(np.setdiff1d(everything, block))) for block in deletions(n))
 
 
+def jackknife(metric: Metric, prepared: Any, everything: Keep) -> dict[str, tuple[float, ...]]:
+    """Set name -> the value (or, of `target_deletes`, the target) without each block of its volumes."""
+    replicates: dict[str, tuple[float, ...]] = {}
+    for sides, function in ((metric.deletes, metric.value), (metric.target_deletes, metric.target)):
+        for side in sides:
+
+            def without(kept: np.ndarray, side: str = side, function: Any = function) -> float:
+                return float(function(prepared, {**everything, side: everything[side][kept]}))
+
+            replicates[side] = leave_out(without, len(everything[side]))
+    return replicates
+
+
 def squared_error(value: float, replicates: Sequence[float], n: int) -> float:
-    """Jackknife variance of `value` over n volumes from its replicates; for single volumes the usual formula.
+    """Jackknife variance of `value` over n volumes from its replicates; for single volumes the usual formula."""
+    return float((deviations(value, replicates, n) ** 2).sum())
+
+
+def deviations(value: float, replicates: Sequence[float] | NDArray[np.float64], n: int) -> np.ndarray:
+    """`[G]`, one per block: squares sum to the jackknife variance, products of two statistics' to their covariance.
 
     Blocks may differ in size by one, so this is the delete-m_j form of Busing, Meijer and van der Leeden
     (Statistics and Computing 9, 1999), which is also right for statistics with a bias of order 1/n.
@@ -181,33 +226,95 @@ def squared_error(value: float, replicates: Sequence[float], n: int) -> float:
     inverse_share = n / sizes
     pseudo = inverse_share * value - (inverse_share - 1) * theta
     estimate = len(sizes) * value - ((1 - sizes / n) * theta).sum()
-    return float(((pseudo - estimate) ** 2 / (inverse_share - 1)).mean())
+    scaled: np.ndarray = (pseudo - estimate) / np.sqrt(len(sizes) * (inverse_share - 1))
+    return scaled
 
 
-def interval_name(n: Mapping[str, int], sides: Sequence[str]) -> str:
-    """How an interval over `sides` was made, e.g. "jackknife over volumes (samples: 16 x 1), normal 95 %"."""
-    parts = [f"{side}: {len(deletions(n[side]))} x {len(deletions(n[side])[0])}" for side in sides]
-    return f"jackknife over volumes ({', '.join(parts)}), normal 95 %"
+def jackknife_part(value: float, replicates: Sequence[float], n: int) -> tuple[float, int]:
+    """`squared_error`, and the number of blocks that it comes from: a part of `combined`."""
+    return squared_error(value, replicates, n), len(replicates)
 
 
-def difference(a: Score, b: Score) -> tuple[float, float, float]:
-    """`a.loss - b.loss` with its 95 % interval; negative = a is better.
+def combined(parts: Iterable[tuple[float, int]]) -> tuple[float, float]:
+    """Sum of independent variances, each with the number of blocks it comes from, and its degrees of freedom.
+
+    Those of Satterthwaite (Biometrics Bulletin 2, 1946, equation 17).
+    """
+    known = list(parts)
+    variance = sum(part for part, _ in known)
+    spread = sum(part**2 / (blocks - 1) for part, blocks in known)
+    return variance, variance**2 / spread if spread else math.inf
+
+
+def half_width(variance: float, freedom: float) -> float:
+    """Of the 95 % interval, by Student's t."""
+    return float(stdtrit(freedom, 0.975)) * math.sqrt(variance) if variance else 0.0
+
+
+def interval(
+    metric: Metric, value: float, parts: Iterable[tuple[float, int]], n: Mapping[str, int]
+) -> tuple[float, float]:
+    """95 % interval of a value from its jackknife parts and the sets' sizes."""
+    half = half_width(*combined(parts))
+    low, high = value - half, value + half
+    if isinstance(metric, Share) and metric.share_of:
+        least, most = wilson(value, n[metric.share_of])
+        return min(low, least), max(high, most)
+    return low, high
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """95 % interval of a share of n (Wilson, JASA 22, 1927, p. 212); at 0 and 1 the jackknife's has no width."""
+    z = half_width(1.0, math.inf)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
+    return centre - half, centre + half
+
+
+def interval_name(metric: Metric, n: Mapping[str, int]) -> str:
+    """How the interval of a metric was made, e.g. "jackknife over volumes (samples: 16 x 1), Student t 95 %"."""
+    parts = [f"{side}: {len(deletions(n[side]))} x {len(deletions(n[side])[0])}" for side in metric.deletes]
+    least = (
+        f", at least Wilson's of {n[metric.share_of]} {metric.share_of}"
+        if isinstance(metric, Share) and metric.share_of
+        else ""
+    )
+    return f"jackknife over volumes ({', '.join(parts)}), Student t 95 %{least}"
+
+
+class Paired(NamedTuple):
+    """`a.loss - b.loss` (negative = a is better), its jackknife variance and the degrees of freedom of that."""
+
+    delta: float
+    variance: float
+    freedom: float
+
+
+def paired(a: Score, b: Score) -> Paired:
+    """How two entrants differ in one metric.
 
     The two scores share every set but the samples, so their replicates over shared volumes are
-    differenced block by block; deletions from the two sample sets are independent.
+    differenced block by block; deletions from the two sample sets are independent. Degrees of freedom
+    after Welch and Satterthwaite. Raises MribenchError for scores under two definitions.
     """
     if a.version != b.version:
         raise MribenchError(
             f"Scores can be compared only under one definition, not {a.signature} with {b.signature}."
         )
     delta = a.loss - b.loss
-    variance = 0.0
+    parts: list[tuple[float, int]] = []  # (variance, blocks)
     for side in a.replicates:
+        of_a, of_b = a.loss_replicates(side), b.loss_replicates(side)
         if side == "samples":
-            variance += squared_error(a.loss, a.loss_replicates(side).tolist(), a.n[side])
-            variance += squared_error(b.loss, b.loss_replicates(side).tolist(), b.n[side])
+            parts.append((squared_error(a.loss, of_a.tolist(), a.n[side]), len(of_a)))
+            parts.append((squared_error(b.loss, of_b.tolist(), b.n[side]), len(of_b)))
         else:
-            paired = a.loss_replicates(side) - b.loss_replicates(side)
-            variance += squared_error(delta, paired.tolist(), a.n[side])
-    half = Z95 * math.sqrt(variance)
+            parts.append((squared_error(delta, (of_a - of_b).tolist(), a.n[side]), len(of_a)))
+    return Paired(delta, *combined(parts))
+
+
+def difference(a: Score, b: Score) -> tuple[float, float, float]:
+    """`a.loss - b.loss` with its 95 % interval; negative = a is better. As `paired`."""
+    delta, variance, freedom = paired(a, b)
+    half = half_width(variance, freedom)
     return delta, delta - half, delta + half

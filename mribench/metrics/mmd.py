@@ -17,10 +17,14 @@ from torch import Tensor
 from mribench.errors import MribenchError
 from mribench.metrics.metric import Better, BlockSource, Keep
 from mribench.metrics.pairs import State
+from mribench.metrics.permutation import TEST
 
 Estimator = Literal["unbiased", "biased"]
 BANDWIDTHS = (0.5, 1.0, 2.0)  # times the median distance between reference volumes
 VIEWS = ("axial", "coronal", "sagittal")
+EQUAL = 1e-12  # squared distance, relative to the largest from the centre
+JOINED = "concatenated-rms-reference"
+PAIR = ("reference", "samples")
 CHUNK_VOXELS = 2**16
 
 
@@ -44,19 +48,21 @@ def mmd2(
     distances = squared_distances(np.concatenate([real, fake]))
     m = len(real)
     if kernel == "linear":
-        return _from_gram(-distances / 2, m, estimator)
+        return mmd2_of_gram(-distances / 2, m, estimator)
     if kernel == "gaussian":
-        return _from_gram(_gaussian(distances, median_distance(distances)), m, estimator)
+        return mmd2_of_gram(_gaussian(distances, median_distance(distances)), m, estimator)
     if kernel == "gaussian-bank":
-        return _from_gram(_bank(distances, m), m, estimator)
+        return mmd2_of_gram(_bank(distances, m), m, estimator)
     raise MribenchError(f"The kernel must be linear, gaussian or gaussian-bank, not {kernel!r}.")
 
 
 def squared_distances(rows: np.ndarray) -> np.ndarray:
-    """`[N,F]` -> `[N,N]`, exactly 0 on the diagonal; rows are centred first because the sums cancel."""
+    """`[N,F]` -> `[N,N]`, exactly 0 between equal rows; rows are centred first because the sums cancel."""
     rows = rows - rows.mean(axis=0)
     norms = (rows**2).sum(axis=1)
     distances: np.ndarray = np.maximum(norms[:, None] + norms[None] - 2 * rows @ rows.T, 0)
+    # What rounding leaves between equal rows would pass for a bandwidth; float32 features resolve no less.
+    distances[distances < EQUAL * norms.max(initial=0)] = 0
     np.fill_diagonal(distances, 0)
     return distances
 
@@ -81,7 +87,7 @@ def _bank(squared: np.ndarray, m: int) -> np.ndarray:
     return kernel
 
 
-def _from_gram(gram: np.ndarray, m: int, estimator: Estimator) -> float:
+def mmd2_of_gram(gram: np.ndarray, m: int, estimator: Estimator) -> float:
     """MMD^2 from kernel values of the pooled rows `[M+N,M+N]`, real first.
 
     A linear kernel may be given as -|x-y|^2 / 2: both estimators are the same for it as for <x,y>.
@@ -122,6 +128,43 @@ class VoxelDistance:
 
 
 @dataclass(frozen=True)
+class JointDistances:
+    """Distances of the features of three views side by side, each over its RMS norm in the reference.
+
+    The scales are those of the reference volumes that are kept, so that leaving one out changes them too.
+    """
+
+    distances: tuple[np.ndarray, ...]  # per view, squared, of reference then samples `[M+N,M+N]`
+    norms: tuple[np.ndarray, ...]  # per view, squared `[M+N]`
+    m: int
+
+    @classmethod
+    def of(cls, blocks: BlockSource) -> JointDistances:
+        """Of the reference and the samples."""
+        norms = tuple(
+            np.concatenate([(blocks.features(name, view) ** 2).sum(axis=1) for name in PAIR])
+            for view in VIEWS
+        )
+        distances = tuple(blocks.distances(view) for view in VIEWS)
+        return cls(distances, norms, len(blocks.sets["reference"]))
+
+    def squared(self, keep: Keep) -> np.ndarray:
+        """Joint squared distances of the kept volumes, reference first."""
+        kept = pooled(keep, self.m)
+        return self._joint(keep["reference"])[np.ix_(kept, kept)]
+
+    def exchangeable(self) -> np.ndarray:
+        """Of all volumes, scaled by all, so that it does not matter which are the reference."""
+        return self._joint(np.arange(len(self.norms[0])))
+
+    def _joint(self, scaled_by: np.ndarray) -> np.ndarray:
+        joint = np.zeros_like(self.distances[0])
+        for squared, norms in zip(self.distances, self.norms, strict=True):
+            joint += squared * (1 / norms[scaled_by].mean())
+        return joint
+
+
+@dataclass(frozen=True)
 class FeatureMMD:
     """Unbiased MMD^2 on the features of three central slices, each over its RMS norm in the reference."""
 
@@ -143,28 +186,25 @@ class FeatureMMD:
         return {
             "kernel": "gaussian-bank-0.5-1-2-median-reference",
             "estimator": "unbiased",
-            "views": "concatenated-rms-reference",
+            "views": JOINED,
+            "p": f"{TEST}-pooled-bandwidth",
             **blocks.feature_definition(*VIEWS),
         }
 
-    def prepare(self, blocks: BlockSource) -> list[tuple[np.ndarray, np.ndarray, int]]:
-        """Per view: squared distances of reference then samples `[M+N,M+N]`, squared norms, and M."""
-        views = []
-        for view in VIEWS:
-            reference, samples = (blocks.features(name, view) for name in ("reference", "samples"))
-            distances = squared_distances(np.concatenate([reference, samples]))
-            views.append((distances, (reference**2).sum(axis=1), len(reference)))
-        return views
+    def prepare(self, blocks: BlockSource) -> JointDistances:
+        return JointDistances.of(blocks)
 
-    def value(self, prepared: list[tuple[np.ndarray, np.ndarray, int]], keep: Keep) -> float:
-        kept = _pooled(keep, prepared[0][2])
-        joint = sum(d[np.ix_(kept, kept)] / n[keep["reference"]].mean() for d, n, _ in prepared)
-        assert isinstance(joint, np.ndarray)
+    def value(self, prepared: JointDistances, keep: Keep) -> float:
         m = len(keep["reference"])
-        return _from_gram(_bank(joint, m), m, "unbiased")
+        return mmd2_of_gram(_bank(prepared.squared(keep), m), m, "unbiased")
 
     def target(self, prepared: Any, keep: Keep) -> float:
         return 0.0
+
+    def exchangeable(self, prepared: JointDistances) -> tuple[np.ndarray, int]:
+        """Scales and bandwidth come from all volumes here: those of the reference would favour one split."""
+        squared = prepared.exchangeable()
+        return _bank(squared, len(squared)), prepared.m
 
 
 @dataclass(frozen=True)
@@ -194,6 +234,7 @@ class VoxelMMD:
             "space": "voxels",
             "scale": "mean" if self.per_voxel else "sum",
             "batch": "all",
+            **({"p": TEST} if self.estimator == "unbiased" else {}),
         }
 
     def prepare(self, blocks: BlockSource) -> tuple[np.ndarray, int]:
@@ -207,14 +248,19 @@ class VoxelMMD:
 
     def value(self, prepared: tuple[np.ndarray, int], keep: Keep) -> float:
         distances, m = prepared
-        kept = _pooled(keep, m)
-        return _from_gram(-distances[np.ix_(kept, kept)] / 2, len(keep["reference"]), self.estimator)
+        kept = pooled(keep, m)
+        return mmd2_of_gram(-distances[np.ix_(kept, kept)] / 2, len(keep["reference"]), self.estimator)
 
     def target(self, prepared: Any, keep: Keep) -> float | None:
         return 0.0 if self.better == "match" else None
 
+    def exchangeable(self, prepared: tuple[np.ndarray, int]) -> tuple[np.ndarray, int] | None:
+        distances, m = prepared
+        return (-distances / 2, m) if self.estimator == "unbiased" else None
 
-def _pooled(keep: Keep, m: int) -> np.ndarray:
+
+def pooled(keep: Keep, m: int) -> np.ndarray:
+    """Kept rows of an array over reference then samples, of which m are reference."""
     return np.concatenate([keep["reference"], keep["samples"] + m])
 
 

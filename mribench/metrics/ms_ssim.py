@@ -25,7 +25,7 @@ SIGMA = 1.5  # voxels
 C1 = 0.01**2  # (K1 L)^2 with the data range L = 1
 C2 = 0.03**2
 WEIGHT_STEPS = 2**25  # float32 holds every multiple of 2^-25 up to 1/2
-PIECE_VOXELS = 2**26  # voxels that a GPU compares at once
+PIECE_VOXELS = 2**24  # voxels that a GPU compares at once: about 0.4 GB of intermediate results
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Definition:
     def prepare(self, volumes: Tensor, first: int = 0) -> State:
         """Per scale from `first` on, of which `volumes` are: the volume, its local means and variances, `[N,d,h,w]`.
 
-        On a CPU spans too (see `fused`), `[N,D,H,4]` int32.
+        On a CPU padded, and with spans (see `fused.Scale`).
         """
         states: list[Tensor] = []
         for scale in range(first, self.scales):
@@ -95,10 +95,10 @@ class Definition:
             from mribench.metrics import fused
 
             x, y = fused.Scale(*(t.numpy() for t in rows)), fused.Scale(*(t.numpy() for t in columns))
-            means = torch.from_numpy(fused.factors(x, y, gaussian_window(self.window), last))
-        else:
-            means = factors(rows, columns, gaussian_window(self.window), last)
-        return means.clamp(min=0) ** self.weights[scale]
+            means = fused.factors(x, y, gaussian_window(self.window), last).clip(min=0)
+            # torch's power of a number depends on the number's place in the array
+            return torch.from_numpy(np.power(means, self.weights[scale]))
+        return factors(rows, columns, gaussian_window(self.window), last).clamp(min=0) ** self.weights[scale]
 
 
 @dataclass(frozen=True)
@@ -233,6 +233,13 @@ def ms_ssim_matrix(
     Volumes lie in [0,1]. `definition=None` applies the size rule to the smallest side. `engine="reference"`
     calls pytorch-msssim pair by pair. Raises MribenchError for a wrong shape, range or NaN, and when a
     side is too short for the definition or (reference) for that package's own rule.
+
+    >>> import numpy as np
+    >>> from mribench.metrics.ms_ssim import ms_ssim_matrix
+    >>> volumes = np.random.default_rng(0).random((3, 32, 32, 32)).astype(np.float32)
+    >>> matrix = ms_ssim_matrix(volumes)
+    >>> matrix.shape, bool((matrix == matrix.T).all()), matrix.diagonal().tolist()
+    ((3, 3), True, [1.0, 1.0, 1.0])
     """
     for name, volumes in (("a", a), ("b", b)):
         if volumes is not None and (volumes.ndim != 4 or len(volumes) == 0):

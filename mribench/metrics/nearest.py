@@ -17,8 +17,8 @@ import torch.nn.functional as F
 
 from mribench.errors import MribenchError
 from mribench.metrics.ms_ssim import Definition, definition_for
-from mribench.metrics.pairs import State, Volumes, row_blocks, volume_tensor
-from mribench.metrics.workers import workers
+from mribench.metrics.pairs import DEFAULT_MEMORY, State, Volumes, allot, block_rows, volume_tensor
+from mribench.metrics.workers import worker_count, workers
 
 ROUNDING = (
     6e-3  # how far float32 can lift a factor over 1: four moments, 21 roundings of 6e-8 each, over C2 = 9e-4
@@ -41,20 +41,34 @@ def nearest_neighbours(
     *,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
+    memory: int = DEFAULT_MEMORY,
 ) -> Neighbours:
     """The `k` volumes of `reference` with the highest MS-SSIM to each query; of equals, the first.
 
     Always the full matrix's answer. Volumes are `[D,H,W]` in [0,1]; `definition=None` applies the size rule.
-    Raises MribenchError for too few volumes, and as `pair_matrix` does. `progress` is told the queries done.
+    Raises MribenchError for too few volumes, and as `pair_matrix` does. `progress` is told the queries done;
+    `memory` bounds the bytes of prepared volumes, on `device`.
+
+    >>> import numpy as np
+    >>> from mribench.metrics.nearest import nearest_neighbours
+    >>> reference = np.random.default_rng(0).random((5, 32, 32, 32)).astype(np.float32)
+    >>> found = nearest_neighbours(reference[[3, 1]], reference, k=1)
+    >>> found.indices.tolist(), found.scores.tolist()
+    ([[3], [1]], [[1.0], [1.0]])
     """
     if not 1 <= k <= len(reference):
         raise MribenchError(f"{k} nearest volumes were asked for, but there are {len(reference)}.")
     shape = queries[0].shape
     kernel = definition or definition_for(min(shape))
     kernel.check(shape)
+    first = kernel.prepare(volume_tensor(queries, 0, shape, torch.device(device)))
+    size = sum(t.nbytes for t in first) + sum(t.nbytes for t in first[len(first) // kernel.scales :])
+    del first
+    share = allot(memory, size, shape, min(len(queries), block_rows(device)), 1, worker_count(device))
     found = []
-    with workers(device) as pool:
-        for start, stop in row_blocks(len(queries), int(np.prod(shape))):
+    with workers(device, share.workers) as pool:
+        for start in range(0, len(queries), share.rows):
+            stop = min(len(queries), start + share.rows)
             search = _Search(kernel, queries, reference, range(start, stop), k, torch.device(device), pool)
             found.append(search.run())
             if progress:
@@ -77,12 +91,15 @@ class _Search:
         """Indices and scores `[block,k]`, and the number of pairs that needed scale 1."""
         held = list(self.pool.map(lambda i: self.kernel.prepare(self._volume(self.queries, i)), self.block))
         each = len(held[0]) // self.kernel.scales
-        factors = self._coarse([state[each:] for state in held])
+        coarse = tuple(torch.cat(tensors) for tensors in zip(*(s[each:] for s in held), strict=True))
+        finest = [state[:each] for state in held]
+        del held
+        factors = self._coarse(coarse)
+        del coarse
         bound = factors.prod(axis=0) * (1 + ROUNDING) ** self.kernel.weights[0]
         scores = np.full(bound.shape, -np.inf)
         likely = np.zeros(bound.shape, dtype=bool)
         np.put_along_axis(likely, np.argsort(-bound, axis=1, kind="stable")[:, : self.k], True, axis=1)
-        finest = [state[:each] for state in held]
         self._finish(finest, factors, scores, likely)
         self._finish(finest, factors, scores, np.isinf(scores) & (bound >= self._worst(scores)))
         order = np.argsort(-scores, axis=1, kind="stable")[:, : self.k]
@@ -93,10 +110,9 @@ class _Search:
         worst: np.ndarray = np.partition(scores, -self.k, axis=1)[:, -self.k, None]
         return worst
 
-    def _coarse(self, held: list[State]) -> np.ndarray:
+    def _coarse(self, rows: State) -> np.ndarray:
         """The factors of scales 2 to S of all pairs, `[S-1,block,M]`."""
-        rows = tuple(torch.cat(tensors) for tensors in zip(*held, strict=True))
-        factors = np.ones((self.kernel.scales - 1, len(held), len(self.reference)))
+        factors = np.ones((self.kernel.scales - 1, len(self.block), len(self.reference)))
 
         def column(index: int) -> None:
             if len(factors):

@@ -1,34 +1,38 @@
 """The all-pairs engine: every volume's share of the work once, then only what depends on both.
 
 A kernel's `prepare` is the costly part that depends on one volume (smoothed means and variances, say);
-`compare` is the cross term. Rows are held in memory in blocks; columns stream past in tiles. Each
-finished block of rows is a file, so that a killed matrix continues where it stopped.
+`compare` is the cross term. Rows are held in memory in blocks; columns stream past in tiles, as many of both
+as a budget of memory allows. Each finished block of rows is a file, so that a killed matrix continues where it
+stopped. For a kernel whose `compare` gives each pair the same bits in any company, as MS-SSIM's does, the matrix
+depends neither on the budget nor on the number of threads.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mribench.errors import MribenchError
+from mribench.errors import MribenchError, TooLittleMemory
 from mribench.files import write_array
-from mribench.metrics.workers import workers
+from mribench.metrics.workers import worker_count, workers
 
 log = logging.getLogger(__name__)
 
 State = tuple[Tensor, ...]  # every tensor has the volumes as its first axis
 
-BLOCK_VOXELS = 2**26  # 32 volumes of 128^3: about 0.9 GB of MS-SSIM statistics
-BLOCK_ROWS = 64
-TILE_SHARE = 8  # a tile of columns is this many times smaller than a block of rows
+DEFAULT_MEMORY = 2 * 10**9  # bytes
+BLOCK_ROWS = 64  # more would hardly save time: a column's state costs as much as about five pairs
+BLOCK_ROWS_GPU = 512  # there it costs as much as hundreds
+TILE_COLUMNS = 4
+VOLUMES_IN_WORK = 3  # what a worker holds of a volume that is being read and prepared, in float32
 
 
 class Kernel(Protocol):
@@ -78,11 +82,13 @@ def pair_matrix(
     device: torch.device | str = "cpu",
     parts: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    memory: int = DEFAULT_MEMORY,
 ) -> np.ndarray:
     """`kernel` of every row with every column, `[N,M]` float64; `columns=None`: the rows themselves.
 
     With `parts`, every finished block of rows is kept in that folder and never computed again. `progress`
-    is told the rows done and their number.
+    is told the rows done and their number. `memory`: bytes of prepared volumes held at once, on `device`;
+    raises TooLittleMemory when they do not hold one pair.
     """
     shape = rows[0].shape
     if len(shape) != 3:
@@ -90,12 +96,21 @@ def pair_matrix(
     kernel.check(shape)
     job = _Job(rows, columns, kernel, shape, torch.device(device))
     matrix = np.zeros((len(rows), len(job.others)))
-    with workers(job.device) as pool:
-        for start, stop in row_blocks(len(rows), int(np.prod(shape))):
+    share = allot(
+        memory,
+        job.state_bytes(),
+        shape,
+        min(len(rows), block_rows(device)),
+        len(job.others),
+        worker_count(device),
+    )
+    with workers(job.device, share.workers) as pool:
+        for start in range(0, len(rows), share.rows):
+            stop = min(len(rows), start + share.rows)
             part = parts / f"{start:06d}-{stop:06d}.npy" if parts else None
             block = _read_part(part, (stop - start, len(job.others)))
             if block is None:
-                block = _block(job, start, stop, pool)
+                block = _block(job, start, stop, share.columns, pool)
                 if part:
                     write_array(part, block)
             matrix[start:stop] = block
@@ -116,19 +131,22 @@ class _Job:
     def others(self) -> Volumes:
         return self.rows if self.columns is None else self.columns
 
+    def state_bytes(self) -> int:
+        """Of one prepared volume."""
+        return sum(tensor.nbytes for tensor in self._state(self.rows, 0))
+
     def states(
         self, volumes: Volumes, start: int, stop: int, pool: ThreadPoolExecutor | None = None
     ) -> State:
         """The prepared states of volumes start..stop, built one volume at a time to bound memory."""
         first = self._state(volumes, start)
+        if stop == start + 1:
+            return first
         stacked = tuple(_empty_like(tensor, stop - start) for tensor in first)
-
-        def place(index: int) -> None:
-            state = first if index == start else self._state(volumes, index)
-            for target, source in zip(stacked, state, strict=True):
-                target[index - start] = source[0]
-
-        list((pool.map if pool else map)(place, range(start, stop)))
+        _place(stacked, first, 0)
+        del first
+        some = range(start + 1, stop)
+        list((pool.map if pool else map)(lambda i: _place(stacked, self._state(volumes, i), i - start), some))
         return stacked
 
     def _state(self, volumes: Volumes, index: int) -> State:
@@ -141,6 +159,11 @@ def volume_tensor(volumes: Volumes, index: int, shape: tuple[int, ...], device: 
     return torch.from_numpy(volume)[None].to(device)
 
 
+def _place(stacked: State, state: State, index: int) -> None:
+    for target, source in zip(stacked, state, strict=True):
+        target[index] = source[0]
+
+
 def _empty_like(tensor: Tensor, count: int) -> Tensor:
     """Room for `count` volumes; numpy asks for huge pages, without which 1 GB costs 250 000 page faults."""
     shape = (count, *tensor.shape[1:])
@@ -149,10 +172,41 @@ def _empty_like(tensor: Tensor, count: int) -> Tensor:
     return tensor.new_empty(shape)
 
 
-def row_blocks(n: int, voxels: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of the blocks of rows that are held in memory together."""
-    size = max(1, min(BLOCK_ROWS, BLOCK_VOXELS // voxels))
-    return ((start, min(n, start + size)) for start in range(0, n, size))
+def block_rows(device: torch.device | str) -> int:
+    """The most rows of a block."""
+    return BLOCK_ROWS if torch.device(device).type == "cpu" else BLOCK_ROWS_GPU
+
+
+class Share(NamedTuple):
+    """What a budget of memory allows: so many rows and, for each of the workers, so many columns."""
+
+    rows: int
+    columns: int
+    workers: int
+
+
+def allot(memory: int, state: int, shape: tuple[int, ...], rows: int, columns: int, threads: int) -> Share:
+    """Divides `memory` bytes, `state` of which hold one prepared volume `[D,H,W]` of `shape`.
+
+    At most `rows` rows are held. A tile of several columns needs one state more, the one being prepared.
+    Raises TooLittleMemory naming the least memory when one pair does not fit.
+    """
+    in_work = VOLUMES_IN_WORK * 4 * int(np.prod(shape))
+    if memory < 2 * state + in_work:
+        least = -(-(2 * state + in_work) // 10**6)
+        raise TooLittleMemory(
+            f"--memory must hold one pair of volumes {list(shape)} with what is computed of each, {least}M, "
+            f"but is {memory / 10**6:.0f}M. Give at least --memory {least}M."
+        )
+    for count in range(threads, 0, -1):
+        held = (memory - count * in_work) // state
+        if held > count:
+            break
+    size = max(1, min(TILE_COLUMNS, columns // (TILE_COLUMNS * count)))
+    while size > 1 and held < count * (size + 1) + min(rows, 4 * size):
+        size -= 1
+    other = count * (size + 1) if size > 1 else count
+    return Share(max(1, min(rows, held - other)), size, count)
 
 
 def _read_part(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
@@ -166,25 +220,39 @@ def _read_part(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
     return block if block.shape == shape else None
 
 
-def _block(job: _Job, start: int, stop: int, pool: ThreadPoolExecutor) -> np.ndarray:
+def _block(job: _Job, start: int, stop: int, size: int, pool: ThreadPoolExecutor) -> np.ndarray:
     """Rows start..stop of the matrix; in the symmetric case only the columns from `start` on."""
-    size = max(1, (stop - start) // TILE_SHARE)
     held = job.states(job.rows, start, stop, pool)
     block = np.zeros((stop - start, len(job.others)))
-    symmetric = job.columns is None
 
-    def fill(left: int) -> None:
-        right = min(len(job.others), left + size)
-        if symmetric and right <= stop:
-            passing = _cut(held, left - start, right - start)
+    def fill(tile: range) -> None:
+        columns = slice(tile.start, tile.stop)
+        if job.columns is None and tile.stop <= stop:
+            top = tile.start - start
+            passing = _cut(held, top, tile.stop - start)
+            if top:
+                block[:top, columns] = job.kernel.compare(_cut(held, 0, top), passing).cpu().numpy()
+            for column in tile:
+                below = column - start + 1
+                values = job.kernel.compare(_cut(held, top, below), _cut(held, below - 1, below))
+                block[top:below, column] = values[:, 0].cpu().numpy()
         else:
-            passing = job.states(job.others, left, right)
-        needed = min(stop, right) - start if symmetric else stop - start
-        values = job.kernel.compare(_cut(held, 0, needed), passing)
-        block[:needed, left:right] = values.cpu().numpy()
+            values = job.kernel.compare(held, job.states(job.others, tile.start, tile.stop))
+            block[:, columns] = values.cpu().numpy()
 
-    list(pool.map(fill, range(start if symmetric else 0, len(job.others), size)))
+    if job.columns is None:
+        tiles = [
+            *_tiles(stop, len(job.others), size),
+            *reversed(_tiles(start, stop, size)),
+        ]  # the longest first
+    else:
+        tiles = _tiles(0, len(job.others), size)
+    list(pool.map(fill, tiles))
     return block
+
+
+def _tiles(start: int, stop: int, size: int) -> list[range]:
+    return [range(left, min(stop, left + size)) for left in range(start, stop, size)]
 
 
 def _cut(state: State, start: int, stop: int) -> State:

@@ -31,7 +31,7 @@ SHORT = 12  # characters of a digest that are shown
 
 
 def write_report(bench: Bench) -> Path:
-    """Write index.html, table.csv, scores.csv and table.tex from the bench's files; returns its path.
+    """Write index.html, table.csv, scores.csv, table.tex and table.md from the bench's files; returns its path.
 
     What cannot be read appears with its reason. Unchanged files give an unchanged page.
     """

@@ -10,13 +10,16 @@ from mribench.bench import Bench
 from mribench.controls import CONTROLS
 from mribench.data.cohort import Cohort
 from mribench.files import write_text
-from mribench.metrics.metric import Score
+from mribench.metrics.metric import Score, deletions
 from mribench.protocol import Protocol
 from mribench.reports import words
+from mribench.reports.latex import as_tex
+from mribench.reports.markdown import as_markdown
 from mribench.reports.ranking import mark_best, rank
 from mribench.reports.records import Entrant, read_cohort, read_entrants
-from mribench.reports.rows import Leaderboard, Row, fixed, make_cells, usual_scores
-from mribench.reports.tables import as_csv, as_scores_csv, as_tex, as_text
+from mribench.reports.rows import Leaderboard, Row, fixed, floor_cells, make_cells, usual_scores
+from mribench.reports.tables import as_csv, as_scores_csv
+from mribench.reports.terminal import as_text
 
 __all__ = ["Entrant", "Leaderboard", "as_text", "build", "from_scores", "write_tables"]
 
@@ -43,24 +46,57 @@ def from_scores(
     `expected` is the number of volumes per set that a comparable score has; without it, that of the scores
     under the usual definition.
     """
+    entrants = [_without_torn_scores(entrant) for entrant in entrants]
     usual = usual_scores(entrants)
     expected = _usual_counts(usual) if expected is None else expected
     rows = [Row(entrant, make_cells(entrant, expected, usual)) for entrant in entrants]
     contestants = [row for row in rows if row.entrant.kind != "control"]
     controls = sorted((row for row in rows if row.entrant.kind == "control"), key=_control_order)
     ranked, left_out = rank(mark_best(contestants))
-    said = [*_too_few(ranked), *left_out, *remarks]
-    board = Leaderboard(tuple(ranked), tuple(controls), _real(usual), tuple(said))
+    said = [*_too_few(ranked), *left_out, *_same_samples(entrants), *remarks]
+    board = Leaderboard(tuple(ranked), tuple(controls), _real(usual), tuple(said), floor=floor_cells(usual))
     met = [remark for row in board.rows for cell in row.cells for remark in cell.remarks]
     met += [row.unranked for row in board.rows if row.unranked]
     return replace(board, footnotes=tuple(dict.fromkeys(met)))
 
 
 def write_tables(board: Leaderboard, folder: Path) -> None:
-    """Write table.csv, scores.csv and table.tex."""
+    """Write table.csv, scores.csv, table.tex and table.md."""
     write_text(folder / "table.csv", as_csv(board))
     write_text(folder / "scores.csv", as_scores_csv(board))
     write_text(folder / "table.tex", as_tex(board))
+    write_text(folder / "table.md", as_markdown(board))
+
+
+def _without_torn_scores(entrant: Entrant) -> Entrant:
+    """A score lacking replicates has no interval and cannot be compared: it counts as damaged."""
+    torn = {
+        metric: f"The score in scores.json is damaged: its jackknife replicates over {', '.join(sides)} are "
+        f"incomplete. Run: mribench evaluate {entrant.name} --overwrite"
+        for metric, score in entrant.scores.items()
+        if (sides := [side for side in score.replicates if not _replicates_fit(score, side)])
+    }
+    whole = {metric: score for metric, score in entrant.scores.items() if metric not in torn}
+    return replace(entrant, scores=whole, missing={**entrant.missing, **torn}) if torn else entrant
+
+
+def _replicates_fit(score: Score, side: str) -> bool:
+    count = score.n.get(side, 0)
+    return count > 1 and len(score.replicates[side]) == len(deletions(count))
+
+
+def _same_samples(entrants: Sequence[Entrant]) -> list[str]:
+    """A sentence for every set of samples that stands in the table under several names."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for entrant in entrants:
+        if entrant.samples:
+            digests = tuple(sorted(file.digest for file in entrant.samples.files))
+            names.setdefault(digests, []).append(entrant.name)
+    return [
+        f"{' and '.join(same)} are the same samples, volume for volume."
+        for same in names.values()
+        if len(same) > 1
+    ]
 
 
 def _usual_counts(usual: Mapping[str, Score]) -> dict[str, int]:

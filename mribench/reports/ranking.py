@@ -1,4 +1,4 @@
-"""Best cells, ties and mean ranks: among comparable entrants that make whole volumes, controls never."""
+"""Best cells, tie groups, ranks and their odds: of comparable entrants that make whole volumes, controls never."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.stats import rankdata
 
 from mribench.metrics import FAMILIES
-from mribench.metrics.metric import Score, difference
-from mribench.reports.rows import COLUMNS, FAMILY_TITLES, Cell, Column, Row
+from mribench.metrics.comparison import COULD_BE_FIRST, differing, mean_ranks, rank_chances, tie_letters
+from mribench.reports.rows import COLUMNS, FAMILY_TITLES, Cell, Column, Row, percent
 
 # MS-SSIM and its gap are two views of one score.
 RANKED: dict[str, tuple[Column, ...]] = {
@@ -20,38 +19,39 @@ RANKED: dict[str, tuple[Column, ...]] = {
 
 
 def mark_best(rows: Sequence[Row]) -> list[Row]:
-    """Mark, per ranked column, the best cell and those not distinguishable from it.
+    """Mark, per ranked column, the best cell, the tie groups and what shares one with the best.
 
     Alone nobody is best, and neither where all score exactly the same.
     """
-    marks: dict[tuple[str, str], tuple[bool, bool]] = {}
+    marks: dict[str, dict[str, Cell]] = {row.entrant.name: {} for row in rows}
     for column in COLUMNS:
-        scores = {
-            row.entrant.name: score
-            for row in rows
-            if row.whole and (score := _comparable(row.cell(column.key))) is not None
-        }
-        if column.family and len({score.loss for score in scores.values()}) > 1:
-            best = min(scores.values(), key=lambda score: score.loss)
-            for name, score in scores.items():
-                marks[name, column.key] = (score.loss == best.loss, _tied(score, best))
-    return [replace(row, cells=tuple(_marked(cell, row, marks) for cell in row.cells)) for row in rows]
+        cells = {row.entrant.name: row.cell(column.key) for row in rows if row.whole}
+        for name, cell in _compared(cells if column.family else {}).items():
+            marks[name][column.key] = cell
+    return [
+        replace(row, cells=tuple(marks[row.entrant.name].get(c.column.key, c) for c in row.cells))
+        for row in rows
+    ]
 
 
-def _comparable(cell: Cell) -> Score | None:
-    return cell.score if cell.comparable else None
-
-
-def _marked(cell: Cell, row: Row, marks: Mapping[tuple[str, str], tuple[bool, bool]]) -> Cell:
-    best, tied = marks.get((row.entrant.name, cell.column.key), (False, False))
-    return replace(cell, best=best, tied=tied and not best)
-
-
-def _tied(score: Score, best: Score) -> bool:
-    if score is best or score.version != best.version or score.n != best.n:
-        return score is best
-    _, low, high = difference(score, best)
-    return low <= 0 <= high
+def _compared(cells: Mapping[str, Cell]) -> dict[str, Cell]:
+    """The comparable ones of a column's cells, marked; none when fewer than two."""
+    scores = {name: cell.score for name, cell in cells.items() if cell.comparable and cell.score}
+    if len(scores) < 2:
+        return {}
+    losses = [score.loss for score in scores.values()]
+    different = differing(list(scores.values()))
+    letters = tie_letters(losses, different)
+    best, alike = int(np.argmin(losses)), len(set(losses)) == 1
+    return {
+        name: replace(
+            cells[name],
+            group=letters[i],
+            best=losses[i] == losses[best] and not alike,
+            tied=losses[i] != losses[best] and not different[i, best],
+        )
+        for i, name in enumerate(scores)
+    }
 
 
 def rank(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
@@ -65,37 +65,42 @@ def rank(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     ranked = [row for row in candidates if counting and all(_has(row, family) for family in counting)]
     if len(ranked) < 2:
         return sorted(rows, key=_order), []
-    means = np.mean([_family_ranks(ranked, family) for family in counting], axis=0)
-    place = {row.entrant.name: float(mean) for row, mean in zip(ranked, means, strict=True)}
-    done = [_placed(row, place, counting) for row in rows]
+    families = [[column.metric for column in RANKED[family]] for family in counting]
+    scores = [row.entrant.scores for row in ranked]
+    means = mean_ranks(lambda m: np.array([one[m].loss for one in scores]), families)
+    chances = rank_chances(scores, families)
+    place = {row.entrant.name: i for i, row in enumerate(ranked)}
+    done = [
+        replace(
+            row,
+            rank=float(means[place[row.entrant.name]]),
+            best=means[place[row.entrant.name]] == min(means),
+            chances=tuple(float(p) for p in chances[place[row.entrant.name]]),
+        )
+        if row.entrant.name in place
+        else _unranked(row, counting)
+        for row in rows
+    ]
     left_out = [FAMILY_TITLES[f] for f in FAMILIES if f not in counting]
-    remarks = (
-        [f"Not part of the mean rank, because most models lack it: {', '.join(left_out)}."]
-        if left_out
-        else []
-    )
+    remarks = [_first(done)]
+    if left_out:
+        remarks.append(f"Not part of the mean rank, because most models lack it: {', '.join(left_out)}.")
     return sorted(done, key=_order), remarks
+
+
+def _first(rows: Sequence[Row]) -> str:
+    """Who could be first, the likeliest first: whether the order of the mean ranks means anything."""
+    could = sorted((row for row in rows if row.could_be_first), key=lambda row: -row.chances[0])
+    odds = ", ".join(f"{row.entrant.label} {percent(row.chances[0])}" for row in could)
+    sure = "Only this model could" if len(could) == 1 else "These models could, as far as the scores tell,"
+    return f"{sure} have the best mean rank (probability at least {percent(COULD_BE_FIRST)}): {odds}."
 
 
 def _has(row: Row, family: str) -> bool:
     return all(row.cell(column.key).comparable for column in RANKED[family])
 
 
-def _family_ranks(rows: Sequence[Row], family: str) -> np.ndarray:
-    """`[N]`: mean over the family's columns of the ranks by loss, 1 = best, equal values share theirs."""
-    losses = [[_loss(row.cell(column.key)) for row in rows] for column in RANKED[family]]
-    return np.mean([rankdata(column) for column in losses], axis=0)
-
-
-def _loss(cell: Cell) -> float:
-    assert cell.score is not None
-    return cell.score.loss
-
-
-def _placed(row: Row, place: Mapping[str, float], counting: Sequence[str]) -> Row:
-    name = row.entrant.name
-    if name in place:
-        return replace(row, rank=place[name], best=place[name] == min(place.values()))
+def _unranked(row: Row, counting: Sequence[str]) -> Row:
     lacking = [FAMILY_TITLES[family] for family in counting if not _has(row, family)]
     return replace(
         row, unranked=f"no mean rank without a comparable {', '.join(lacking)}" if lacking else "not ranked"

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mribench.metrics.metric import Score
+from mribench.metrics import COMPARED_IN_A_SLAB
+from mribench.metrics.comparison import COULD_BE_FIRST
+from mribench.metrics.metric import Floor, Score
 from mribench.reports.records import Entrant
-
-COMPARED_IN_A_SLAB = ("fid_a",)  # a slice that the slab holds is the same slice (the paper's Table 1 does so)
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,25 @@ class Column:
             value, low, high = abs(score.gap), *_fold(*score.gap_interval)
         else:
             value, low, high = score.value, score.low, score.high
+        return self._in_units(value, low, high)
+
+    def floor_numbers(self, floor: Floor, target: float | None) -> tuple[float, float, float]:
+        """As `numbers`, of a floor; that of the gap is its distance from the target, whose own error is left out."""
+        value, low, high = floor.value, floor.low, floor.high
+        if self.key == "gap":
+            shift = target or 0.0
+            value, low, high = abs(value - shift), *_fold(low - shift, high - shift)
+        return self._in_units(value, low, high)
+
+    def _in_units(self, value: float, low: float, high: float) -> tuple[float, float, float]:
         low, high = max(low * self.scale, self.bounds[0]), min(high * self.scale, self.bounds[1])
         return value * self.scale, low, high
+
+    def texts(self, numbers: tuple[float, float, float]) -> tuple[str, str, str]:
+        """Value, low and high with the same number of decimals."""
+        value, low, high = numbers
+        digits = self.digits if self.digits is not None else decimals(value, (high - low) / 2)
+        return fixed(value, digits), fixed(low, digits), fixed(high, digits)
 
 
 # Table 1 of Peng et al. 2023, then what it lacks.
@@ -60,7 +77,8 @@ class Cell:
     """One value with its interval, in table units.
 
     `why_not` says why it cannot be compared with the others (an asterisk), `notes` what else to know,
-    `absent` why there is no value. `tied`: not distinguishable from the best at 95 %.
+    `absent` why there is no value. `group` holds the letters of its tie groups ("" = not compared): two
+    cells of a column share a letter unless they differ after Holm's correction. `tied`: with the best.
     """
 
     column: Column
@@ -70,6 +88,7 @@ class Cell:
     notes: tuple[str, ...] = ()
     best: bool = False
     tied: bool = False
+    group: str = ""
 
     @property
     def comparable(self) -> bool:
@@ -96,23 +115,29 @@ class Cell:
         """Value, low and high with the same number of decimals."""
         if self.score is None:
             return "–", "", ""
-        value, low, high = self.column.numbers(self.score)
-        digits = self.column.digits if self.column.digits is not None else decimals(value, (high - low) / 2)
-        return fixed(value, digits), fixed(low, digits), fixed(high, digits)
+        return self.column.texts(self.column.numbers(self.score))
 
 
 @dataclass(frozen=True)
 class Row:
-    """One entrant. `rank` is its mean rank over the families, None with `unranked` saying why."""
+    """One entrant. `rank` is its mean rank over the families, None with `unranked` saying why.
+
+    `chances`: the probabilities that its mean rank is the lowest, the second lowest, ... of those ranked.
+    """
 
     entrant: Entrant
     cells: tuple[Cell, ...]
     rank: float | None = None
     unranked: str = ""
     best: bool = False
+    chances: tuple[float, ...] = ()
 
     def cell(self, key: str) -> Cell:
         return next(cell for cell in self.cells if cell.column.key == key)
+
+    @property
+    def could_be_first(self) -> bool:
+        return bool(self.chances) and self.chances[0] >= COULD_BE_FIRST
 
     @property
     def whole(self) -> bool:
@@ -121,19 +146,45 @@ class Row:
 
 
 @dataclass(frozen=True)
+class FloorCell:
+    """What real volumes of other subjects score in one column; without a floor, empty texts."""
+
+    column: Column
+    floor: Floor | None = None
+    target: float | None = None
+
+    @property
+    def numbers(self) -> tuple[float, float, float] | None:
+        """Value and 95 % interval in table units."""
+        return self.column.floor_numbers(self.floor, self.target) if self.floor else None
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        return self.column.texts(self.numbers) if self.numbers else ("–", "", "")
+
+
+@dataclass(frozen=True)
 class Leaderboard:
-    """Contestants (best first) and controls; `footnotes` in the order in which the table meets them."""
+    """Contestants (best first), controls and, if any score has one, the floor of each column.
+
+    `footnotes` are in the order in which the table meets them.
+    """
 
     contestants: tuple[Row, ...]
     controls: tuple[Row, ...]
     real_ms_ssim: str
     remarks: tuple[str, ...]
     columns: tuple[Column, ...] = COLUMNS
+    floor: tuple[FloorCell, ...] = ()
     footnotes: tuple[str, ...] = field(default=())
 
     @property
     def rows(self) -> tuple[Row, ...]:
         return self.contestants + self.controls
+
+    @property
+    def has_chances(self) -> bool:
+        return any(row.chances for row in self.contestants)
 
     def numbers(self, remarks: Iterable[str]) -> list[int]:
         """Numbers of the footnotes that hold these remarks."""
@@ -182,6 +233,17 @@ def _other_definition(score: Score, usual: Score) -> str:
     return f"{score.title} is defined otherwise than for most entrants: {'; '.join(changed) or score.version}"
 
 
+def floor_cells(usual: Mapping[str, Score]) -> tuple[FloorCell, ...]:
+    """The floors of the usual scores, one a column; () when no score has any."""
+    found = [usual.get(column.metric) for column in COLUMNS]
+    if not any(score and score.floor for score in found):
+        return ()
+    return tuple(
+        FloorCell(column, score.floor, score.target) if score else FloorCell(column)
+        for column, score in zip(COLUMNS, found, strict=True)
+    )
+
+
 def usual_scores(entrants: Sequence[Entrant]) -> dict[str, Score]:
     """Per metric a score under the definition that most whole-volume entrants share; the first wins a tie."""
     seen: dict[str, list[Score]] = {}
@@ -207,6 +269,13 @@ def fixed(value: float, digits: int) -> str:
     """Fixed-point text without a negative zero."""
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text
+
+
+def percent(probability: float) -> str:
+    """ "61 %", "< 1 %", "> 99 %"; certainty only where every draw agreed."""
+    if 0 < probability < 0.01:
+        return "< 1 %"
+    return "> 99 %" if 0.99 < probability < 1 else f"{probability:.0%}".replace("%", " %")
 
 
 def significant(value: float) -> str:

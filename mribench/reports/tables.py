@@ -1,4 +1,4 @@
-"""The leaderboard for spreadsheets (CSV), papers (LaTeX, booktabs) and terminals; names are inert in each."""
+"""The leaderboard for spreadsheets (CSV), and what all its tables share; names are inert in each."""
 
 from __future__ import annotations
 
@@ -10,33 +10,19 @@ from collections.abc import Iterable, Sequence
 
 from mribench.metrics.metric import Score
 from mribench.reports.records import Entrant
-from mribench.reports.rows import TABLE_1, Cell, Column, Leaderboard, Row, fixed, significant
+from mribench.reports.rows import TABLE_1, Cell, Column, FloorCell, Leaderboard, Row
 
-LEGEND = (
-    "^ best of the comparable models that make whole volumes   ~ not distinguishable from the best (95 %)   "
-    "* not comparable   [n] see below"
+LETTERS = (
+    "Letters: two models that share a letter in a column do not differ there (paired jackknife tests, family-wise "
+    "error 5 % after Holm); a holds the best."
 )
+FLOOR = (
+    "real (floor): what real volumes of other subjects score at that number of volumes, hence what a perfect "
+    "generator would get."
+)
+CHANCE = "P(first): the probability that this mean rank is the best one, from the joint errors of all scores."
+FLOOR_NAME = "real (floor)"
 _FORMULA = ("=", "+", "-", "@", "|", "%")  # what a spreadsheet may take for a formula or a command
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "³": r"$^3$",
-    "–": "--",
-    "α": r"$\alpha$",
-    "≈": r"$\approx$",
-}
 
 
 def plain(text: object) -> str:
@@ -53,17 +39,22 @@ def csv_text(text: object) -> str:
     return f"'{clean}" if clean.startswith(_FORMULA) else clean
 
 
-def tex_text(text: object) -> str:
-    """Text that LaTeX prints and never runs; characters beyond Latin-1 become a question mark."""
-    return "".join(_TEX.get(c, c if ord(c) < 256 else "?") for c in plain(text))
-
-
 def as_csv(board: Leaderboard) -> str:
-    """table.csv: run, model, Table 1's columns, their intervals, n, notes, then everything else."""
+    """table.csv: run, model, Table 1's columns, their intervals, n, notes, then everything else.
+
+    The last row, of kind "floor", is what real volumes of other subjects score.
+    """
     extra = [column for column in board.columns if column not in TABLE_1]
+    ranked = [column for column in board.columns if column.family]
+    places = max((len(row.chances) for row in board.rows), default=0)
     header = ["run", "model", *(c.title for c in TABLE_1), *_interval_titles(TABLE_1), "n", "notes", "kind"]
     header += [*(c.title for c in extra), *_interval_titles(extra), "mean rank", *_COSTS]
-    return _csv(header, [_csv_row(row, extra) for row in board.rows])
+    header += [f"{column.title} group" for column in ranked]
+    header += [f"P(rank {place})" for place in range(1, places + 1)]
+    rows = [_csv_row(row, extra) + _csv_ties(row, ranked, places) for row in board.rows]
+    if board.floor:
+        rows.append(_csv_floor(board.floor, extra, len(header)))
+    return _csv(header, rows)
 
 
 _COSTS = ("parameters", "volumes seen", "training seconds", "seconds per volume", "device")
@@ -81,6 +72,30 @@ def _csv_row(row: Row, extra: Sequence[Column]) -> list[str]:
     known += [*_values(row, extra), *_intervals(row, extra), _number(row.rank)]
     known += [_number(x) for x in (entrant.parameters, entrant.seen, entrant.training_seconds)]
     return [*known, _number(entrant.seconds_per_volume), csv_text(entrant.devices)]
+
+
+def _csv_ties(row: Row, ranked: Sequence[Column], places: int) -> list[str]:
+    """Tie groups, then the probability of each rank."""
+    groups = [row.cell(column.key).group for column in ranked]
+    return [*groups, *(_number(p) for p in row.chances), *[""] * (places - len(row.chances))]
+
+
+def _csv_floor(floor: Sequence[FloorCell], extra: Sequence[Column], width: int) -> list[str]:
+    def values(columns: Sequence[Column]) -> list[str]:
+        numbers = [cell.numbers for cell in floor if cell.column in columns]
+        ends = [_number(x) for n in numbers for x in (n[1:] if n else (None, None))]
+        return [*(_number(n[0] if n else None) for n in numbers), *ends]
+
+    floors = [cell.floor for cell in floor if cell.floor]
+    counts = "/".join(str(n) for n in sorted({one.n for one in floors}))
+    known = [csv_text(FLOOR_NAME), "Real volumes of other subjects", *values(TABLE_1)]
+    known += [
+        f"{counts} samples",
+        csv_text("; ".join(dict.fromkeys(f.how for f in floors))),
+        "floor",
+        *values(extra),
+    ]
+    return known + [""] * (width - len(known))
 
 
 def _interval_titles(columns: Iterable[Column]) -> list[str]:
@@ -146,6 +161,12 @@ _SCORE_COLUMNS = [
     "version",
     "signature",
     "seconds",
+    "floor",
+    "floor_low",
+    "floor_high",
+    "floor_how",
+    "p_value",
+    "group",
     "notes",
 ]
 
@@ -172,7 +193,14 @@ def _score_row(entrant: Entrant, score: Score, cell: Cell | None) -> list[str]:
     known += [score.better, _number(score.target), csv_text(score.unit)]
     known += [csv_text(" ".join(f"{side}={n}" for side, n in score.n.items()))]
     known += [csv_text(x) for x in (score.interval, score.version, score.signature)]
-    return [*known, _number(score.seconds), csv_text("; ".join(dict.fromkeys((*why_not, *score.notes))))]
+    floor = score.floor
+    known += (
+        [_number(score.seconds), *(_number(x) for x in (floor.value, floor.low, floor.high))]
+        if floor
+        else [_number(score.seconds), "", "", ""]
+    )
+    known += [csv_text(floor.how) if floor else "", _number(score.p_value), cell.group if cell else ""]
+    return [*known, csv_text("; ".join(dict.fromkeys((*why_not, *score.notes))))]
 
 
 def _missing_row(entrant: Entrant, metric: str, reason: str) -> list[str]:
@@ -197,65 +225,11 @@ def caption(board: Leaderboard) -> str:
     )
 
 
-def as_tex(board: Leaderboard) -> str:
-    """table.tex: a table with booktabs rules; controls below a rule."""
-    titles = ["model", *(tex_text(column.title) for column in board.columns), "mean rank"]
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        "\\begin{table}",
-        "\\centering",
-        f"\\caption{{{tex_text(caption(board))}}}",
-        f"\\begin{{tabular}}{{l{'r' * (len(titles) - 1)}}}",
-        "\\toprule",
-        " & ".join(titles) + r" \\",
-        "\\midrule",
-        *(_tex_row(board, row) for row in board.contestants),
-        *(["\\midrule"] if board.contestants and board.controls else []),
-        *(_tex_row(board, row) for row in board.controls),
-        "\\bottomrule",
-        "\\end{tabular}",
-        *_tex_notes(board),
-        "\\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _tex_row(board: Leaderboard, row: Row) -> str:
-    cells = (_tex_cell(board, cell) for cell in row.cells)
-    return " & ".join([tex_text(name(row)), *cells, _tex_rank(board, row)]) + r" \\"
-
-
-def _tex_rank(board: Leaderboard, row: Row) -> str:
-    if row.rank is not None:
-        return _tex_bold(fixed(row.rank, 2), row.best)
-    return f"--$^{{{board.numbers([row.unranked])[0]}}}$" if row.unranked else "--"
-
-
-def _tex_cell(board: Leaderboard, cell: Cell) -> str:
-    marks = ("*" if cell.why_not else "") + ",".join(str(n) for n in board.numbers(cell.remarks))
-    mark = f"$^{{{marks}}}$" if marks else ""
-    if cell.score is None:
-        return f"--{mark}"
-    value = _tex_bold(_tex_number(cell.text), cell.best)
-    _, low, high = cell.texts
-    return rf"\shortstack{{{value}{mark}\\{{\scriptsize {{[}}{_tex_number(low)}, {_tex_number(high)}{{]}}}}}}"
-
-
-def _tex_number(text: str) -> str:
-    return f"${text}$" if text.startswith("-") else text
-
-
-def _tex_bold(text: str, bold: bool) -> str:
-    return rf"\textbf{{\boldmath {text}}}" if bold else text
-
-
-def _tex_notes(board: Leaderboard) -> list[str]:
-    notes = [f"$^{{{i}}}$ {tex_text(note.rstrip('.'))}." for i, note in enumerate(board.footnotes, 1)]
-    said = [*(tex_text(remark) for remark in board.remarks), *notes]
-    said += [
-        tex_text(f"{row.entrant.name}: {problem}") for row in board.rows for problem in row.entrant.problems
-    ]
-    return [rf"\par\medskip\footnotesize {' '.join(said)}"] if said else []
+def explanations(board: Leaderboard) -> list[str]:
+    """What letters, the floor and P(first) mean, of those that the table shows."""
+    letters = any(cell.group for row in board.rows for cell in row.cells)
+    shown = ((LETTERS, letters), (CHANCE, board.has_chances), (FLOOR, bool(board.floor)))
+    return [sentence for sentence, there in shown if there]
 
 
 def name(row: Row) -> str:
@@ -266,71 +240,7 @@ def name(row: Row) -> str:
     return entrant.label if plain_run and entrant.kind != "control" else f"{entrant.label} ({entrant.name})"
 
 
-def as_text(board: Leaderboard) -> str:
-    """For a terminal: a table, or for a single entrant a list with intervals."""
-    grid = _list(board, board.rows[0]) if len(board.rows) == 1 else _table(board)
-    notes = [f"[{i}] {plain(note)}" for i, note in enumerate(board.footnotes, 1)]
-    problems = [
-        plain(f"{row.entrant.name}: {problem}") for row in board.rows for problem in row.entrant.problems
-    ]
-    legend = [LEGEND] if len(board.rows) > 1 else []
-    real = [f"Real MS-SSIM: {board.real_ms_ssim} %"] if board.real_ms_ssim else []
-    said = [] if len(board.rows) == 1 else [plain(remark) for remark in board.remarks]
-    return "\n".join([*grid, "", *real, *legend, *said, *problems, *notes]).strip() + "\n"
-
-
-def _list(board: Leaderboard, row: Row) -> list[str]:
-    lines = [
-        [column.title, _text_cell(board, row.cell(column.key)), row.cell(column.key).interval]
-        for column in board.columns
-    ]
-    lines += [_companion(score) for score in companions(row.entrant)]
-    return [plain(name(row)), "", *_aligned([["metric", "value", "95 % interval"], *lines])]
-
-
 def companions(entrant: Entrant) -> list[Score]:
     """Scores that have no column."""
     shown = {"ms_ssim", "mmd", "fid_a", "fid_c", "fid_s", "memorisation", "copy_rate"}
     return [score for metric, score in entrant.scores.items() if metric not in shown]
-
-
-def _companion(score: Score) -> list[str]:
-    interval = f"[{significant(score.low)}, {significant(score.high)}]"
-    return [plain(f"{score.title} {score.unit}"), significant(score.value), interval]
-
-
-def _table(board: Leaderboard) -> list[str]:
-    header = ["model", *(column.title for column in board.columns), "mean rank"]
-    body = [_text_row(board, row) for row in board.contestants]
-    below = [_text_row(board, row) for row in board.controls]
-    lines = _aligned([header, *body, *below])
-    rule = "-" * max(len(line) for line in lines)
-    return [lines[0], rule, *lines[1 : 1 + len(body)], *([rule, *lines[1 + len(body) :]] if below else [])]
-
-
-def _text_row(board: Leaderboard, row: Row) -> list[str]:
-    known = row.entrant.name if row.entrant.kind == "control" else name(row)
-    return [plain(known)[:40], *(_text_cell(board, cell) for cell in row.cells), _text_rank(board, row)]
-
-
-def _text_rank(board: Leaderboard, row: Row) -> str:
-    if row.rank is not None:
-        return f"{fixed(row.rank, 2)}{'^' if row.best else ''}"
-    return f"-[{board.numbers([row.unranked])[0]}]" if row.unranked else "-"
-
-
-def _text_cell(board: Leaderboard, cell: Cell) -> str:
-    numbers = ",".join(str(n) for n in board.numbers(cell.remarks))
-    marks = ("^" if cell.best else "~" if cell.tied else "") + ("*" if cell.why_not else "")
-    return ("-" if cell.score is None else cell.text) + marks + (f"[{numbers}]" if numbers else "")
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """First column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(row[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for row in rows
-    ]

@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ from torch import nn
 
 from mribench.errors import MribenchError
 from mribench.evaluation import score
-from mribench.metrics import METRICS, features, get_metric
+from mribench.metrics import METRICS, features, get_metric, medicalnet
 from mribench.metrics.blocks import Blocks
 from mribench.metrics.metric import Score
+from mribench.metrics.weights import Weights
 
 SIZE = 16
-DISTANCES = [name for name in METRICS if get_metric(name).family != "memorisation"]
+DISTANCES = [name for name in METRICS if get_metric(name).family not in ("memorisation", "prdc")]
+SHARES = [name for name in METRICS if get_metric(name).family == "prdc"]
 COPYING = [name for name in METRICS if get_metric(name).family == "memorisation"]
 
 
@@ -29,9 +32,22 @@ class Coarse(nn.Module):
         return torch.cat([mean, 10 * spread.clamp(min=0).sqrt()], 1).flatten(1)
 
 
+class Coarse3D(nn.Module):
+    """A 3D network without weights: the volume on a 6 x 6 x 6 grid, of mean and spread."""
+
+    def forward(self, x):
+        mean = nn.functional.adaptive_avg_pool3d(x, 6)
+        spread = nn.functional.adaptive_avg_pool3d(x**2, 6) - mean**2
+        return torch.cat([mean, 10 * spread.clamp(min=0).sqrt()], 1).flatten(1)
+
+
+WEIGHTS = Weights(volumes=Path(__file__))  # any file
+
+
 @pytest.fixture(autouse=True)
 def coarse_network(monkeypatch):
     monkeypatch.setattr(features, "load_network", lambda extractor, weights, device: Coarse())
+    monkeypatch.setattr(medicalnet, "load_network", lambda path, device: Coarse3D())
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +73,7 @@ def evaluated(cohort, volume_set):
     def run(metric, volumes, **changes):
         sets = {role: volume_set(role, cohort[role]) for role in ("train", "reference", "holdout")}
         sets |= {"samples": volume_set("samples", volumes), **changes}
-        return score(get_metric(metric), Blocks(sets, None))
+        return score(get_metric(metric), Blocks(sets, None, weights=WEIGHTS))
 
     return run
 
@@ -114,6 +130,23 @@ def test_worse_noise_never_scores_better(evaluated, cohort, name):
     assert losses == sorted(losses)
 
 
+@pytest.mark.parametrize("name", SHARES)
+def test_real_covers_itself_wholly(evaluated, cohort, name):
+    """Each volume lies in its own ball and in those of 4 others on average, since the fifth is not inside."""
+    itself = evaluated(name, cohort["reference"])
+    assert itself.value == 1
+    assert itself.high - itself.low > 0.2  # though leaving a volume out changes no share
+    assert itself.interval.endswith(
+        ", at least Wilson's of 10 " + side if (side := get_metric(name).share_of) else "95 %"
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in SHARES if "noise" in get_metric(name).sees])
+def test_worse_noise_covers_less(evaluated, cohort, name):
+    losses = [evaluated(name, noisy(cohort["fresh"], sigma)).loss for sigma in (0.0, 0.05, 0.4)]
+    assert losses == sorted(losses) and losses[0] < losses[-1]
+
+
 @pytest.mark.parametrize("name", COPYING)
 def test_more_copies_never_score_better(evaluated, cohort, name):
     losses = []
@@ -136,8 +169,17 @@ def test_too_few_volumes_are_refused_by_name(evaluated, cohort, volume_set, name
 
 
 @pytest.mark.parametrize("name", METRICS)
+def test_a_p_value_is_of_this_definition(evaluated, cohort, name):
+    found = evaluated(name, cohort["fresh"])
+    assert (found.p_value is not None) == ("|p:permutation-2000-seed-0" in found.signature)
+    if found.p_value is not None:
+        assert evaluated(name, noisy(cohort["fresh"], 0.4)).p_value == pytest.approx(1 / 2001)
+        assert evaluated(name, cohort["fresh"][::-1]).p_value == pytest.approx(found.p_value, abs=0.05)
+
+
+@pytest.mark.parametrize("name", METRICS)
 def test_the_signature_says_what_and_the_version_is_the_definition(evaluated, cohort, name):
     found = evaluated(name, cohort["fresh"])
     assert found.signature.startswith(f"metric:{name}|")
     assert "|n:8 samples" in found.signature
-    assert found.version == evaluated(name, cohort["reference"][:5]).version
+    assert found.version == evaluated(name, cohort["reference"][:7]).version

@@ -1,5 +1,6 @@
 """From volumes to features: slices, resizing, networks and their weights."""
 
+import copy
 import math
 
 import numpy as np
@@ -14,8 +15,8 @@ from mribench.metrics.effnet import EfficientNetLite0, SameConv2d
 from mribench.metrics.features import (
     EXTRACTORS,
     central_index,
-    extract,
     find_weights,
+    for_grey,
     get_extractor,
     grey_slice,
     load_network,
@@ -23,12 +24,7 @@ from mribench.metrics.features import (
     resize_matrix,
 )
 
-EFFNET = EXTRACTORS["effnet-lite0"]
-
-
-@pytest.fixture(scope="module")
-def effnet():
-    return load_network(EFFNET, None)
+EFFNET, INCEPTION = EXTRACTORS["effnet-lite0"], EXTRACTORS["inception-2015"]
 
 
 @pytest.fixture(scope="module")
@@ -105,23 +101,9 @@ def test_same_padding_is_tensorflows(side, stride, pads):
     assert torch.allclose(layer(image), by_hand, atol=1e-6)
 
 
-def test_features_do_not_depend_on_their_neighbours(effnet, formula_volume):
-    planes = [grey_slice(formula_volume(seed, 32), "axial", 16) for seed in range(1, 18)]
-    together = extract(planes, effnet, EFFNET)
-    assert together.shape == (17, 1280)
-    assert extract(planes[16:], effnet, EFFNET)[0] == pytest.approx(together[16], abs=1e-5)
-    assert np.abs(together[0] - together[1]).max() > 1e-2
-
-
-def test_slices_of_two_shapes_may_follow_each_other(effnet):
-    planes = [np.full((20, 20), 100, np.uint8), np.full((30, 30), 100, np.uint8)]
-    small, large = extract(planes, effnet, EFFNET)
-    assert small == pytest.approx(large, abs=1e-4)  # a constant image of either size is the same input
-
-
 def test_pixels_are_scaled_as_the_network_expects():
     pixels = network_input(np.full((2, 8, 8), 255, np.uint8), EFFNET)
-    assert pixels.shape == (2, 3, 224, 224)
+    assert pixels.shape == (2, 1, 224, 224)
     assert torch.allclose(pixels, torch.tensor((255 - 127) / 128))
 
 
@@ -197,3 +179,74 @@ def test_incomplete_inception_weights_are_refused(inception_state):
     short = {name: value for name, value in inception_state.items() if "Mixed_7c" not in name}
     with pytest.raises(RuntimeError, match="Mixed_7c"):
         inception.build("2015", short)
+
+
+def seeded(net, seed):
+    """Weights of a size that keeps signals alive, and norms that do something."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in net.state_dict().items():
+        if tensor.ndim == 4:
+            scale = math.sqrt(2 / tensor[0].numel())
+            tensor.copy_(scale * torch.randn(tensor.shape, generator=generator))
+        elif tensor.ndim == 1:
+            low = 0.6 if name.endswith((".weight", "running_var")) else -0.2
+            tensor.copy_(low + 0.4 * torch.rand(tensor.shape, generator=generator))
+    return net.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def planes(formula_volume):
+    return np.stack([grey_slice(formula_volume(seed, 64), "axial", 32) for seed in (1, 2)])
+
+
+def assert_close(ours, theirs, share):
+    """Within `share` of the largest feature; and the two images must differ by much more."""
+    assert (theirs[0] - theirs[1]).abs().max() > 100 * share * theirs.abs().max()
+    assert (ours - theirs).abs().max() <= share * theirs.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(EfficientNetLite0, "effnet-lite0"), (lambda: inception.InceptionV3("2015"), "inception-2015")],
+)
+def test_a_network_for_grey_slices_equals_the_one_for_three_equal_channels(make, name, planes):
+    plain = seeded(make(), 4)
+    grey = for_grey(copy.deepcopy(plain))
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in grey.modules())
+    pixels = network_input(planes, EXTRACTORS[name])
+    with torch.inference_mode():
+        assert_close(grey(pixels), plain(pixels.expand(-1, 3, -1, -1)), 2e-5)
+
+
+def test_resizing_equals_torch_fidelitys(planes):
+    theirs = pytest.importorskip("torch_fidelity.interpolate_compat_tensorflow")
+    resized = theirs.interpolate_bilinear_2d_like_tensorflow1x(
+        torch.from_numpy(planes)[:, None].float(), size=(299, 299), align_corners=False
+    )
+    assert (
+        network_input(planes, INCEPTION) - (resized - 128) / 128
+    ).abs().max() < 1e-5  # their grid is float32
+
+
+def test_features_equal_torch_fidelitys(planes, tmp_path):
+    """Resize and network together, with the same seeded weights."""
+    theirs = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    plain = seeded(inception.InceptionV3("2015"), 5)
+    classifier = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+    torch.save({**plain.state_dict(), **classifier}, tmp_path / "weights.pth")
+    peer = theirs.FeatureExtractorInceptionV3("peer", ["2048"], str(tmp_path / "weights.pth"))
+    with torch.inference_mode():
+        (expected,) = peer(torch.from_numpy(planes)[:, None].expand(-1, 3, -1, -1))
+        assert_close(for_grey(plain)(network_input(planes, INCEPTION)), expected, 1e-5)
+
+
+def test_the_torchvision_graph_equals_torchvisions(planes):
+    models = pytest.importorskip("torchvision.models")
+    plain = seeded(inception.InceptionV3("torchvision"), 6)
+    peer = models.inception_v3(weights=None, aux_logits=False, init_weights=False, transform_input=False)
+    peer.fc = torch.nn.Identity()
+    peer.load_state_dict(plain.state_dict())
+    pixels = network_input(planes, EXTRACTORS["inception-torchvision"])
+    with torch.inference_mode():
+        expected = peer.eval()(pixels.expand(-1, 3, -1, -1))
+        assert_close(for_grey(plain)(pixels), expected, 1e-5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mribench.errors import MribenchError
-from mribench.metrics.fid import frechet_distance
+from mribench.metrics.fid import FrechetSubsets, frechet_distance
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,25 @@ def test_closed_form_of_commuting_gaussians():
     assert frechet_distance(real, fake) == pytest.approx(1 + 4 + (1 + 0 + 6.25), rel=1e-12)
 
 
+@pytest.mark.parametrize("offset", [0.0, 30.0], ids=["centred", "far from 0"])
+@pytest.mark.parametrize(
+    ("m", "n", "d"), [(60, 50, 200), (60, 50, 20), (60, 15, 20), (15, 60, 20), (21, 60, 20), (4, 3, 1)]
+)
+def test_subsets_score_as_if_they_were_all(formula_features, m, n, d, offset):
+    """More and fewer rows than features on either side, and the step between when rows are left out."""
+    real, fake = formula_features(31, m, d) + offset, formula_features(32, n, d, scale=1.3) + offset
+    rng, subsets = np.random.default_rng(0), FrechetSubsets(real, fake)
+    for left in (0, 1, 2):
+        x, y = rng.permutation(m)[: max(2, m - left)], rng.permutation(n)[: max(2, n - 2 * left)]
+        assert subsets.distance(x, y) == pytest.approx(frechet_distance(real[x], fake[y]), rel=1e-9)
+
+
+def test_a_shift_alone_is_its_square(formula_features):
+    features = formula_features(31, 30, 100)
+    subsets = FrechetSubsets(features, features + 3)
+    assert subsets.distance(np.arange(30), np.arange(30)) == pytest.approx(900, rel=1e-9)
+
+
 def test_zero_against_itself_and_under_reordering(formula_features):
     features = formula_features(31, 40, 64)
     shuffled = features[np.random.default_rng(0).permutation(40)]
@@ -61,3 +80,5 @@ def test_a_collapsed_set_has_no_covariance(formula_features):
 def test_impossible_inputs_are_refused(real, fake, message):
     with pytest.raises(MribenchError, match=message):
         frechet_distance(real, fake)
+    with pytest.raises(MribenchError, match=message):
+        FrechetSubsets(real, fake)

@@ -130,7 +130,9 @@ def test_torch_s_operations_give_the_same(case, window):
     ours = fused.statistics(volumes, weights)
     theirs = ms_ssim.statistics(torch.from_numpy(volumes), weights)
     for mine, other in zip(ours, theirs, strict=False):
-        assert mine == pytest.approx(other.numpy(), abs=1e-6)
+        assert mine[..., : other.shape[-1]] == pytest.approx(other.numpy(), abs=1e-6)
+    assert not ours.volume[..., volumes.shape[-1] :].any()
+    assert np.isinf(ours.variance[..., theirs[2].shape[-1] :]).all()
     for last in (False, True):
         means = ms_ssim.factors(theirs, theirs, weights, last)
         assert fused.factors(ours, ours, weights, last) == pytest.approx(means.numpy(), abs=EXACT)
@@ -182,29 +184,61 @@ def test_weights_are_float32_and_sum_to_one(taps):
 
 
 def test_spans_by_hand():
-    volume = np.zeros((1, 3, 4, 6), np.float32)
-    volume[0, 0, 1, 2] = 0.5
-    volume[0, 2, 2, 4:] = 0.5
-    spans = fused.statistics(volume, gaussian_window(3))[3][0]
-    assert spans[0, 1, :2].tolist() == [2, 3]
-    assert spans[2, 2, :2].tolist() == [4, 6]
-    assert spans[1, 0, :2].tolist() == [6, 0]
-    assert spans[0, :2, 2:].tolist() == [[0, 4], [0, 4]]  # four windows of width 3 lie in a row of 6
-    upper = np.zeros((1, 3, 4, 6), np.float32)
-    upper[0, 0, 0, 5] = 0.5
-    assert fused.statistics(upper, gaussian_window(3))[3][0][0, :2, 2:].tolist() == [[3, 4], [6, 0]]
+    """Registers of 16; a voxel reaches windows that begin up to two before it; a stripe is 32 rows of windows."""
+    volume = np.zeros((1, 3, 70, 60), np.float32)
+    volume[0, 0, 1, 17] = 0.5
+    volume[0, 2, 69, 18:33] = 0.5
+    spans = fused.statistics(volume, gaussian_window(3)).spans[0]
+    assert spans[0, :, :2].tolist() == [[0, 2], [4, 0], [4, 0]]
+    assert spans[1, :, :2].tolist() == [[4, 0], [4, 0], [4, 0]]
+    assert spans[2, :, :2].tolist() == [[4, 0], [4, 0], [1, 3]]
+    assert spans[0, :, 2:].tolist() == [[0, 2], [4, 0], [1, 3]]
+
+
+def test_a_row_shared_by_two_stripes():
+    volume = np.zeros((1, 3, 70, 60), np.float32)
+    volume[0, 1, 33, 5] = 0.5
+    spans = fused.statistics(volume, gaussian_window(3)).spans[0]
+    assert spans[1, :, :2].tolist() == [[0, 1], [0, 1], [4, 0]]
+
+
+@pytest.mark.parametrize(
+    "shape", [(7, 7, 7), (8, 40, 17), (9, 70, 22), (7, 39, 16), (8, 38, 38), (7, 8, 133)]
+)
+def test_any_width_and_number_of_rows(shape):
+    """Last registers and last stripes that are full, partly full and all but empty."""
+    volumes = noise((2, *shape))
+    found = ms_ssim_matrix(volumes, definition=Definition(7, 1))[0, 1]
+    assert found == pytest.approx(oracle(*volumes, 7, (1.0,)), abs=2 * FEW_WINDOWS)
+
+
+def test_blocks_of_any_size_change_no_bit():
+    volumes = torch.from_numpy(np.concatenate([cut(noise((4, 21, 50, 35), seed)) for seed in (3, 4, 5)]))
+    definition = Definition(7, 2)
+    states = definition.prepare(volumes)
+    whole = definition.compare(states, states)
+    for rows in (slice(0, 1), slice(2, 5), slice(3, 12)):
+        for columns in (slice(1, 2), slice(0, 6)):
+            x, y = (tuple(t[part] for t in states) for part in (rows, columns))
+            assert torch.equal(definition.compare(x, y), whole[rows, columns])
 
 
 def test_empty_windows_are_not_read():
     """Statistics of windows outside all spans may be anything."""
-    volumes = np.zeros((2, 16, 16, 80), np.float32)
-    volumes[:, 6:9, 6:9, 60:70] = noise((2, 3, 3, 10))
+    volumes = np.zeros((2, 16, 48, 80), np.float32)
+    volumes[:, 6:9, 40:43, 60:70] = noise((2, 3, 3, 10))
     weights = gaussian_window(3)
     state = fused.statistics(volumes, weights)
     clean = fused.factors(state, state, weights, False)
     for moments in state[1:3]:
-        moments[:, :4], moments[..., :16] = np.nan, np.nan
+        moments[:, :4], moments[:, :, :32], moments[:, 1:, :, :48] = np.nan, np.nan, np.nan
+    state[2][:, 0, 0] = clean_row(state[2].shape[-1], 78)
     assert np.array_equal(fused.factors(state, state, weights, False), clean)
+
+
+def clean_row(padded, width):
+    """The row that says how wide the windows are."""
+    return np.where(np.arange(padded) < width, np.float32(0), np.float32(np.inf))
 
 
 def test_the_command_line_starts_without_numba():

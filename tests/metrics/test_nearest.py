@@ -1,10 +1,12 @@
 """Pruned nearest neighbours equal the full matrix's, ties included, and skip most of scale 1 where they can."""
 
+import doctest
+
 import numpy as np
 import pytest
 
 from mribench.errors import MribenchError
-from mribench.metrics import pairs
+from mribench.metrics import ms_ssim, nearest, pairs
 from mribench.metrics.ms_ssim import Definition, ms_ssim_matrix
 from mribench.metrics.nearest import nearest_neighbours
 
@@ -62,6 +64,13 @@ def test_most_pairs_of_independent_subjects_need_no_scale_1(formula_volume):
     found = nearest_neighbours(volumes[:8], volumes[8:], 1)
     assert found.share < 0.3
     assert np.array_equal(found.indices[:, 0], ms_ssim_matrix(volumes[:8], volumes[8:]).argmax(axis=1))
+
+
+@pytest.mark.parametrize("module", [ms_ssim, nearest])
+def test_examples_in_docstrings(module):
+    failed, tried = doctest.testmod(module)
+    assert failed == 0
+    assert tried >= 5
 
 
 def test_impossible_requests_are_refused():

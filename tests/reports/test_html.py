@@ -51,7 +51,8 @@ def pixels(uri):
 
 def test_files_and_sections(shown, shared_bench):
     path = shared_bench.bench.report / "index.html"
-    assert {p.name for p in path.parent.iterdir()} == {"index.html", "table.csv", "scores.csv", "table.tex"}
+    tables = {"table.csv", "scores.csv", "table.tex", "table.md"}
+    assert {p.name for p in path.parent.iterdir()} == {"index.html", *tables}
     _, page = shown
     sections = [section["id"] for section in page.all("section")]
     assert sections == ["leaderboard", "sheet", "samples", "tsne", "nearest", "training", "protocol"]

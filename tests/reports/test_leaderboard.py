@@ -69,8 +69,75 @@ def test_one_model_is_not_ranked_and_the_board_says_so(make_entrant):
 def test_ties_are_shown(make_entrant, make_scores):
     clear = [make_entrant(name, scores=make_scores(q, spread=1e-6)) for name, q in (("a", 1.0), ("b", 1.1))]
     vague = [make_entrant(name, scores=make_scores(q, spread=5.0)) for name, q in (("a", 1.0), ("b", 1.1))]
-    assert not row(leaderboard.from_scores(clear), "b").cell("fid_a").tied
-    assert row(leaderboard.from_scores(vague), "b").cell("fid_a").tied
+    one, other = (row(leaderboard.from_scores(clear), name).cell("fid_a") for name in "ab")
+    assert (one.group, other.group, one.tied, other.tied) == ("a", "b", False, False)
+    one, other = (row(leaderboard.from_scores(vague), name).cell("fid_a") for name in "ab")
+    assert (one.group, other.group, one.tied, other.tied) == ("a", "a", False, True)
+
+
+def test_letters_are_for_what_is_ranked(make_entrant, make_scores):
+    slab = make_entrant("slab", scores=make_scores(0.1), slab=(5, 11))
+    few = make_entrant("few", scores=make_scores(0.1, samples=3))
+    control = make_entrant("noise", kind="control")
+    models = [make_entrant("a", 1.0), make_entrant("b", 2.0)]
+    board = leaderboard.from_scores([*models, slab, few, control], {"samples": 4})
+    lettered = {(r.entrant.name, c.column.key) for r in board.rows for c in r.cells if c.group}
+    assert lettered == {(n, c.key) for n in "ab" for c in board.columns if c.family}
+    assert not any(c.group for c in leaderboard.from_scores([make_entrant("a")]).contestants[0].cells)
+
+
+def test_holm_counts_all_pairs(make_entrant, make_scores):
+    """A difference that one pair shows is none among the 21 pairs of seven models."""
+    fids = [10.0, 10.08, *[10.08] * 5]
+    entrants = [
+        make_entrant(f"m{i}", scores=make_scores(fid / 10, spread=0.02)) for i, fid in enumerate(fids)
+    ]
+    two = leaderboard.from_scores(entrants[:2])
+    assert not row(two, "m1").cell("fid_a").tied
+    seven = leaderboard.from_scores(entrants)
+    assert all(row(seven, f"m{i}").cell("fid_a").tied for i in range(1, 7))
+
+
+def test_odds_of_ranks(make_entrant, make_scores):
+    vague = [make_entrant(n, scores=make_scores(q, spread=5.0)) for n, q in (("a", 1.0), ("b", 1.1))]
+    worst = make_entrant("worst", scores=make_scores(1e6, spread=5.0))
+    board = leaderboard.from_scores([*vague, worst])
+    chances = {r.entrant.name: r.chances for r in board.contestants}
+    assert all(len(c) == 3 and sum(c) == pytest.approx(1) for c in chances.values())
+    assert chances["a"][0] == pytest.approx(0.5, abs=0.2) and chances["worst"] == (0, 0, 1)
+    assert [r.could_be_first for r in board.contestants] == [True, True, False]
+    assert any(text.startswith("These models could") and "worst" not in text for text in board.remarks)
+    clear = leaderboard.from_scores([make_entrant("a", 1.0), make_entrant("b", 2.0)])
+    assert any(text.startswith("Only this model could") and "a 100 %" in text for text in clear.remarks)
+
+
+def test_the_unranked_have_no_odds(make_entrant, make_scores):
+    slab = make_entrant("slab", scores=make_scores(0.1), slab=(5, 11))
+    control = make_entrant("noise", kind="control")
+    board = leaderboard.from_scores([make_entrant("a", 1.0), make_entrant("b", 2.0), slab, control])
+    assert row(board, "slab").chances == row(board, "noise").chances == ()
+    assert len(row(board, "a").chances) == 2
+
+
+def test_a_score_without_all_its_replicates_is_damaged(make_entrant, make_scores):
+    scores = make_scores(1.0)
+    cut = {**scores["ms_ssim"].replicates, "samples": (0.9,)}
+    scores["ms_ssim"] = scores["ms_ssim"].model_copy(update={"replicates": cut})
+    board = leaderboard.from_scores(
+        [make_entrant("torn", scores=scores), make_entrant("a"), make_entrant("b")]
+    )
+    cell = row(board, "torn").cell("ms_ssim")
+    assert "replicates over samples are incomplete" in cell.absent and row(board, "torn").rank is None
+
+
+def test_the_same_samples_under_two_names_are_noted(full_bench):
+    """The shared bench gives every entrant the same four volumes; one of them is changed here."""
+    path = full_bench.bench.run("cdpm").samples_record
+    record = read_json(path)
+    record["files"][0]["digest"] = "0" * 64
+    write_json(path, record)
+    (said,) = [text for text in leaderboard.build(full_bench.bench).remarks if "same samples" in text]
+    assert "ha_gan and noise and real_heldout" in said and "cdpm" not in said
 
 
 def test_a_slab_is_compared_in_fid_a_alone(make_entrant, make_scores):

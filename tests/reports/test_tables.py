@@ -3,8 +3,10 @@ import io
 import re
 
 import pytest
+from markdown_it import MarkdownIt
 
-from mribench.reports import leaderboard, tables
+from mribench.metrics.metric import Floor
+from mribench.reports import latex, leaderboard, markdown, tables
 
 HOSTILE = '=HYPERLINK("http://x","a")\x1b[31m\u202e\n<script>\\input{/etc/passwd}$x$%'
 
@@ -70,14 +72,14 @@ def test_no_text_in_a_csv_begins_like_a_formula(hostile_board):
 
 
 def test_nothing_in_a_tex_table_is_a_command_of_others(hostile_board):
-    text = tables.as_tex(hostile_board)
+    text = latex.as_tex(hostile_board)
     for command in ("\\input", "\\write18", "\\broken"):
         assert command not in text
     assert r"\textbackslash{}input\{/etc/passwd\}\$x\$\%" in text
     structure = re.sub(r"\\\\|\\[{}]", "", text)
     assert structure.count("{") == structure.count("}")
     body = [line for line in text.splitlines() if " & " in line]
-    assert all(line.replace("\\&", "").count("&") == len(hostile_board.columns) + 1 for line in body)
+    assert all(line.replace("\\&", "").count("&") == len(hostile_board.columns) + 2 for line in body)
 
 
 def test_tex_table_has_rules_bold_and_asterisks(make_entrant, make_scores):
@@ -85,7 +87,7 @@ def test_tex_table_has_rules_bold_and_asterisks(make_entrant, make_scores):
     board = leaderboard.from_scores(
         [make_entrant("a", 1.0), make_entrant("b", 2.0), slab, make_entrant("noise", kind="control")]
     )
-    text = tables.as_tex(board)
+    text = latex.as_tex(board)
     assert text.index("\\toprule") < text.index("\na &") < text.index("\nslab") < text.index("\nnoise")
     assert text.count("\\midrule") == 2 and "\\textbf{" in text and "$^{*1}$" in text
     assert "80.00" in text[text.index("\\caption") : text.index("\\begin{tabular}")]
@@ -108,3 +110,109 @@ def test_a_single_entrant_is_listed_with_intervals(make_entrant, make_scores, ma
     line = next(line for line in text.splitlines() if line.startswith("FID-A"))
     assert line.split()[1:] == ["10.0", "[10.0,", "10.0]"]
     assert "MMD_VOXEL" in text and "1.20e-04" in text
+
+
+@pytest.fixture
+def floored_board(make_entrant, make_scores):
+    """Two clear models, a control, and floors for MS-SSIM and FID-A."""
+    floors = {
+        "ms_ssim": Floor(value=0.79, low=0.785, high=0.815, n=4, how="4 held-out volumes, =1+1"),
+        "fid_a": Floor(value=3.25, low=2.0, high=4.5, n=4, how="4 held-out volumes, =1+1"),
+    }
+
+    def scores(quality):
+        return {
+            m: s.model_copy(update={"floor": floors.get(m), "p_value": 0.25 if m == "mmd" else None})
+            for m, s in make_scores(quality, spread=1e-5).items()
+        }
+
+    return leaderboard.from_scores(
+        [
+            make_entrant("a", scores=scores(1.0)),
+            make_entrant("b", scores=scores(2.0)),
+            make_entrant("noise", scores=scores(9.0), kind="control"),
+        ]
+    )
+
+
+def test_the_floor_stands_apart_in_every_table(floored_board):
+    last = read(tables.as_csv(floored_board))[-1]
+    assert (last["run"], last["kind"], last["n"]) == ("real (floor)", "floor", "4 samples")
+    assert (last["MS-SSIM (%)"], last["MS-SSIM (%) low"], last["FID-A high"]) == ("79", "78.5", "4.5")
+    assert (last["gap"], last["gap low"], last["gap high"]) == ("1", "0", "1.5")  # the target is 80
+    assert (last["MMD (x10³)"], last["mean rank"]) == ("", "")
+    tex = latex.as_tex(floored_board)
+    assert tex.count("\\midrule") == 3 and tex.index("\nnoise") < tex.index("real (floor) &") < tex.index(
+        "bottomrule"
+    )
+    table = leaderboard.as_text(floored_board).splitlines()
+    assert table[6].startswith("noise") is False and table[6].startswith("---")
+    assert table[7].startswith("real (floor)") and "3.25" in table[7]
+    for text in (tex, leaderboard.as_text(floored_board), markdown.as_markdown(floored_board)):
+        assert "3.25" in text and "what real volumes of other subjects score" in text
+
+
+def test_without_floors_no_table_speaks_of_them(make_entrant):
+    board = leaderboard.from_scores([make_entrant("a", 1.0), make_entrant("b", 2.0)])
+    for text in (
+        tables.as_csv(board),
+        latex.as_tex(board),
+        leaderboard.as_text(board),
+        markdown.as_markdown(board),
+    ):
+        assert "floor" not in text
+
+
+def test_scores_csv_has_floor_p_value_and_letters(floored_board):
+    rows = {(r["run"], r["metric"]): r for r in read(tables.as_scores_csv(floored_board))}
+    one = rows["b", "fid_a"]
+    assert [one[key] for key in ("floor", "floor_low", "floor_high")] == ["3.25", "2", "4.5"]
+    assert one["floor_how"] == "4 held-out volumes, =1+1" and one["group"] == "b"
+    assert rows["a", "mmd"]["p_value"] == "0.25" and rows["a", "mmd"]["floor"] == ""
+    assert rows["noise", "fid_a"]["group"] == "" and rows["a", "copy_rate"]["group"] == ""
+
+
+def test_tables_carry_letters_and_odds(floored_board):
+    first, second, control, _ = read(tables.as_csv(floored_board))
+    assert (first["FID-A group"], second["FID-A group"], control["FID-A group"]) == ("a", "b", "")
+    assert (first["P(rank 1)"], first["P(rank 2)"], second["P(rank 1)"]) == ("1", "0", "0")
+    assert r"\mathrm{a}" in latex.as_tex(floored_board) and r"100 \%" in latex.as_tex(floored_board)
+    table = leaderboard.as_text(floored_board)
+    assert re.search(r"^a .* 10\.0\^a .* 1\.00\^ +100 %$", table, re.MULTILINE)
+    assert re.search(r"^b .* 20\.0b .* 2\.00 +0 %$", table, re.MULTILINE)
+    assert tables.LETTERS in table and tables.CHANCE in table
+
+
+def test_folder_mode_lists_floor_and_p(floored_board):
+    board = leaderboard.from_scores([floored_board.contestants[0].entrant])
+    lines = leaderboard.as_text(board).splitlines()
+    assert lines[2].split()[-1] == "p" and "real (floor)" in lines[2]
+    fid = next(line for line in lines if line.startswith("FID-A"))
+    assert fid.split()[4:] == ["3.25", "[2.00,", "4.50]"]
+    assert next(line for line in lines if line.startswith("MMD")).split()[-1] == "0.25"
+
+
+def rendered(board):
+    return MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown.as_markdown(board))
+
+
+def test_markdown_is_a_table_with_bold_letters_and_notes(floored_board):
+    html = rendered(floored_board)
+    assert html.count("<tr>") == 1 + 2 + 1 + 1
+    assert "<strong>10.0" in html and "<sup>a</sup>" in html and "<em>real (floor)</em>" in html
+    assert "<td>100 %</td>" in re.sub(' style="[^"]*"', "", html)
+
+
+def test_nothing_in_a_markdown_table_is_markup_of_others(hostile_board):
+    entrant = hostile_board.contestants[-1].entrant
+    object.__setattr__(
+        entrant, "title", entrant.title + "|a|[x](http://y)![i](z)`c`*b* www.x.org &lt; @you ~~s~~"
+    )
+    html = rendered(hostile_board)
+    assert "<script" not in html and "<a " not in html and "<img" not in html and "<code" not in html
+    assert "<del>" not in html and "<s>" not in html and "<em>b" not in html
+    assert "&amp;lt;" in html and "[x](http://y)" in html.replace("&quot;", '"')
+    text = markdown.as_markdown(hostile_board)
+    assert "http:" not in text and "www.x" not in text and "\x1b" not in text
+    lines = [re.sub(r"\\.", "", line) for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {len(hostile_board.columns) + 4}

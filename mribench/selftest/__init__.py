@@ -1,0 +1,1 @@
+"""What each metric notices: known faults in growing doses, and planted copies."""
