@@ -31,7 +31,7 @@ def prepared_cohort(
     entries = {
         name: entry
         for name, entry in read_ledger(ledger).items()
-        if entry["recipe"] == recipe.model_dump(mode="json")
+        if entry.get("recipe") == recipe.model_dump(mode="json")
         and intact(folder / "volumes" / f"{name}.npy", entry["digest"], grid)
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -113,7 +114,8 @@ def _finished(folder: Path, ledger: Path, tasks: Sequence[_Task], grid: Grid) ->
     return {
         name: entry
         for name, entry in read_ledger(ledger).items()
-        if entry["made_from"] == expected.get(name)
+        if name in expected
+        and entry.get("made_from") == expected[name]
         and (entry["digest"] is None or intact(folder / "volumes" / f"{name}.npy", entry["digest"], grid))
     }
 
@@ -152,6 +154,7 @@ def _start_worker() -> None:
 
     torch.set_num_threads(1)
     threadpool_limits(1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once and in silence
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

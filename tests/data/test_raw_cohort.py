@@ -217,6 +217,17 @@ def test_thresholds_are_judged_without_working_again(tmp_path, protocol, light):
     assert not light
 
 
+def test_what_another_kind_of_preparation_left_is_made_anew(scans, tmp_path, protocol, light):
+    kinds = {False: ["--overwrite"], True: ["--raw", *LENIENT]}
+    for raw_first in (True, False):
+        bench, few = tmp_path / str(raw_first), tmp_path / f"few{raw_first}.toml"
+        few.write_text(PROTOCOL.replace("holdout = 1", "holdout = 9"))  # never enough: the ledger stays
+        options = ["--bench", bench, "--protocol", few]
+        for raw in (raw_first, not raw_first):
+            result = run(scans, *kinds[raw], *options)
+            assert result.exit_code == 2 and "The roles need" in result.stderr, result.stderr
+
+
 def test_a_dead_worker_says_what_to_do(tmp_path, protocol, light, monkeypatch):
     def dies(*_args):
         raise raw_cohort.BrokenProcessPool("gone")
