@@ -167,10 +167,9 @@ def hundred(folder: Path) -> Path:
     return folder
 
 
-def prepared(folder, protocol, bench, progress=lambda *_: None, **quality):
-    plan = RawPlan(
-        folder, None, None, build_recipe(given_masks=False, stripped=False, registered=False, quality=quality)
-    )
+def prepared(folder, protocol, bench, progress=lambda *_: None, registered=False, **quality):
+    settings = build_recipe(given_masks=False, stripped=False, registered=registered, quality=quality)
+    plan = RawPlan(folder, None, None, settings)
     return preparation.prepare(bench, str(protocol), None, None, False, progress, raw=plan)[1]
 
 
@@ -212,9 +211,12 @@ def test_thresholds_are_judged_without_working_again(tmp_path, protocol, light):
         (folder / f"p{i}.nii.gz").write_bytes(b"%d" % i)
     with pytest.raises(UsageError, match=r"The roles need.*5 scans were kept out"):
         prepared(folder, protocol, tmp_path / "b", min_dice=0.99)
+    with pytest.raises(UsageError, match="5 scans were kept out"):
+        prepared(folder, protocol, tmp_path / "b", registered=True, min_dice=0.99)
+    assert len(light) == 10  # every other setting does make them again
     light.clear()
-    assert len(prepared(folder, protocol, tmp_path / "b", min_dice=0.9).record["volumes"]) == 5
-    assert not light
+    cohort = prepared(folder, protocol, tmp_path / "b", registered=True, min_dice=0.9)
+    assert len(cohort.record["volumes"]) == 5 and not light
 
 
 def test_what_another_kind_of_preparation_left_is_made_anew(scans, tmp_path, protocol, light):
