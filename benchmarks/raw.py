@@ -11,7 +11,7 @@ no true answer, so it is placed in two ways:
 - "end to end": by its own registration in its own pose. What a user sees: whatever the scanner and the pose did, the
   same person must come out the same.
 - "same place": by the recovered registration, through the known pose: what mask, N4, denoising and interpolation do.
-Without --subjects' heads there is Colin27 (Debian's mricron-data), a real one, if it is installed.
+Then Colin27 (Debian's mricron-data), a real head, if it is installed, and registration of turned heads.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def main() -> None:
         "summary": summary(subjects),
         "colin27": colin(),
         "turned": turned(),
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2,
+        "peak_gib_with_the_making_of_heads": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2,
         "subjects": subjects,
         "machine": machine(),
         "backends": backend_versions(),
