@@ -149,11 +149,6 @@ class Score(BaseModel):
         return _loss(self.better, self.value, self.target)
 
     @property
-    def standard_error(self) -> float:
-        """Of the value (not of the gap)."""
-        return math.sqrt(sum(v for side, (v, _) in self._parts.items() if side not in self.target_sides))
-
-    @property
     def gap_interval(self) -> tuple[float, float]:
         """95 % interval of `gap`; differs from (low, high) where the target is estimated from data too."""
         if not self.target_sides:
@@ -254,12 +249,12 @@ def half_width(variance: float, freedom: float) -> float:
 def interval(
     metric: Metric, value: float, parts: Iterable[tuple[float, int]], n: Mapping[str, int]
 ) -> tuple[float, float]:
-    """95 % interval of a value from its jackknife parts and the sets' sizes."""
+    """95 % interval of a value from its jackknife parts and the sets' sizes; of a share within [0,1]."""
     half = half_width(*combined(parts))
     low, high = value - half, value + half
     if isinstance(metric, Share) and metric.share_of:
         least, most = wilson(value, n[metric.share_of])
-        return min(low, least), max(high, most)
+        return max(0.0, min(low, least)), min(1.0, max(high, most))
     return low, high
 
 

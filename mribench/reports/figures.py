@@ -1,28 +1,34 @@
-"""Pictures as PNG data URIs: central slices in their true aspect, t-SNE panels, training curves."""
+"""Pictures as data URIs: central slices in their true aspect, t-SNE panels, training curves."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 from scipy.ndimage import zoom
 
 from mribench.data.grid import Grid
 from mribench.data.volume_set import Slab
 from mribench.reports.records import Point, TrainingRecord
+from mribench.reports.tables import plain
 
 VIEWS = ("axial", "coronal", "sagittal")
 ABSENT = 0.5  # grey of slices that a slab entrant does not make
 SAMPLE, NEAREST, REST = "#1f5fa8", "#e07b00", "#a3abb3"
 LINES = ("#1f5fa8", "#e07b00", "#2a7f3f", "#9b3fa0", "#7a5c2e", "#c0392b")
 MOST_POINTS = 1500  # of one training curve; a page is no archive
+SHARP = 2  # pixels drawn per pixel shown, for plots with text
+MOST_LETTERS = 26  # of a name in a plot
 
 
 @dataclass(frozen=True)
@@ -43,43 +49,73 @@ def central_pictures(
     Neurological convention: the subject's left is on the left; anterior is up in axial and right in sagittal
     views, superior is up in coronal and sagittal views.
     """
-    if slab is not None:
-        whole = np.full((grid.size, *volume.shape[1:]), ABSENT, dtype=np.float32)
-        whole[slab[0] : slab[1]] = volume
-        volume = whole
+    volume = whole_volume(volume, grid, slab)
     d, h, w = (n // 2 for n in volume.shape)
     x, y, z = grid.spacing_mm
     cuts = ((volume[d], y, x), (volume[:, h], z, x), (volume[:, :, w], z, y))
     return tuple(
-        grey_picture(_square_pixels(plane[::-1], down / pixel_mm, across / pixel_mm), f"{alt}, {view} view")
+        grey_picture(resampled(plane[::-1], (down / pixel_mm, across / pixel_mm)), f"{alt}, {view} view")
         for view, (plane, down, across) in zip(VIEWS, cuts, strict=True)
     )
 
 
-def _square_pixels(plane: np.ndarray, down: float, across: float) -> np.ndarray:
-    """Resample by two factors; where a voxel covers several pixels it stays visible as a voxel."""
-    order = 0 if min(down, across) >= 2 else 1
-    resampled: np.ndarray = zoom(plane, (down, across), order=order, mode="nearest", grid_mode=True)
-    return resampled
+def whole_volume(volume: np.ndarray, grid: Grid, slab: Slab | None) -> np.ndarray:
+    """`[D,H,W]` with grey in place of the axial slices that a slab lacks."""
+    if slab is None:
+        return volume
+    whole = np.full((grid.size, *volume.shape[1:]), ABSENT, dtype=np.float32)
+    whole[slab[0] : slab[1]] = volume
+    return whole
+
+
+def resampled(voxels: np.ndarray, factors: tuple[float, ...]) -> np.ndarray:
+    """An array with its axes stretched; where a voxel comes to cover several it stays visible as a voxel."""
+    order = 0 if min(factors) >= 2 else 1
+    result: np.ndarray = zoom(voxels, factors, order=order, mode="nearest", grid_mode=True)
+    return result
 
 
 def grey_picture(plane: np.ndarray, alt: str) -> Picture:
     """`[h,w]` as 8-bit grey: 0 is black, 1 is white, whatever the plane's own range."""
-    levels = np.round(np.clip(plane, 0, 1) * 255).astype(np.uint8)
+    levels = grey_levels(plane)
+    return Picture(
+        data_uri("png", encoded(levels, "png", optimize=True)), alt, levels.shape[1], levels.shape[0]
+    )
+
+
+def grey_levels(plane: np.ndarray) -> np.ndarray:
+    """[0,1] -> 0 to 255 at the fixed window [0,1]."""
+    levels: np.ndarray = np.round(np.clip(plane, 0, 1) * 255).astype(np.uint8)
+    return levels
+
+
+def encoded(levels: np.ndarray, form: str, **options: Any) -> bytes:
+    """`[h,w]` uint8 as the bytes of an image file."""
     file = io.BytesIO()
-    Image.fromarray(levels).save(file, "png", optimize=True)
-    return Picture(_uri(file), alt, levels.shape[1], levels.shape[0])
+    Image.fromarray(levels).save(file, form, **options)
+    return file.getvalue()
 
 
-def _uri(file: io.BytesIO) -> str:
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+def data_uri(form: str, content: bytes) -> str:
+    """An image file inside the page."""
+    return f"data:image/{form};base64," + base64.b64encode(content).decode("ascii")
 
 
-def _plotted(figure: Figure, alt: str) -> Picture:
+def plotted(figure: Figure, alt: str, sharp: int = 1) -> Picture:
+    """A figure as PNG that is shown at 1/`sharp` of its size."""
+    figure.set_dpi(figure.get_dpi() * sharp)
     canvas, file = FigureCanvasAgg(figure), io.BytesIO()
-    canvas.print_png(file, metadata={"Software": None})  # unchanged scores must give an unchanged page
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # names may be of any script
+        canvas.print_png(file, metadata={"Software": None})  # unchanged scores must give an unchanged page
     width, height = canvas.get_width_height()
-    return Picture(_uri(file), alt, width, height)
+    return Picture(data_uri("png", file.getvalue()), alt, width // sharp, height // sharp)
+
+
+def short(name: str) -> str:
+    """A name as a label of a plot."""
+    line = plain(name)
+    return line if len(line) <= MOST_LETTERS else f"{line[: MOST_LETTERS - 1]}…"
 
 
 def embedding_panel(points: Sequence[Point], entrant: str, label: str) -> Picture:
@@ -102,7 +138,7 @@ def embedding_panel(points: Sequence[Point], entrant: str, label: str) -> Pictur
         spine.set_color("#c4c8cc")
     found = sum(p.name in near for p in train)
     alt = f"t-SNE panel of {label}: {len(samples)} samples, {found} nearest of {len(train)} training volumes"
-    return _plotted(figure, alt)
+    return plotted(figure, alt)
 
 
 def _limits(points: Sequence[Point]) -> dict[str, tuple[float, float]]:
@@ -122,7 +158,7 @@ def training_curves(records: Sequence[TrainingRecord], label: str) -> Picture:
     """Losses against volumes seen: every record pale, their running mean dark."""
     names = sorted({name for record in records for name in record.losses})
     figure = Figure(figsize=(5.2, 2.9), dpi=110)
-    axes = figure.add_axes((0.1, 0.16, 0.88, 0.8))
+    axes = figure.add_axes((0.13, 0.16, 0.84, 0.8))
     lowest = np.inf
     for name, colour in zip(names, _cycle(len(names)), strict=True):
         seen, loss = _curve(records, name)
@@ -131,14 +167,19 @@ def training_curves(records: Sequence[TrainingRecord], label: str) -> Picture:
         axes.plot(seen, _running_mean(loss), color=colour, linewidth=1.6, label=_shown(name))
     if lowest > 0:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("volumes seen", fontsize=8)
     axes.tick_params(labelsize=8, which="both")
     axes.grid(color="#e4e6e8", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     if names:
-        axes.legend(fontsize=8, frameon=False)
+        for text in axes.legend(fontsize=8, frameon=False).get_texts():
+            text.set_parse_math(False)
     last = records[-1]
-    return _plotted(figure, f"Training losses of {label} over {last.seen} volumes in {last.step} steps")
+    alt = f"Training losses of {label} over {last.seen} volumes in {last.step} steps"
+    return plotted(figure, alt, SHARP)
 
 
 def _cycle(count: int) -> Iterable[str]:
@@ -146,8 +187,8 @@ def _cycle(count: int) -> Iterable[str]:
 
 
 def _shown(name: str) -> str:
-    """A loss's name as a legend label: no mathtext, and no leading underscore, which would hide it."""
-    return name.replace("$", r"\$").lstrip("_")[:40]
+    """A loss's name as a legend label: without a leading underscore, which would hide it."""
+    return short(name.lstrip("_"))
 
 
 def _curve(records: Sequence[TrainingRecord], name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,14 +1,13 @@
-"""The page: one HTML file that needs nothing else, asks the network for nothing and runs no script."""
+"""The page: one HTML file that needs nothing else and asks the network for nothing."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -16,22 +15,25 @@ from markupsafe import Markup
 from mribench import __version__
 from mribench.bench import Bench
 from mribench.data.cohort import Cohort
-from mribench.errors import MribenchError
-from mribench.files import read_json, write_text
-from mribench.metrics import METRICS
-from mribench.metrics.metric import Score
-from mribench.reports import words
+from mribench.files import write_text
+from mribench.metrics.metric import Floor, Score
+from mribench.reports import published, words
+from mribench.reports.evidence import read_evidence
+from mribench.reports.intervals import interval_plots
 from mribench.reports.leaderboard import from_bench, write_tables
 from mribench.reports.pictures import Gallery
-from mribench.reports.records import Entrant, device_name, read_cohort, read_entrants
-from mribench.reports.rows import Leaderboard, significant, usual_scores
-from mribench.reports.tables import companions, counts, name, plain
+from mribench.reports.provenance import card, facts, metric_facts, refused, versions
+from mribench.reports.records import read_cohort, read_entrants
+from mribench.reports.rows import Cell, Leaderboard, Row, fixed, percent, significant, usual_scores
+from mribench.reports.tables import companions, explanations, name, plain
+from mribench.reports.viewer import make_viewer
 
-SHORT = 12  # characters of a digest that are shown
+TABLES = ("table.csv", "scores.csv", "table.tex", "table.md")
+SHADES = 10  # steps of the rank-probability map
 
 
 def write_report(bench: Bench) -> Path:
-    """Write index.html, table.csv, scores.csv, table.tex and table.md from the bench's files; returns its path.
+    """Write index.html and the tables beside it from the bench's files; returns the page's path.
 
     What cannot be read appears with its reason. Unchanged files give an unchanged page.
     """
@@ -49,13 +51,21 @@ def render(bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str
     gallery = Gallery(bench, cohort)
     entrants = [row.entrant for row in board.rows]
     contestants = [row.entrant for row in board.contestants]
+    usual = usual_scores(entrants)
     panels, no_embedding = gallery.embedding(entrants)
+    profiles, no_profiles = gallery.profiles(entrants)
     copies = [entrant for entrant in entrants if entrant.name == "train_copy"]
+    evidence, about_evidence = read_evidence(bench, cohort)
+    viewer, no_viewer = make_viewer(bench, cohort, board.rows)
     environment = _environment()
-    style = environment.get_template("style.css.j2").render(widths=gallery.widths)
+    style = environment.get_template("style.css.j2").render(widths=gallery.widths, shades=SHADES)
+    script = files("mribench.reports").joinpath("page.js").read_text(encoding="utf-8")
+    scripts = [*([viewer.script] if viewer else []), script]
     return environment.get_template("page.html.j2").render(
         style=Markup(style),
+        scripts=[Markup(text) for text in scripts],
         style_hash=_hash(style),
+        script_hashes=[_hash(text) for text in scripts],
         words=words,
         version=__version__,
         protocol=bench.protocol,
@@ -63,17 +73,30 @@ def render(bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str
         trouble=trouble,
         simulated=(cohort.source if cohort else bench.protocol.cohort.source) == "simulated",
         board=board,
-        companions=_companions(board),
+        headline=_headline(board),
+        floor_how=_floor_how(board),
+        explanations=explanations(board),
+        published=published if published.shown_beside(bench.protocol.name) else None,
+        chances=[row for row in board.contestants if row.chances],
+        companions=_companions(board, usual),
+        intervals=interval_plots(board, usual),
         sheet=gallery.sheet(entrants),
+        viewer=viewer,
+        no_viewer=no_viewer,
         five=gallery.five(contestants),
         panels=panels,
         no_embedding=no_embedding,
         neighbours=gallery.neighbours([*contestants, *copies]),
+        profiles=profiles,
+        no_profiles=no_profiles,
         curves=gallery.curves(contestants),
-        facts=_facts(bench, cohort),
-        metrics=_metrics(entrants),
-        made=[_made(entrant, _versions(bench)) for entrant in entrants],
-        refused=_refused(cohort, board),
+        facts=facts(bench, cohort),
+        metrics=metric_facts(entrants),
+        evidence=evidence,
+        about_evidence=about_evidence,
+        cards=[card(row, bench, cohort, versions(bench)) for row in board.rows],
+        refused=refused(cohort, board),
+        tables=[table for table in TABLES if (bench.report / table).exists()],
     )
 
 
@@ -90,14 +113,19 @@ def _environment() -> Environment:
         minus=lambda text: str(text).replace("-", "\u2212"),
         duration=duration,
         thousands=thousands,
+        millions=millions,
         rowname=name,
+        anchor=anchor,
+        sortkey=sortkey,
+        shade=lambda chance: round(SHADES * chance),
+        percent=percent,
     )
     return environment
 
 
-def _hash(style: str) -> str:
-    """What the content security policy must say to allow this style sheet and no other."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+def _hash(text: str) -> str:
+    """What the content security policy must say to allow this style sheet or script and no other."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def duration(seconds: float | None) -> str:
@@ -115,151 +143,72 @@ def thousands(number: int | None) -> str:
     return "–" if number is None else f"{number:,}"
 
 
+def millions(number: int | None) -> str:
+    """12345678 -> "12.3 M"; small numbers as they are."""
+    return f"{significant(number / 1e6)} M" if number is not None and number >= 100_000 else thousands(number)
+
+
+def anchor(text: str) -> str:
+    """An id for any name, of letters that need no escaping."""
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def sortkey(cell: Cell) -> str:
+    """What a column is sorted by, small = good: distance from the target where there is one."""
+    return "" if cell.score is None else f"{cell.score.loss:.9g}"
+
+
+def _headline(board: Leaderboard) -> str:
+    """The answer in one sentence; empty when there is none."""
+    ranked = [row for row in board.contestants if row.rank is not None]
+    first = [row for row in ranked if row.best]
+    if not first:
+        return ""
+    rank = fixed(first[0].rank or 0.0, 2)
+    names = " and ".join(name(row) for row in first)
+    chance = first[0].chances[0] if len(first) == 1 and first[0].chances else None
+    sure = f", truly first with a probability of {percent(chance)}" if chance is not None else ""
+    return f"Best of {len(ranked)} ranked models: {names} (mean rank {rank}{sure})."
+
+
 @dataclass(frozen=True)
 class Companions:
-    """The scores that the leaderboard has no column for: per entrant, (value, interval) under each title."""
+    """The scores that the leaderboard has no column for: per entrant, (value, interval, loss) under each title."""
 
-    titles: tuple[str, ...]
-    rows: tuple[tuple[Entrant, tuple[tuple[str, str], ...]], ...]
+    metrics: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[Row, tuple[tuple[str, str, str], ...]], ...]
+    floor: tuple[tuple[str, str], ...] = ()
 
 
-def _companions(board: Leaderboard) -> Companions:
+def _companions(board: Leaderboard, usual: Mapping[str, Score]) -> Companions:
     found = {row.entrant.name: {s.metric: s for s in companions(row.entrant)} for row in board.rows}
     titles = {
         m: f"{s.title} ({s.unit})" if s.unit else s.title
         for scores in found.values()
         for m, s in scores.items()
     }
+    floors = [s.floor if (s := usual.get(metric)) else None for metric in titles]
     return Companions(
-        tuple(titles.values()),
+        tuple(titles.items()),
         tuple(
-            (row.entrant, tuple(_companion(found[row.entrant.name].get(metric)) for metric in titles))
+            (row, tuple(_companion(found[row.entrant.name].get(metric)) for metric in titles))
             for row in board.rows
             if row.entrant.scores
         ),
+        tuple(_texts(floor) for floor in floors) if any(floors) else (),
     )
 
 
-def _companion(score: Score | None) -> tuple[str, str]:
-    if score is None:
+def _companion(score: Score | None) -> tuple[str, str, str]:
+    return (*_texts(score), f"{score.loss:.9g}" if score else "")
+
+
+def _texts(found: Score | Floor | None) -> tuple[str, str]:
+    if found is None:
         return "–", ""
-    return significant(score.value), f"[{significant(score.low)}, {significant(score.high)}]"
+    return significant(found.value), f"[{significant(found.low)}, {significant(found.high)}]"
 
 
-def _facts(bench: Bench, cohort: Cohort | None) -> list[tuple[str, str]]:
-    """Protocol and cohort as (what, value)."""
-    protocol = bench.protocol
-    spec, grid = protocol.cohort, protocol.cohort.voxels
-    facts = [
-        ("Protocol", f"{protocol.name}, version {protocol.version}"),
-        ("Protocol digest", protocol.digest),
-        ("Seed", str(protocol.seed)),
-        (
-            "Volumes",
-            f"{grid.size} x {grid.size} x {grid.size} voxels of {_numbers(grid.spacing_mm)} mm (x, y, z)",
-        ),
-        ("Origin", f"{_numbers(grid.origin_mm)} mm, the world position of the first voxel's centre, RAS+"),
-        ("Asked of every entrant", f"{protocol.evaluation.samples} samples"),
-        ("Feature extractor", protocol.evaluation.extractor),
-    ]
-    if cohort is None:
-        roles = f"{spec.train} train, {spec.reference} reference, {spec.holdout} holdout (as asked)"
-        return [*facts, ("Roles", roles), *_version_facts(bench)]
-    roles = ", ".join(f"{len(cohort.set(role))} {role}" for role in ("train", "reference", "holdout"))
-    shared = "; the reference is part of train" if spec.reference_from_train else "; no volume has two roles"
-    facts += [
-        ("Cohort", cohort.source),
-        ("Roles", roles + shared),
-        ("Cohort digest", cohort.digest),
-        ("Recipe", json.dumps(cohort.record.get("recipe", {}), sort_keys=True)),
-    ]
-    return [*facts, *_version_facts(bench)]
-
-
-def _version_facts(bench: Bench) -> list[tuple[str, str]]:
-    return [("Versions (bench)", ", ".join(f"{k} {v}" for k, v in _versions(bench).items()))]
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:g}" for value in values)
-
-
-def _versions(bench: Bench) -> dict[str, str]:
-    try:
-        found = read_json(bench.folder / "bench.json").get("versions", {})
-    except MribenchError:
-        return {}
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
-
-
-@dataclass(frozen=True)
-class MetricFacts:
-    """One metric as the page explains it."""
-
-    name: str
-    title: str
-    sees: str
-    blind: str
-    settings: tuple[str, ...]
-    interval: str
-    version: str
-
-
-def _metrics(entrants: Sequence[Entrant]) -> list[MetricFacts]:
-    """Every metric that anybody has, in the package's order, under its usual definition."""
-    usual = usual_scores(entrants)
-    names = [n for n in METRICS if n in usual] + sorted(set(usual) - set(METRICS))
-    return [_metric(usual[n]) for n in names]
-
-
-def _metric(score: Score) -> MetricFacts:
-    sees, blind = words.SEES.get(score.metric, words.UNKNOWN_METRIC)
-    settings = tuple(part.replace(":", ": ", 1) for part in score.signature.split("|")[1:])
-    return MetricFacts(score.metric, score.title, sees, blind, settings, score.interval, score.version)
-
-
-@dataclass(frozen=True)
-class Made:
-    """How one entrant came to be."""
-
-    entrant: Entrant
-    seed: str
-    weights: str
-    samples: str
-    scored: str
-    device: str
-    versions: str
-    config: tuple[str, ...]
-
-
-def _made(entrant: Entrant, usual: Mapping[str, str]) -> Made:
-    run = entrant.run
-    seed = run.seed if run and run.seed is not None else entrant.samples.seed if entrant.samples else None
-    digest = next((score.digests.get("samples", "") for score in entrant.scores.values()), "")
-    other = {k: v for k, v in (run.versions if run else {}).items() if usual.get(k) != v}
-    return Made(
-        entrant=entrant,
-        seed="–" if seed is None else str(seed),
-        weights=entrant.weights.digest[:SHORT] if entrant.weights else "–",
-        samples=digest[:SHORT] or "–",
-        scored=counts(entrant),
-        device=entrant.devices or device_name(entrant.samples.device if entrant.samples else None),
-        versions=", ".join(f"{key} {value}" for key, value in other.items()),
-        config=tuple(f"{key}: {json.dumps(value)}" for key, value in (run.config if run else {}).items()),
-    )
-
-
-def _refused(cohort: Cohort | None, board: Leaderboard) -> list[tuple[str, str]]:
-    """(what, why) of everything that is left out: volumes, files, scores."""
-    found: list[tuple[str, str]] = []
-    problems: Any = cohort.record.get("problems", []) if cohort else []
-    for problem in problems if isinstance(problems, list) else []:
-        if isinstance(problem, dict):
-            found.append(
-                (f"volume {problem.get('name', '?')}", str(problem.get("reason", "no reason recorded")))
-            )
-    for row in board.rows:
-        entrant = row.entrant
-        found += [(entrant.name, problem) for problem in (*entrant.problems, *entrant.doubts)]
-        found += [(f"{entrant.name}, {metric}", reason) for metric, reason in entrant.missing.items()]
-    return found
+def _floor_how(board: Leaderboard) -> str:
+    """Which volumes play the generator in the floor's row."""
+    return "; ".join(dict.fromkeys(cell.floor.how for cell in board.floor if cell.floor))

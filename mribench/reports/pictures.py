@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from mribench.data.volume_set import Slab, VolumeSet
 from mribench.errors import MribenchError
 from mribench.metrics.memorisation import DUPLICATE
 from mribench.reports.figures import Picture, central_pictures, embedding_panel, training_curves
+from mribench.reports.profiles import measure, profile_plot
 from mribench.reports.records import Entrant, Pair, read_embedding, said
 
 SAMPLES_SHOWN = 5  # the paper's figure shows five
@@ -29,6 +30,7 @@ class Strip:
     pictures: tuple[Picture, ...] = ()
     problem: str = ""
     entrant: str = ""
+    control: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,11 @@ class Gallery:
         return strips + [self._first(entrant) for entrant in entrants]
 
     def _first(self, entrant: Entrant) -> Strip:
+        control = entrant.kind == "control"
         if entrant.samples is None:
-            return Strip(entrant.label, problem=" ".join(entrant.problems), entrant=entrant.name)
+            return Strip(entrant.label, (), " ".join(entrant.problems), entrant.name, control)
         volumes = self.bench.run(entrant.name).samples()
-        return self._strip(volumes, 0, entrant.label, FINE_PIXELS, entrant.name)
+        return replace(self._strip(volumes, 0, entrant.label, FINE_PIXELS, entrant.name), control=control)
 
     def five(self, entrants: Sequence[Entrant]) -> list[Group]:
         """The first five samples of each entrant that has any."""
@@ -135,6 +138,9 @@ class Gallery:
                 f"other volumes. Run: mribench evaluate {entrant.name}"
             )
         sample, neighbour = samples[i], train[k]
+        found = f"Nearest of train: {pair.neighbour}"
+        if pair.mirrored:
+            neighbour, found = neighbour[..., ::-1], f"{found}, mirrored left to right"
 
         def drawn(volume: np.ndarray, title: str) -> Strip:
             return self._drawn(volume, samples.slab, title, COARSE_PIXELS, entrant.name)
@@ -143,7 +149,7 @@ class Gallery:
         threshold = entrant.nearest.copy_threshold if entrant.nearest else 0.0
         return PairOfVolumes(
             sample=drawn(sample, f"Sample {i + 1}"),
-            neighbour=drawn(neighbour, f"Nearest of train: {pair.neighbour}"),
+            neighbour=drawn(neighbour, found),
             difference=drawn(abs(sample - neighbour), "Absolute difference"),
             similarity=pair.similarity,
             second=pair.second,
@@ -160,6 +166,24 @@ class Gallery:
         there = {point.entrant for point in points if point.kind == "sample"}
         shown = [entrant for entrant in entrants if entrant.name in there]
         return [Group(e, picture=embedding_panel(points, e.name, e.label)) for e in shown], ""
+
+    def profiles(self, entrants: Sequence[Entrant]) -> tuple[list[Group], str]:
+        """Slice profiles of every entrant with samples, or the reason why there is nothing to hold them against."""
+        if self.cohort is None:
+            return [], "Without the cohort there is no reference."
+        try:
+            reference = measure(self.cohort.set("reference"))
+        except (MribenchError, ValueError) as error:
+            return [], said(error, self.bench.folder)
+        groups = []
+        for entrant in entrants:
+            if entrant.samples is not None:
+                try:
+                    own = measure(self.bench.run(entrant.name).samples())
+                    groups.append(Group(entrant, picture=profile_plot(own, reference, entrant.label)))
+                except (MribenchError, ValueError) as error:
+                    groups.append(Group(entrant, problem=said(error, self.bench.folder)))
+        return groups, ""
 
     def curves(self, entrants: Sequence[Entrant]) -> list[Group]:
         """Training curves of the models."""

@@ -92,6 +92,7 @@ class Pair(_Record):
     neighbour_index: NonNegativeInt
     similarity: float
     second: float
+    mirrored: bool = False  # the neighbour is most alike after its left and right are exchanged
 
 
 class NearestRecord(_Record):
@@ -198,7 +199,9 @@ def device_name(device: Mapping[str, Any] | str | None) -> str:
     """ "cpu x86_64, 2 threads, fp32" of a device record."""
     if not isinstance(device, Mapping):
         return device or ""
-    threads = f"{device['threads']} threads" if device.get("device") == "cpu" and "threads" in device else ""
+    threads = ""
+    if device.get("device") == "cpu" and "threads" in device:
+        threads = f"{device['threads']} thread{'' if device['threads'] == 1 else 's'}"
     kind = " ".join(str(device[key]) for key in ("device", "name") if device.get(key))
     return ", ".join(part for part in (kind, threads, str(device.get("precision", ""))) if part)
 

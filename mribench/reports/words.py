@@ -45,16 +45,43 @@ SEES: dict[str, tuple[str, str]] = {
     "fid_s": ("As FID-A, for the central sagittal slice.", "As FID-A."),
     "memorisation": (
         "Copying: how often the volume most similar to a sample is a training volume rather than one of "
-        "equally many held-out volumes. 0.5 is expected of a generator that copies nothing, 1 of one that "
-        "copies.",
-        "Quality, and copies that were mirrored, turned or shifted. An interval of zero width means that "
+        "equally many held-out volumes, mirrored or not. 0.5 is expected of a generator that copies nothing, "
+        "1 of one that copies.",
+        "Quality, and copies that were turned or shifted. An interval of zero width means that "
         "all samples agreed, not that the value is certain.",
     ),
     "copy_rate": (
         "Copying, sample by sample: the share whose nearest training volume is less than half as far as the "
-        "second nearest.",
+        "second nearest, mirrored or not.",
         "Quality, changed copies as above, and copies of a volume that the training set holds twice. An "
         "interval of zero width around 0 means that no copy was seen, not that there is none.",
+    ),
+    "kid_a": (
+        "As FID-A by a polynomial kernel, without FID's bias: 0 is expected of a perfect generator at any "
+        "number of samples, and small negative values are chance.",
+        "Copying and other slices.",
+    ),
+    "kid_c": ("As KID-A, for the central coronal slice.", "As KID-A."),
+    "kid_s": ("As KID-A, for the central sagittal slice.", "As KID-A."),
+    "precision": (
+        "The share of samples that lie among the reference volumes in feature space: do samples look real?",
+        "Variety: one good sample made again and again has a precision of 1.",
+    ),
+    "recall": (
+        "The share of reference volumes that lie among the samples in feature space: is everything covered?",
+        "Whether samples look real: a few odd ones that lie far apart can cover everything.",
+    ),
+    "density": (
+        "As precision, counting how many reference volumes a sample is near to; outliers move it less.",
+        "Variety, as precision.",
+    ),
+    "coverage": (
+        "The share of reference volumes that have a sample among their nearest neighbours.",
+        "Samples that resemble nothing: it asks about the reference volumes only.",
+    ),
+    "fid_3d": (
+        "As FID, with features of whole volumes instead of one slice.",
+        "Copying. It is biased upwards when samples are few, as FID-A.",
     ),
     "mmd_voxel": (
         "The difference between the two mean images: intensity, bias field, registration.",
@@ -71,3 +98,35 @@ SEES: dict[str, tuple[str, str]] = {
     ),
 }
 UNKNOWN_METRIC = ("See the documentation of this metric.", "See the documentation of this metric.")
+EVIDENCE = (
+    "The controls of this page are part of the evidence: a metric must tell those apart that it is said to see. "
+    "Every formula and its source stand in docs/metrics.md of mribench."
+)
+
+# model -> what it is; docs/models.md has the rest
+MODELS = {
+    "vae_gan": "3D-VAE-GAN: a variational autoencoder whose decoder is also a GAN's generator (Larsen et al. "
+    "2016; in 3D by Kwon et al. 2019).",
+    "gan_gp": "3D-GAN-GP: a Wasserstein GAN with gradient penalty (Gulrajani et al. 2017; in 3D by Kwon et al. "
+    "2019).",
+    "alpha_wgan": "3D-alpha-WGAN: an autoencoder and a Wasserstein GAN in one, with a second critic for the "
+    "latent code (Kwon, Han and Kim 2019).",
+    "cce_gan": "CCE-GAN: a Wasserstein GAN whose encoder is trained for cycle consistency (Xing, Sinha and Hwang "
+    "2021).",
+    "ha_gan": "HA-GAN: a GAN that makes a whole small volume and a part of it at full resolution (Sun et al. "
+    "2022).",
+    "dpm3d": "3D-DPM: a denoising diffusion model with a 3D U-Net (Dorjsembe et al. 2022).",
+    "cdpm": "cDPM: a diffusion model that makes a volume in stages of axial slices, each given slices already "
+    "made (Peng et al. 2023).",
+}
+MODEL_LIMITS = (
+    "It can make only what its training volumes show, and it may repeat them: see memorisation, copy rate and "
+    "the nearest training volumes."
+)
+LICENCES = {
+    "simulated": "mribench is Apache-2.0. The volumes derive from the MNI152 template (McConnell Brain Imaging "
+    "Centre), whose notice in THIRD_PARTY.md must go with them.",
+    "own data": "mribench is Apache-2.0. Weights and samples follow the terms of the volumes they were made "
+    "from; ask those who gave the data before sharing either.",
+    "outside": "Not known to mribench.",
+}

