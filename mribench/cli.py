@@ -31,6 +31,7 @@ from mribench.options import (
     simulated_option,
     weights_options,
 )
+from mribench.preparing import prepare
 from mribench.selftest.command import selftest
 
 if TYPE_CHECKING:
@@ -107,44 +108,6 @@ def init(quiet: bool, folder: Path, protocol: str | None, simulated: bool) -> No
         with display(quiet) as screen:
             commands.start_cohort(bench, screen.report)
     click.echo(bench.folder)
-
-
-@main.command()
-@click.argument("source", required=False, type=click.Path(path_type=Path, exists=True))
-@bench_option
-@click.option("--protocol", help="[default: peng2023-heldout, or the bench's own]")
-@click.option(
-    "--manifest",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="CSV with columns path, subject and perhaps session, source.",
-)
-@overwrite_option
-@click.pass_obj
-def prepare(
-    quiet: bool,
-    source: Path | None,
-    folder: Path,
-    protocol: str | None,
-    manifest: Path | None,
-    overwrite: bool,
-) -> None:
-    """Turn SOURCE (BIDS, a flat folder, or a --manifest) of stripped, MNI-registered NIfTI into the cohort.
-
-    \b
-    mribench prepare derivatives/ --protocol peng2023-heldout
-    mribench prepare scans/ --manifest scans.csv --protocol mine.toml
-    """
-    from mribench import commands
-    from mribench.console import display
-    from mribench.protocol import ROLES
-
-    with display(quiet) as screen:
-        bench, cohort, new = commands.prepare(folder, protocol, source, manifest, overwrite, screen.report)
-    for problem in cohort.record["problems"]:
-        click.echo(f"kept out: {problem['reason']}", err=True)
-    counts = ", ".join(f"{len(cohort.set(role))} {role}" for role in ROLES)
-    click.echo(f"prepare: {'done' if new else 'up to date'}; {counts}", err=True)
-    click.echo(bench.cohort_folder)
 
 
 @main.command()
@@ -391,4 +354,5 @@ def _one_or_all(name: str | None, everything: bool, what: str) -> None:
 main.add_command(list_things)
 main.add_command(check)
 main.add_command(verify)
+main.add_command(prepare)
 main.add_command(selftest)

@@ -24,7 +24,6 @@ from mribench.protocol import load_protocol
 from mribench.seeds import derive, seed_everything
 
 DEFAULT_PROTOCOL = "demo"
-DEFAULT_OWN_PROTOCOL = "peng2023-heldout"
 GENERATION_BATCH = 8
 
 
@@ -340,37 +339,3 @@ def embed(
 def entrants(bench: Bench) -> list[Run]:
     """Runs that have samples."""
     return [run for run in bench.runs() if run.samples_record.exists()]
-
-
-def prepare(
-    folder: Path,
-    protocol: str | None,
-    source: Path | None,
-    manifest: Path | None,
-    overwrite: bool,
-    progress: Progress,
-) -> tuple[Bench, Cohort, bool]:
-    """Make the bench's cohort from own volumes; a finished one is kept unless `overwrite`. Returns whether it is new.
-
-    Raises UsageError for a protocol of simulated volumes, or when runs already depend on the cohort.
-    """
-    from mribench.data.own_cohort import prepared_cohort
-
-    if protocol is None and not (folder / "bench.json").exists():
-        protocol = DEFAULT_OWN_PROTOCOL
-    bench = start_bench(folder, protocol, simulated=False)
-    if bench.protocol.cohort.source != "prepared":
-        raise UsageError(
-            f"Protocol {bench.protocol.name} makes simulated brains and takes no own volumes. "
-            f"Choose another --bench and --protocol {DEFAULT_OWN_PROTOCOL}, peng2023 or a .toml file."
-        )
-    with bench.lock("cohort"):
-        if (bench.cohort_folder / "volumes.json").exists():
-            if not overwrite:
-                return bench, open_cohort(bench.cohort_folder), False
-            if bench.runs():
-                raise UsageError(
-                    f"{folder} has runs that were trained on its cohort. Prepare into another --bench."
-                )
-            shutil.rmtree(bench.cohort_folder)
-        return bench, prepared_cohort(bench.cohort_folder, bench.protocol, source, manifest, progress), True

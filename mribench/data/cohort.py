@@ -184,7 +184,7 @@ def write_cohort(
     protocol: Protocol,
     recipe: dict[str, Any],
     volumes: Sequence[dict[str, Any]],
-    problems: Sequence[dict[str, str]] = (),
+    problems: Sequence[dict[str, Any]] = (),
 ) -> Cohort:
     """Write volumes.json, which makes the arrays beside it a cohort.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,13 +46,14 @@ class NiftiVolume:
     """One volume in canonical orientation: `data` float32 `[D,H,W]` in the file's own units.
 
     `affine` maps (i, j, k) = (W, H, D) indices to world mm, RAS+; `spacing_mm` is (x, y, z); `oblique` says
-    that the voxel axes are rotated against the world's.
+    that the voxel axes are rotated against the world's; `remark` is what must be known of the file.
     """
 
     data: np.ndarray
     affine: np.ndarray
     spacing_mm: tuple[float, float, float]
     oblique: bool
+    remark: str = ""
 
 
 def is_nifti_name(path: Path) -> bool:
@@ -74,11 +75,11 @@ def read_nifti(path: Path, max_bytes: int = MAX_BYTES) -> NiftiVolume:
     orientation.
     """
     path = Path(path)
-    with _explained(path), _opened(path) as stream:
+    with explained(path), _opened(path) as stream:
         start = stream.read(max(_HEADERS))
         header = _parse_header(start, path)
         expected = _expected_bytes(header, path, max_bytes)
-        content = start + _drain(stream, expected - len(start), path)
+        content = start + drain(stream, expected - len(start), path)
         if len(content) < expected:
             raise MribenchError(
                 f"{path} must hold the {expected} bytes that its header declares, but it holds "
@@ -86,11 +87,12 @@ def read_nifti(path: Path, max_bytes: int = MAX_BYTES) -> NiftiVolume:
             )
         kind = nib.Nifti1Image if header.sizeof_hdr == 348 else nib.Nifti2Image
         image: Any = kind.from_bytes(content)
-        return _canonical(_voxels(image), image.affine, path)
+        return canonical(_voxels(image), image.affine, path)
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Turn what Python, gzip and nibabel raise while `path` is read into a MribenchError that names it."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -100,7 +102,7 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         raise MribenchError(f"{path} must be readable, but: {error.strerror or error}.") from error
     except (HeaderDataError, ImageFileError, OrientationError, ValueError, OverflowError) as error:
-        raise MribenchError(f"{path} must be a valid NIfTI file, but: {error}. Export it again.") from error
+        raise MribenchError(f"{path} must be a valid image, but: {error}. Export it again.") from error
 
 
 @contextmanager
@@ -129,11 +131,12 @@ def _parse_header(start: bytes, path: Path) -> nib.Nifti1Header:
             f"{path} must be a single-file NIfTI, but its magic is {magic!r}. "
             "Convert header/image pairs to one .nii.gz."
         )
-    _check_meaning(header, path)
+    check_meaning(header, path)
     return header
 
 
-def _check_meaning(header: nib.Nifti1Header, path: Path) -> None:
+def check_meaning(header: nib.Nifti1Header, path: Path) -> None:
+    """Raise MribenchError unless a NIfTI header states orientation, millimetres and one real number per voxel."""
     sform, qform = int(header["sform_code"]), int(header["qform_code"])
     if sform not in _ORIENTATION_CODES and qform not in _ORIENTATION_CODES:
         raise MribenchError(
@@ -156,8 +159,13 @@ def _check_meaning(header: nib.Nifti1Header, path: Path) -> None:
 
 def _shape(header: nib.Nifti1Header, path: Path) -> tuple[int, int, int]:
     count = int(header["dim"][0])
-    shape = tuple(int(n) for n in header["dim"][1 : 1 + min(max(count, 0), 7)])
-    if count == 4 and shape[3] == 1:
+    return one_volume(tuple(int(n) for n in header["dim"][1 : 1 + min(max(count, 0), 7)]), path)
+
+
+def one_volume(shape: Sequence[int], path: Path) -> tuple[int, int, int]:
+    """The three sizes of a declared shape; raises MribenchError for more than one volume."""
+    shape = tuple(int(n) for n in shape)
+    if len(shape) == 4 and shape[3] == 1:
         shape = shape[:3]
     if len(shape) != 3 or min(shape) < 1:
         raise MribenchError(
@@ -176,11 +184,7 @@ def _expected_bytes(header: nib.Nifti1Header, path: Path, max_bytes: int) -> int
         raise MribenchError(
             f"{path} must place its voxels after the header, but vox_offset is {offset:g}. Export it again."
         )
-    if x * y * z * max(itemsize, 4) > max_bytes:
-        raise MribenchError(
-            f"{path} must need at most {max_bytes / 1024**2:.0f} MiB in memory, but its header declares "
-            f"{x} x {y} x {z} voxels of {itemsize} bytes. Crop or resample it."
-        )
+    check_memory((x, y, z), itemsize, path, max_bytes)
     expected, stored = int(offset) + x * y * z * itemsize, path.stat().st_size
     if expected > UNCHECKED_BYTES and expected > MAX_INFLATION * stored:
         raise MribenchError(
@@ -190,9 +194,19 @@ def _expected_bytes(header: nib.Nifti1Header, path: Path, max_bytes: int) -> int
     return expected
 
 
-def _drain(stream: _Stream, expected: int, path: Path) -> bytes:
+def check_memory(shape: tuple[int, int, int], itemsize: int, path: Path, max_bytes: int = MAX_BYTES) -> None:
+    """Raise MribenchError when the declared voxels would need more than `max_bytes` in memory."""
+    x, y, z = shape
+    if x * y * z * max(itemsize, 4) > max_bytes:
+        raise MribenchError(
+            f"{path} must need at most {max_bytes / 1024**2:.0f} MiB in memory, but its header declares "
+            f"{x} x {y} x {z} voxels of {itemsize} bytes. Crop or resample it."
+        )
+
+
+def drain(stream: _Stream, expected: int, path: Path, trailing: int = _TRAILING_BYTES) -> bytes:
     """Read to the end of the stream, which makes gzip compare its checksum; more than declared is refused."""
-    limit = max(expected, 0) + _TRAILING_BYTES
+    limit = max(expected, 0) + trailing
     content = bytearray()
     while chunk := stream.read(min(1024**2, limit + 1 - len(content))):
         content += chunk
@@ -213,7 +227,8 @@ def _voxels(image: Any) -> np.ndarray:
     return voxels.reshape(voxels.shape[:3])
 
 
-def _canonical(voxels: np.ndarray, affine: np.ndarray, path: Path) -> NiftiVolume:
+def canonical(voxels: np.ndarray, affine: np.ndarray, path: Path) -> NiftiVolume:
+    """`[X,Y,Z]` float32 in the file's order as a NiftiVolume; raises MribenchError for what cannot be a scan."""
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise MribenchError(
             f"{path} must have an invertible affine, but it is {affine.tolist()}. Export it again."

@@ -31,7 +31,7 @@ def prepared_cohort(
     entries = {
         name: entry
         for name, entry in read_ledger(ledger).items()
-        if entry["recipe"] == recipe.model_dump(mode="json")
+        if entry.get("recipe") == recipe.model_dump(mode="json")
         and intact(folder / "volumes" / f"{name}.npy", entry["digest"], grid)
     }
 
@@ -54,17 +54,20 @@ def prepared_cohort(
     )
     usable_ids = {scan.id for scan in scans} - {refusal.id for refusal in refusals if refusal.chosen}
     usable = [entries[name] for name in sorted(entries) if name in usable_ids]
-    volumes = _with_roles(usable, protocol, refusals)
+    volumes = with_roles(usable, protocol, refusals)
     problems = [{"name": refusal.name, "reason": refusal.reason} for refusal in refusals]
     cohort = write_cohort(folder, protocol, recipe.model_dump(mode="json"), volumes, problems)
     ledger.unlink(missing_ok=True)
     return cohort
 
 
-def _with_roles(
+def with_roles(
     entries: Sequence[dict[str, Any]], protocol: Protocol, refusals: Sequence[Refusal]
 ) -> list[dict[str, Any]]:
-    """The volumes that play a role; `train` gets every subject that the others leave."""
+    """The volumes that play a role; `train` gets every subject that the others leave.
+
+    Raises UsageError, naming what was kept out, when too few are left for the roles.
+    """
     spec = protocol.cohort
     subjects = [(entry["record"]["subject"], entry["record"]["source"]) for entry in entries]
     exact: dict[str, int | None] = {"holdout": spec.holdout}

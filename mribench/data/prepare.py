@@ -12,11 +12,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.ndimage import affine_transform, gaussian_filter
 
+from mribench.data.formats import digest_scan, read_scan
 from mribench.data.grid import Grid, paper_grid, quantise
-from mribench.data.nifti import NiftiVolume, read_nifti
+from mribench.data.nifti import NiftiVolume
 from mribench.data.scans import Scan, discover
 from mribench.errors import MribenchError, UsageError
-from mribench.files import digest_file, digest_json, digest_volume
+from mribench.files import digest_json, digest_volume
 from mribench.seeds import derive
 
 __all__ = [
@@ -149,7 +150,9 @@ def _prepare_unless_done(
 
 def _same(record: ScanRecord, scan: Scan) -> bool:
     labels = ("subject", "session", "source", "name")
-    return all(getattr(record, k) == getattr(scan, k) for k in labels) and record.sha256 == _sha256(scan)
+    return all(getattr(record, k) == getattr(scan, k) for k in labels) and record.sha256 == digest_scan(
+        scan.path
+    )
 
 
 def prepare_scan(scan: Scan, grid: Grid, recipe: Recipe) -> tuple[ScanRecord, np.ndarray]:
@@ -157,7 +160,7 @@ def prepare_scan(scan: Scan, grid: Grid, recipe: Recipe) -> tuple[ScanRecord, np
 
     Raises MribenchError with the reason when the scan cannot be used.
     """
-    source = read_nifti(scan.path)
+    source = read_scan(scan.path)
     try:
         volume, measures = resample(source, grid, recipe)
     except MribenchError as error:
@@ -168,18 +171,11 @@ def prepare_scan(scan: Scan, grid: Grid, recipe: Recipe) -> tuple[ScanRecord, np
         session=scan.session,
         source=scan.source,
         name=scan.name,
-        sha256=_sha256(scan),
+        sha256=digest_scan(scan.path),
         digest=digest_volume(quantise(volume), grid.affine),
         **measures,
     )
     return record, volume
-
-
-def _sha256(scan: Scan) -> str:
-    try:
-        return digest_file(scan.path)
-    except OSError as error:
-        raise MribenchError(f"{scan.name} must be readable, but: {error.strerror}.") from error
 
 
 def resample(source: NiftiVolume, grid: Grid, recipe: Recipe) -> tuple[np.ndarray, dict[str, Any]]:
@@ -202,7 +198,7 @@ def resample(source: NiftiVolume, grid: Grid, recipe: Recipe) -> tuple[np.ndarra
         "negative_fraction": float((source.data < 0).mean()),
         "clipped_fraction": float((volume > 1).sum() / max(inside.sum(), 1)),
     }
-    measures["problems"] = _problems(measures)
+    measures["problems"] = (*((source.remark,) if source.remark else ()), *_problems(measures))
     return np.clip(volume, 0, 1).astype(np.float32, copy=False), measures
 
 

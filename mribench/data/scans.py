@@ -1,22 +1,21 @@
-"""Finding the T1 scans of a BIDS tree, a flat folder or a manifest, and choosing one of each subject."""
+"""Finding the T1 scans of an archive's folder or a manifest, and choosing one of each subject."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from mribench.data.nifti import is_nifti_name, stem
+from mribench.data.formats import DICOM_ADVICE, scan_stem
+from mribench.data.layouts import LAYOUTS, STAGES, Found, Layout, dicom_folders, empty_folders, find
 from mribench.errors import MribenchError, UsageError
 
-log = logging.getLogger(__name__)
-
-_COLUMNS = ("path", "subject", "session", "source")
+_COLUMNS = ("path", "subject", "session", "source", "done")
 _SPACE = re.compile(r"_space-([A-Za-z0-9]+)")
 _ID_LENGTH = 100
+_MASK_ENDINGS = ("_mask", "-mask", "_brain_mask", "_brainmask", "_bet_mask", "_desc-brain_mask", "")
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,7 @@ class Scan:
     """One file of one subject; `name` is what may be written down (never absolute), `path` where it lies now.
 
     `source` is the site or data set, by which splits are stratified. `skipped` says why the scan is left out.
+    `done`: stages ("stripped", "registered") that were done before.
     """
 
     path: Path
@@ -32,6 +32,7 @@ class Scan:
     session: str = ""
     source: str = ""
     skipped: str | None = None
+    done: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -42,63 +43,113 @@ class Scan:
         return f"{safe}-{hashlib.sha256(repr(self.subject).encode()).hexdigest()[:8]}".lstrip("-")
 
 
-def discover(source: Path | None, manifest: Path | None = None) -> list[Scan]:
+def discover(source: Path | None, manifest: Path | None = None, *, registered: bool = True) -> list[Scan]:
     """All scans, in order of subject; all but the first scan of a subject are marked as skipped.
 
-    With `manifest` its rows are the scans. Otherwise `source` is a BIDS tree when it holds `sub-*` folders,
-    and else a flat folder in which every file is a subject. The first scan is that of the first session, then
-    of the first file name, where numbers count as numbers. Raises UsageError when nothing can be found.
+    With `manifest` its rows are the scans. Otherwise the first layout of layouts.LAYOUTS that fits decides.
+    The first scan is that of the first session, then of the first file name, where numbers count as numbers.
+    `registered` says that they must be in MNI152 already. Raises UsageError when nothing can be found, for a
+    folder of DICOM, and for one subject under two sources.
     """
     if manifest is not None:
         found = _from_manifest(Path(manifest))
     elif source is None or not Path(source).is_dir():
         raise UsageError(f"prepare needs a folder or --manifest CSV, but {source} is no folder.")
     else:
-        found = _from_bids(Path(source)) or _from_flat(Path(source))
+        found = _from_folder(Path(source), registered)
     if not found:
+        known = ", ".join(layout.name for layout in LAYOUTS[:-1])
         raise UsageError(
-            f"{manifest or source} must hold scans: sub-*/[ses-*/]anat/*_T1w.nii.gz, or *.nii and *.nii.gz "
-            "directly in the folder, or rows of a manifest. None was found."
+            f"{manifest or source} must hold scans: the layout of {known} (as in "
+            "sub-*/[ses-*/]anat/*_T1w.nii.gz), or scans directly in the folder, or rows of a manifest. "
+            "None was found."
         )
+    _check_sources(found)
     return _first_of_each_subject(found)
 
 
-def _from_bids(folder: Path) -> list[Scan]:
-    scans = []
-    for subject in sorted(p for p in folder.glob("sub-*") if p.is_dir()):
-        files = [*subject.glob("anat/*_T1w.nii*"), *subject.glob("ses-*/anat/*_T1w.nii*")]
-        files = [file for file in files if is_nifti_name(file)]
-        if not files:
-            log.warning("%s holds no anat/*_T1w.nii.gz and is left out.", subject.name)
-        for file in files:
-            session = file.parent.parent.name if file.parent.parent != subject else ""
-            name = file.relative_to(folder).as_posix()
-            scans.append(Scan(file, name, subject.name, session, skipped=_wrong_space(file, files)))
-    return scans
+def _from_folder(folder: Path, registered: bool) -> list[Scan]:
+    fitting, dicom = find(folder), dicom_folders(folder)
+    if fitting is None:
+        if dicom:
+            raise UsageError(f"{folder} holds {DICOM_ADVICE} (dcm2niix -z y -o OUT {folder}).")
+        return []
+    layout, found = fitting
+    if registered and not layout.prepared:
+        raise UsageError(
+            f"{folder} is a folder of {layout.name}, whose scans are not in MNI152. "
+            "Add --raw, or give their stripped and registered versions in a manifest."
+        )
+    scans = [_scan(one, layout, found, registered) for one in found]
+    empty = [
+        Scan(folder / n, n, n, skipped="without a T1 scan") for n in empty_folders(folder, layout, found)
+    ]
+    return [*scans, *empty, *(Scan(folder / n, n, n, skipped=DICOM_ADVICE) for n in dicom)]
 
 
-def _wrong_space(file: Path, siblings: list[Path]) -> str | None:
-    """Derivatives hold the same scan in several spaces; only MNI152 is the common one."""
-    space = _SPACE.search(file.name)
+def _scan(one: Found, layout: Layout, found: list[Found], registered: bool) -> Scan:
+    skipped = _wrong_space(one, found, registered) if layout.name == "BIDS" else None
+    return Scan(one.path, one.name, one.subject, one.session, one.source, skipped, layout.done)
+
+
+def _wrong_space(one: Found, found: list[Found], registered: bool) -> str | None:
+    """Derivatives hold the same scan in several spaces; only MNI152 is the common one, and raw scans have none."""
+    space = _SPACE.search(one.path.name)
+    if not registered:
+        return f"in the space {space[1]}, not a raw scan" if space else None
     if space and not space[1].startswith("MNI"):
         return f"in the space {space[1]}, not MNI152"
-    if not space and any("_space-MNI" in other.name for other in siblings):
+    if not space and any("_space-MNI" in o.path.name and o.subject == one.subject for o in found):
         return "not in MNI152 space, of which the subject has another file"
     return None
 
 
-def _from_flat(folder: Path) -> list[Scan]:
-    files = [p for p in folder.iterdir() if is_nifti_name(p) and not p.name.startswith(".")]
-    return [Scan(file, file.name, stem(file)) for file in files]
+def _check_sources(scans: list[Scan]) -> None:
+    """One id in two data sets is hardly one person, and merging two people would lose one of them silently."""
+    sources: dict[str, str] = {}
+    for scan in scans:
+        other = sources.setdefault(scan.subject, scan.source)
+        if other != scan.source:
+            raise UsageError(
+                f"A subject must belong to one source, but {scan.subject!r} is in {other!r} and {scan.source!r}. "
+                "Give two people two names in the manifest, or one person's scans one source."
+            )
+
+
+def mask_of(scan: Scan, folder: Path) -> Path:
+    """The brain mask of a scan in `folder`: named after its relative path, its file or its subject.
+
+    With one of the endings that mask programs add, in any format. Raises MribenchError when there is none or
+    more than one.
+    """
+    beside = scan_stem(scan.name)
+    for stem in dict.fromkeys((beside, PurePath(beside).name, scan.subject)):
+        for ending in _MASK_ENDINGS:
+            named = [f"{stem}{ending}{suffix}" for suffix in (".nii.gz", ".nii", ".mgz", ".hdr")]
+            found = [folder / name for name in named if (folder / name).is_file()]
+            if len(found) > 1:
+                raise MribenchError(f"{scan.name} must have one mask, but {found[0].name} and others fit.")
+            if found:
+                return found[0]
+    raise MribenchError(
+        f"{scan.name} must have a mask in --mask DIR, named {PurePath(beside).name}_mask.nii.gz or after its "
+        f"relative path or its subject, but none was found."
+    )
 
 
 def _from_manifest(manifest: Path) -> list[Scan]:
     scans: dict[Path, Scan] = {}
     for line, row in _rows(manifest):
-        path, subject, session, source = ((row.get(column) or "").strip() for column in _COLUMNS)
+        path, subject, session, source, done = ((row.get(column) or "").strip() for column in _COLUMNS)
         if not (path and subject):
             raise UsageError(f"{manifest} must give path and subject in every row, but line {line} does not.")
-        scan = Scan(manifest.parent / path, _relative_name(path), subject, session, source)
+        if wrong := set(done.split()) - set(STAGES):
+            raise UsageError(
+                f"{manifest} must say what is done in the words {' and '.join(STAGES)}, but line {line} says "
+                f"{', '.join(sorted(wrong))}."
+            )
+        name, stages = _relative_name(path), tuple(done.split())
+        scan = Scan(manifest.parent / path, name, subject, session, source, done=stages)
         if scan.path in scans:
             raise UsageError(f"{manifest} must list every file once, but line {line} repeats {path!r}.")
         scans[scan.path] = scan
@@ -112,8 +163,8 @@ def _rows(manifest: Path) -> list[tuple[int, dict[str, str]]]:
             missing = [column for column in _COLUMNS[:2] if column not in (reader.fieldnames or ())]
             if missing:
                 raise UsageError(
-                    f"{manifest} must be a CSV with the columns path, subject and, optionally, session "
-                    f"and source; it has {reader.fieldnames}. Add {' and '.join(missing)}."
+                    f"{manifest} must be a CSV with the columns path, subject and, optionally, session, "
+                    f"source and done; it has {reader.fieldnames}. Add {' and '.join(missing)}."
                 )
             return [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:

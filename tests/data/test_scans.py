@@ -38,9 +38,10 @@ def test_bids_sessions_and_runs(tmp_path):
         "sub-01": "sub-01/anat/sub-01_T1w.nii.gz",
         "sub-02": "sub-02/ses-2/anat/sub-02_ses-2_run-1_T1w.nii.gz",
     }
-    assert [scan.session for scan in scans] == ["", "ses-2", "ses-2", "ses-10"]
+    assert [scan.session for scan in scans] == ["", "ses-2", "ses-2", "ses-10", ""]
     assert scans[1].path.is_file()
-    assert all("first is" in scan.skipped for scan in scans[2:])
+    assert all("first is" in scan.skipped for scan in scans[2:4])
+    assert (scans[4].name, scans[4].skipped) == ("sub-03", "without a T1 scan")
 
 
 def test_derivatives_are_taken_in_mni_space(tmp_path):
