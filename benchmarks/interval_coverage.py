@@ -35,7 +35,7 @@ from mribench.metrics.fid import FID_A, FrechetSubsets
 from mribench.metrics.floors import Split
 from mribench.metrics.kid import _kernel
 from mribench.metrics.metric import combined, half_width, interval, jackknife, jackknife_part
-from mribench.metrics.mmd import MMD, JointDistances, _bank, squared_distances
+from mribench.metrics.mmd import MMD, JointDistances, _bank, median_distance, squared_distances
 from mribench.metrics.ms_ssim import ms_ssim_matrix
 from mribench.metrics.permutation import permutation_p
 
@@ -155,7 +155,7 @@ def levels(n: int, m: int, trials: int) -> dict[str, Any]:
         everything = {"samples": np.arange(n), "reference": np.arange(m)}
         grams = (
             MMD.exchangeable(distances)[0],
-            _bank(distances.squared(everything), m),
+            _bank(distances.squared(everything), median_distance(distances.squared(everything)[:m, :m])),
             _kernel(np.concatenate([real[0], fake[0]])),
         )
         for name, gram in zip(below, grams, strict=True):

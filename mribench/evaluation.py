@@ -27,6 +27,7 @@ from mribench.metrics.metric import (
     interval_name,
     jackknife,
     jackknife_part,
+    least_variance,
 )
 from mribench.metrics.pairs import DEFAULT_MEMORY
 from mribench.metrics.permutation import permutation_p
@@ -119,6 +120,7 @@ def score(metric: Metric, blocks: Blocks) -> Score:
         notes=_notes(blocks, comparable),
         replicates=replicates,
         target_sides=metric.target_deletes,
+        least_variance=least_variance(metric, value, n),
         p_value=_p_value(metric, prepared),
     )
 

@@ -203,18 +203,6 @@ def test_nearest_are_best_first(sets):
         blocks.nearest("samples", "train", 7)
 
 
-def test_nearest_are_the_same_with_and_without_the_matrix(sets, tmp_path, monkeypatch):
-    pruned = Blocks(sets, tmp_path).nearest("samples", "train", 2)
-    assert [path.name.partition("-")[0] for path in tmp_path.iterdir()] == ["nearest"]
-    blocks = Blocks(sets, None)
-    blocks.pairs("samples", "train")
-    monkeypatch.setattr(blocks_module, "nearest_neighbours", None)
-    again = Blocks(sets, tmp_path).nearest("samples", "train", 2)
-    for one in (blocks.nearest("samples", "train", 2), again):
-        assert np.array_equal(one[0], pruned[0])
-        assert np.array_equal(one[1], pruned[1])
-
-
 def reasons(missing):
     return {one.metric: one.reason for one in missing}
 

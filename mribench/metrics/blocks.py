@@ -134,25 +134,21 @@ class Blocks:
             options: dict[str, Any] = {"device": self.device, "progress": report, "memory": self.memory}
             return pair_matrix(rows, others, kernel, parts=parts, **options)
 
-        return self._once(self._pairs_name(rows, columns, kernel), compute, len(rows))
+        key = digest_json(["pairs", rows.digest, columns.digest, kernel.name])
+        return self._once(f"pairs-{key[:24]}", compute, len(rows))
 
     def nearest(
         self, queries: str, set_name: str, k: int, mirrored: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Indices and MS-SSIM `[N,k]` of the `k` volumes of a set most similar to each query, best first.
 
-        From the matrix of all pairs where there is one, else without most of its work; equal volumes in order.
-        `mirrored`: to each query with left and right exchanged.
+        Equal volumes in order. `mirrored`: to each query with left and right exchanged.
         """
         rows, columns, kernel = self._set(queries), self._set(set_name), definition_for(min(self.shape))
         if k > len(columns):
             raise MribenchError(f"{k} nearest volumes were asked for, but {set_name} holds {len(columns)}.")
         if mirrored:
             rows = rows.mirrored()
-        elif self._has(self._pairs_name(rows, columns, kernel), len(rows)):
-            matrix = self.pairs(queries, set_name)
-            order = np.argsort(-matrix, axis=1, kind="stable")[:, :k]
-            return order, np.take_along_axis(matrix, order, axis=1)
 
         def compute(_: Path | None) -> np.ndarray:
             report = self._reporter(f"nearest {'mirrored ' if mirrored else ''}{queries} x {set_name}")
@@ -163,9 +159,6 @@ class Blocks:
         key = digest_json(["nearest", rows.digest, columns.digest, kernel.name, k])
         both = self._once(f"nearest-{key[:24]}", compute, len(rows))
         return both[:, 0].astype(np.intp), both[:, 1]
-
-    def _pairs_name(self, rows: VolumeSet, columns: VolumeSet, kernel: Kernel) -> str:
-        return f"pairs-{digest_json(['pairs', rows.digest, columns.digest, kernel.name])[:24]}"
 
     def feature_definition(self, *views: str) -> dict[str, Any]:
         """What can move the features of `views`: the slices, the extractor and its weights."""
@@ -262,9 +255,6 @@ class Blocks:
             return array
         finally:
             lock.release()
-
-    def _has(self, name: str, rows: int) -> bool:
-        return name in self._memory or self._read(name, rows) is not None
 
     def _read(self, name: str, rows: int) -> np.ndarray | None:
         return read_array(self.cache / f"{name}.npy", rows) if self.cache else None

@@ -129,7 +129,10 @@ def _draw_gaps(
                 key = (side, whose, len(replicates))
                 if key not in normals:
                     normals[key] = rng.standard_normal((draws, len(replicates)))
-                total += normals[key] @ _gap_deviations(score, side)
+                known = _gap_deviations(score, side)
+                total += normals[key] @ known
+                if side == "samples" and (lacking := score.least_variance - float(known @ known)) > 0:
+                    total += math.sqrt(lacking) * rng.standard_normal(draws)
             gaps[k, metric] = total
     return gaps
 

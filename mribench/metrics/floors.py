@@ -58,6 +58,8 @@ class Floors:
         value, low, high = blocks.kept(
             f"floor-{key[:24]}", lambda: np.array(find(metric, metric.prepare(blocks))), rows=3
         )
+        itself = self.others and self.others.digests == self.blocks.sets["samples"].digests
+        how += ": these samples themselves" if itself else ""
         return Floor(value=float(value), low=float(low), high=float(high), n=n, how=how)
 
     def _way(self, metric: Metric) -> tuple[Way, int, str]:

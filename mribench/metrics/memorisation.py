@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mribench.metrics.metric import Better, BlockSource, Keep
+from mribench.metrics.metric import Better, BlockSource, Keep, wilson
 from mribench.metrics.ms_ssim import definition_for
 
 COPY_RATIO = 0.5  # between 0.01 (noisy copies) and 0.90 (the smallest of independent volumes)
@@ -82,6 +82,7 @@ class Memorisation:
     sees: tuple[str, ...] = ("train_copy",)
     deletes: tuple[str, ...] = ("samples",)
     target_deletes: tuple[str, ...] = ()
+    share_of: str = "samples"
 
     @property
     def needs(self) -> Mapping[str, int]:
@@ -112,6 +113,13 @@ class Memorisation:
 
     def target(self, prepared: Any, keep: Keep) -> float:
         return 0.5
+
+    def least_interval(self, value: float, n: Mapping[str, int]) -> tuple[float, float]:
+        """Wilson's of the share of wins, each end divided by the sets' sizes as the value is."""
+        train, held = n["train"], n["holdout"]
+        wins = value * train / (value * train + (1 - value) * held)
+        low, high = ((end / train) / (end / train + (1 - end) / held) for end in wilson(wins, n["samples"]))
+        return low, high
 
 
 def _same_volume(blocks: BlockSource) -> np.ndarray:
@@ -157,6 +165,10 @@ class CopyRate:
 
     def target(self, prepared: Any, keep: Keep) -> None:
         return None
+
+    def least_interval(self, value: float, n: Mapping[str, int]) -> tuple[float, float]:
+        """Wilson's."""
+        return wilson(value, n["samples"])
 
 
 MEMORISATION = Memorisation()

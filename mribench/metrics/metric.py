@@ -84,9 +84,12 @@ class TwoSample(Protocol):
 
 @runtime_checkable
 class Share(Protocol):
-    """A metric that is a share of the volumes of one set, or of none: its interval is never narrower than Wilson's."""
+    """A metric that counts volumes of one set (None: it does not): the jackknife fails where all count alike."""
 
     share_of: str | None
+
+    def least_interval(self, value: float, n: Mapping[str, int]) -> tuple[float, float]:
+        """A 95 % interval that the score's is never narrower than, of a value over sets of `n` volumes."""
 
 
 class Missing(BaseModel):
@@ -135,6 +138,7 @@ class Score(BaseModel):
     notes: tuple[str, ...] = ()
     replicates: dict[str, tuple[float, ...]]  # set name -> the value without each block of its volumes
     target_sides: tuple[str, ...] = ()  # sets whose replicates are of the target instead
+    least_variance: float = 0.0  # that the samples' side has at least, for a metric that counts samples
     p_value: float | None = None  # of a permutation test: samples and reference are of one law
     floor: Floor | None = None
 
@@ -146,7 +150,9 @@ class Score(BaseModel):
     @property
     def loss(self) -> float:
         """The number to rank by, lower is better: |gap| for "match", the value or its negative otherwise."""
-        return _loss(self.better, self.value, self.target)
+        if self.better == "match":
+            return abs(self.gap)
+        return self.value if self.better == "lower" else -self.value
 
     @property
     def gap_interval(self) -> tuple[float, float]:
@@ -157,11 +163,16 @@ class Score(BaseModel):
         return self.gap - half, self.gap + half
 
     def loss_replicates(self, side: str) -> np.ndarray:
-        """`loss` without each block of volumes of `side`, in the order of the blocks."""
+        """`loss` without each block of volumes of `side`, in the order of the blocks.
+
+        That of "match" is the gap with the sign it has with all volumes: folded where it changes its sign, a
+        gap near 0 would look certain.
+        """
         varied = np.asarray(self.replicates[side])
-        if side in self.target_sides:
-            return np.asarray([_loss(self.better, self.value, target) for target in varied])
-        return np.asarray([_loss(self.better, value, self.target) for value in varied])
+        if self.better != "match":
+            return varied if self.better == "lower" else -varied
+        gaps = self.value - varied if side in self.target_sides else varied - (self.target or 0.0)
+        return np.asarray(gaps if self.gap >= 0 else -gaps)
 
     @property
     def _parts(self) -> dict[str, tuple[float, int]]:
@@ -172,12 +183,6 @@ class Score(BaseModel):
             )
             for side, varied in self.replicates.items()
         }
-
-
-def _loss(better: Better, value: float, target: float | None) -> float:
-    if better == "match":
-        return abs(value - (target or 0.0))
-    return value if better == "lower" else -value
 
 
 def deletions(n: int) -> list[NDArray[np.intp]]:
@@ -253,9 +258,17 @@ def interval(
     half = half_width(*combined(parts))
     low, high = value - half, value + half
     if isinstance(metric, Share) and metric.share_of:
-        least, most = wilson(value, n[metric.share_of])
+        least, most = metric.least_interval(value, n)
         return max(0.0, min(low, least)), min(1.0, max(high, most))
     return low, high
+
+
+def least_variance(metric: Metric, value: float, n: Mapping[str, int]) -> float:
+    """Of the samples' side of a metric that counts samples: that of its least interval; else 0."""
+    if not (isinstance(metric, Share) and metric.share_of == "samples"):
+        return 0.0
+    low, high = metric.least_interval(value, n)
+    return ((high - low) / (2 * half_width(1.0, math.inf))) ** 2
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
@@ -301,8 +314,9 @@ def paired(a: Score, b: Score) -> Paired:
     for side in a.replicates:
         of_a, of_b = a.loss_replicates(side), b.loss_replicates(side)
         if side == "samples":
-            parts.append((squared_error(a.loss, of_a.tolist(), a.n[side]), len(of_a)))
-            parts.append((squared_error(b.loss, of_b.tolist(), b.n[side]), len(of_b)))
+            for one, varied in ((a, of_a), (b, of_b)):
+                own = squared_error(one.loss, varied.tolist(), one.n[side])
+                parts.append((max(own, one.least_variance), len(varied)))
         else:
             parts.append((squared_error(delta, (of_a - of_b).tolist(), a.n[side]), len(of_a)))
     return Paired(delta, *combined(parts))

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mribench.errors import MribenchError
@@ -52,7 +51,7 @@ def mmd2(
     if kernel == "gaussian":
         return mmd2_of_gram(_gaussian(distances, median_distance(distances)), m, estimator)
     if kernel == "gaussian-bank":
-        return mmd2_of_gram(_bank(distances, m), m, estimator)
+        return mmd2_of_gram(_bank(distances, median_distance(distances[:m, :m])), m, estimator)
     raise MribenchError(f"The kernel must be linear, gaussian or gaussian-bank, not {kernel!r}.")
 
 
@@ -71,7 +70,10 @@ def median_distance(squared: np.ndarray) -> float:
     """Median of the distances above the diagonal; raises MribenchError when it is 0."""
     median = float(np.median(np.sqrt(squared[np.triu_indices(len(squared), 1)])))
     if median == 0:
-        raise MribenchError("A Gaussian kernel needs volumes that differ, but most of them are identical.")
+        raise MribenchError(
+            "A Gaussian kernel needs volumes that differ, but most of those that give its bandwidth (the "
+            "reference's) are identical."
+        )
     return median
 
 
@@ -80,9 +82,8 @@ def _gaussian(squared: np.ndarray, bandwidth: float) -> np.ndarray:
     return kernel
 
 
-def _bank(squared: np.ndarray, m: int) -> np.ndarray:
-    """Mean of the Gaussians whose bandwidths come from the first m rows (the reference)."""
-    median = median_distance(squared[:m, :m])
+def _bank(squared: np.ndarray, median: float) -> np.ndarray:
+    """Mean of the Gaussians whose bandwidths are 1/2, 1 and 2 times `median`."""
     kernel: np.ndarray = np.mean([_gaussian(squared, factor * median) for factor in BANDWIDTHS], axis=0)
     return kernel
 
@@ -108,22 +109,23 @@ class VoxelDistance:
     """Squared Euclidean distance of two volumes, summed over voxels, in float64."""
 
     name: str = "voxel-squared-distance"
+    tile: ClassVar[int] = 64  # columns; narrower ones would turn every row into float64 again and again
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Any shape will do."""
 
     def prepare(self, volumes: Tensor) -> State:
-        """`[N,voxels]` float32."""
-        return (volumes.reshape(len(volumes), -1),)
+        """`[N,voxels]` float32 and the sums of their squares `[N]` float64."""
+        flat = volumes.reshape(len(volumes), -1)
+        return flat, flat.double().square().sum(1)
 
     def compare(self, rows: State, columns: State) -> Tensor:
         """`[R,C]` float64; differences of sums, hence never float32."""
-        (x,), (y,) = rows, columns
-        total = x.new_zeros((len(x), len(y)), dtype=torch.float64)
+        (x, x_squares), (y, y_squares) = rows, columns
+        total = x_squares[:, None] + y_squares[None]
         for start in range(0, x.shape[1], CHUNK_VOXELS):
-            p = x[:, start : start + CHUNK_VOXELS].double()
-            q = y[:, start : start + CHUNK_VOXELS].double()
-            total += (p * p).sum(1)[:, None] + (q * q).sum(1)[None] - 2 * p @ q.T
+            chunk = slice(start, start + CHUNK_VOXELS)
+            total -= 2 * x[:, chunk].double() @ y[:, chunk].double().T
         return total.clamp_(min=0)
 
 
@@ -187,7 +189,7 @@ class FeatureMMD:
             "kernel": "gaussian-bank-0.5-1-2-median-reference",
             "estimator": "unbiased",
             "views": JOINED,
-            "p": f"{TEST}-pooled-bandwidth",
+            "p": f"{TEST}-pooled-bandwidth-of-unequal",
             **blocks.feature_definition(*VIEWS),
         }
 
@@ -195,16 +197,19 @@ class FeatureMMD:
         return JointDistances.of(blocks)
 
     def value(self, prepared: JointDistances, keep: Keep) -> float:
-        m = len(keep["reference"])
-        return mmd2_of_gram(_bank(prepared.squared(keep), m), m, "unbiased")
+        m, squared = len(keep["reference"]), prepared.squared(keep)
+        return mmd2_of_gram(_bank(squared, median_distance(squared[:m, :m])), m, "unbiased")
 
     def target(self, prepared: Any, keep: Keep) -> float:
         return 0.0
 
     def exchangeable(self, prepared: JointDistances) -> tuple[np.ndarray, int]:
-        """Scales and bandwidth come from all volumes here: those of the reference would favour one split."""
+        """Scales and bandwidth come from all volumes here: those of the reference would favour one split.
+
+        Equal volumes do not count for the bandwidth, which a collapsed generator would pull to 0.
+        """
         squared = prepared.exchangeable()
-        return _bank(squared, len(squared)), prepared.m
+        return _bank(squared, float(np.median(np.sqrt(squared[squared > 0])))), prepared.m
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mribench.errors import MribenchError
 from mribench.metrics.metric import Better, BlockSource, Keep
-from mribench.metrics.pairs import Kernel, State, checked, pair_matrix
+from mribench.metrics.pairs import NARROW, Kernel, State, checked, pair_matrix
 
 WANG_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, section 3.2
 SIGMA = 1.5  # voxels
@@ -34,6 +34,7 @@ class Definition:
 
     window: int
     scales: int
+    tile: ClassVar[int] = NARROW
 
     @property
     def name(self) -> str:
@@ -109,6 +110,7 @@ class Kwon2019:
     """
 
     name: str = "msssim3d/kwon2019-L1"
+    tile: ClassVar[int] = NARROW
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise MribenchError when five scales do not fit."""

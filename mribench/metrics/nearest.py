@@ -69,7 +69,8 @@ def nearest_neighbours(
     with workers(device, share.workers) as pool:
         for start in range(0, len(queries), share.rows):
             stop = min(len(queries), start + share.rows)
-            search = _Search(kernel, queries, reference, range(start, stop), k, torch.device(device), pool)
+            block = range(start, stop)
+            search = _Search(kernel, shape, queries, reference, block, k, torch.device(device), pool)
             found.append(search.run())
             if progress:
                 progress(stop, len(queries))
@@ -80,6 +81,7 @@ def nearest_neighbours(
 @dataclass(frozen=True)
 class _Search:
     kernel: Definition
+    shape: tuple[int, ...]
     queries: Volumes
     reference: Volumes
     block: range
@@ -144,4 +146,4 @@ class _Search:
         list(self.pool.map(column, np.flatnonzero(wanted.any(axis=0)).tolist()))
 
     def _volume(self, volumes: Volumes, index: int) -> torch.Tensor:
-        return volume_tensor(volumes, index, self.queries[0].shape, self.device)
+        return volume_tensor(volumes, index, self.shape, self.device)

@@ -9,7 +9,6 @@ depends neither on the budget nor on the number of threads.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,17 +20,15 @@ import torch
 from torch import Tensor
 
 from mribench.errors import MribenchError, TooLittleMemory
-from mribench.files import write_array
+from mribench.files import read_array, write_array
 from mribench.metrics.workers import worker_count, workers
-
-log = logging.getLogger(__name__)
 
 State = tuple[Tensor, ...]  # every tensor has the volumes as its first axis
 
 DEFAULT_MEMORY = 2 * 10**9  # bytes
 BLOCK_ROWS = 64  # more would hardly save time: a column's state costs as much as about five pairs
 BLOCK_ROWS_GPU = 512  # there it costs as much as hundreds
-TILE_COLUMNS = 4
+NARROW = 4  # columns of a tile where a pair costs more than fetching a volume
 VOLUMES_IN_WORK = 3  # what a worker holds of a volume that is being read and prepared, in float32
 
 
@@ -40,6 +37,8 @@ class Kernel(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def tile(self) -> int: ...  # columns that are compared with a block of rows at a time, at most
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise MribenchError when volumes `[D,H,W]` of this shape cannot be compared."""
@@ -103,6 +102,7 @@ def pair_matrix(
         min(len(rows), block_rows(device)),
         len(job.others),
         worker_count(device),
+        kernel.tile,
     )
     with workers(job.device, share.workers) as pool:
         for start in range(0, len(rows), share.rows):
@@ -185,10 +185,19 @@ class Share(NamedTuple):
     workers: int
 
 
-def allot(memory: int, state: int, shape: tuple[int, ...], rows: int, columns: int, threads: int) -> Share:
+def allot(
+    memory: int,
+    state: int,
+    shape: tuple[int, ...],
+    rows: int,
+    columns: int,
+    threads: int,
+    tile: int = NARROW,
+) -> Share:
     """Divides `memory` bytes, `state` of which hold one prepared volume `[D,H,W]` of `shape`.
 
-    At most `rows` rows are held. A tile of several columns needs one state more, the one being prepared.
+    At most `rows` rows and `tile` columns a worker are held. A tile of several columns needs one state more, the
+    one being prepared.
     Raises TooLittleMemory naming the least memory when one pair does not fit.
     """
     in_work = VOLUMES_IN_WORK * 4 * int(np.prod(shape))
@@ -202,7 +211,7 @@ def allot(memory: int, state: int, shape: tuple[int, ...], rows: int, columns: i
         held = (memory - count * in_work) // state
         if held > count:
             break
-    size = max(1, min(TILE_COLUMNS, columns // (TILE_COLUMNS * count)))
+    size = max(1, min(tile, columns // (NARROW * count)))
     while size > 1 and held < count * (size + 1) + min(rows, 4 * size):
         size -= 1
     other = count * (size + 1) if size > 1 else count
@@ -210,14 +219,8 @@ def allot(memory: int, state: int, shape: tuple[int, ...], rows: int, columns: i
 
 
 def _read_part(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
-    if path is None or not path.exists():
-        return None
-    try:
-        block: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        log.warning("%s cannot be read (%s); computing it again", path, error)
-        return None
-    return block if block.shape == shape else None
+    block = read_array(path, shape[0]) if path else None
+    return block if block is not None and block.shape == shape else None
 
 
 def _block(job: _Job, start: int, stop: int, size: int, pool: ThreadPoolExecutor) -> np.ndarray:
@@ -232,10 +235,13 @@ def _block(job: _Job, start: int, stop: int, size: int, pool: ThreadPoolExecutor
             passing = _cut(held, top, tile.stop - start)
             if top:
                 block[:top, columns] = job.kernel.compare(_cut(held, 0, top), passing).cpu().numpy()
-            for column in tile:
-                below = column - start + 1
-                values = job.kernel.compare(_cut(held, top, below), _cut(held, below - 1, below))
-                block[top:below, column] = values[:, 0].cpu().numpy()
+            step = 1 if size <= NARROW else size  # a narrow one spares half of its square
+            for left in range(tile.start, tile.stop, step):
+                right = min(left + step, tile.stop)
+                values = job.kernel.compare(
+                    _cut(held, top, right - start), _cut(held, left - start, right - start)
+                )
+                block[top : right - start, left:right] = values.cpu().numpy()
         else:
             values = job.kernel.compare(held, job.states(job.others, tile.start, tile.stop))
             block[:, columns] = values.cpu().numpy()

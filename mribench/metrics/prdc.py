@@ -10,7 +10,7 @@ import numpy as np
 
 from mribench.errors import MribenchError
 from mribench.metrics.fid import checked_features
-from mribench.metrics.metric import Better, BlockSource, Keep
+from mribench.metrics.metric import Better, BlockSource, Keep, wilson
 from mribench.metrics.mmd import JOINED, VIEWS, JointDistances, squared_distances
 
 NEIGHBOURS = 5
@@ -98,6 +98,11 @@ class NeighbourShare:
 
     def target(self, prepared: Any, keep: Keep) -> None:
         return None
+
+    def least_interval(self, value: float, n: Mapping[str, int]) -> tuple[float, float]:
+        """Wilson's."""
+        assert self.share_of
+        return wilson(value, n[self.share_of])
 
 
 PRECISION = NeighbourShare(name="precision", title="Precision", sees=("noise",), share_of="samples")

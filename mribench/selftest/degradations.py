@@ -142,10 +142,15 @@ def dropped_mode(material: Material, dose: float, generators: Generators) -> np.
 
     Lost subjects are replaced by spare ones that remain, so that the number of volumes stays.
     """
-    volumes = np.concatenate([material.probes.stack(), material.spare.stack()])
+    volumes = np.concatenate([one.stack() for one in twice_as_many(material)])
     order = np.argsort(first_component(volumes), kind="stable")
     kept = np.sort(order[: round((1 - dose) * len(volumes))])
     return volumes[kept[: len(material.probes)]]
+
+
+def twice_as_many(material: Material) -> tuple[VolumeSet, VolumeSet]:
+    """The probes and as many spare volumes."""
+    return material.probes, material.spare.subset(range(len(material.probes)))
 
 
 def first_component(volumes: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from mribench.metrics.metric import Score
 from mribench.metrics.weights import Weights
 from mribench.protocol import CohortSpec, EvaluationSpec, Protocol
 from mribench.selftest import planted, verdicts
-from mribench.selftest.degradations import DEGRADATIONS, Degradation, Material, first_component
+from mribench.selftest.degradations import DEGRADATIONS, Degradation, Material, first_component, twice_as_many
 
 SEED = 2023
 PROBES, TRAIN, REFERENCE = 32, 48, 32  # volumes at 32^3, when there is no bench yet
@@ -63,7 +63,7 @@ def material_of(cohort: Cohort, most: int) -> Material:
             f"{len(holdout)}. Choose another --bench; a new folder gets a simulated cohort."
         )
     everyone = range(len(holdout))
-    probes = holdout.subset(everyone[::2][:most], "samples")
+    probes = holdout.subset(everyone[::2][: min(most, len(holdout) // 2)], "samples")
     return Material(probes, holdout.subset(everyone[1::2]), cohort.set("train"))
 
 
@@ -194,7 +194,7 @@ def _score_everything(
 
 def _traits_of_first_component(cohort: Cohort, material: Material) -> dict[str, float]:
     """Correlation of the first principal component, which `dropped_mode` cuts, with what the cohort records."""
-    subjects = (material.probes, material.spare)
+    subjects = twice_as_many(material)
     scores = first_component(np.concatenate([one.stack() for one in subjects]))
     names = [name for one in subjects for name in one.names]
     records = {volume["name"]: volume["record"] for volume in cohort.record["volumes"]}

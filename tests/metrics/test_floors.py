@@ -65,6 +65,14 @@ def test_held_out_volumes_come_first_and_score_as_if_they_were_samples():
         assert score.floor.n == 8
         expected = (real[name].value, real[name].low, real[name].high)
         assert (score.floor.value, score.floor.low, score.floor.high) == pytest.approx(expected, rel=1e-9)
+        assert real[name].floor.how == "8 held-out volumes: these samples themselves"
+
+
+def test_a_collapsed_generator_has_a_score_and_a_small_p():
+    """Thirty times the same volume against eight: most pooled distances are 0."""
+    same = volumes("model", 0, 1).subset([0] * 30)
+    found = floors(("mmd",), samples=same, reference=volumes("reference", 100, 8))["mmd"]
+    assert found.value > 0.1 and found.p_value < 0.01
 
 
 def test_volumes_of_the_reference_are_never_their_own_floor():

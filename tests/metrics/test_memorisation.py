@@ -8,8 +8,10 @@ import pytest
 from mribench.contract import phantoms
 from mribench.data.volume_set import VolumeSet
 from mribench.metrics import blocks as blocks_module
+from mribench.metrics import get_metric
 from mribench.metrics.blocks import Blocks
 from mribench.metrics.memorisation import COPY_RATE, MEMORISATION, copies
+from mribench.metrics.metric import wilson
 from mribench.metrics.ms_ssim import ms_ssim_matrix
 
 
@@ -40,6 +42,14 @@ def blocks(train, holdout, samples=None, held=None, mirrored_train=None, mirrore
 def value(metric, source):
     prepared = metric.prepare(source)
     return metric.value(prepared, {"samples": np.arange(len(prepared))})
+
+
+def test_the_interval_of_certain_wins_is_wilsons_in_units_of_the_value():
+    metric, sizes = get_metric("memorisation"), {"samples": 8, "train": 30, "holdout": 10}
+    assert metric.least_interval(1.0, {**sizes, "train": 10}) == pytest.approx(wilson(1.0, 8))
+    low, high = metric.least_interval(1.0, sizes)
+    wins = wilson(1.0, 8)[0]
+    assert high == pytest.approx(1) and low == pytest.approx((wins / 30) / (wins / 30 + (1 - wins) / 10))
 
 
 def test_equal_sides_give_the_share_of_wins_with_ties_counting_half():

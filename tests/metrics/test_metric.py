@@ -17,7 +17,9 @@ from mribench.metrics.metric import (
     difference,
     half_width,
     interval,
+    least_variance,
     leave_out,
+    paired,
     squared_error,
     wilson,
 )
@@ -146,6 +148,28 @@ def test_gap_interval_counts_the_error_of_an_estimated_target():
     )
     welch = ttest_ind(*data, equal_var=False).confidence_interval(0.95)
     assert one.gap_interval == pytest.approx((welch.low, welch.high))
+
+
+def test_a_gap_of_zero_is_as_uncertain_as_any_other():
+    """AUC exactly 1/2: leaving out a win and leaving out a loss move it to either side."""
+    replicates = (24 / 49, 25 / 49) * 25
+    perfect = score(0.5, replicates, better="match", target=0.5)
+    assert squared_error(perfect.loss, perfect.loss_replicates("samples").tolist(), 50) == pytest.approx(
+        0.25 / 49
+    )
+    assert sorted(perfect.loss_replicates("samples"))[0] < 0
+
+
+def test_scores_that_count_have_a_least_variance():
+    """8 of 8 wins against 4 of 8: the jackknife of the first has no width."""
+    half = score(0.5, (3 / 7, 4 / 7) * 4, (0.5,) * 4, better="match", target=0.5)
+    sizes = {"samples": 8, "train": 10, "holdout": 10}
+    least = least_variance(get_metric("memorisation"), 1.0, sizes)
+    sure = score(1.0, (1.0,) * 8, (1.0,) * 4, better="match", target=0.5, least_variance=least)
+    low, high = wilson(1.0, 8)
+    assert least == pytest.approx(((high - low) / 2 / 1.959964) ** 2)
+    assert paired(sure, half).variance == pytest.approx(least + 0.25 / 7)
+    assert least_variance(get_metric("fid_a"), 1.0, sizes) == 0
 
 
 def test_difference_of_two_entrants_cancels_their_shared_reference():

@@ -145,6 +145,13 @@ def test_probes_and_the_held_out_rest_are_disjoint(bench):
     assert not set(material.probes.digests) & set(material.spare.digests)
 
 
+def test_an_odd_number_held_out_leaves_as_many_spare_as_probes(tmp_path):
+    material = run.material_of(open_cohort(phantom_bench(tmp_path, 4, 4, 9).cohort_folder), 32)
+    assert len(material.probes) == 4 and len(material.spare) == 4
+    for name in ("dropped_mode", "other_subjects"):
+        assert len(DEGRADATIONS[name].apply(material, 0.5, 0)) == 4
+
+
 def test_a_bench_is_made_only_where_there_is_none(bench, tmp_path):
     assert run.start_bench(bench.folder, quick=True).protocol.name == "small"
     full, quick = (run.start_bench(tmp_path / str(q), q).protocol for q in (False, True))
