@@ -42,7 +42,7 @@ from mribench.metrics.permutation import permutation_p
 D, VIEWS = 256, 3
 DEVIATIONS = 10 * np.arange(1, D + 1) ** -0.5 / math.sqrt((1 / np.arange(1, D + 1)).sum())
 CHEAP, DEAR = ("ms_ssim", "kid_a"), ("mmd", "fid_a", "precision", "coverage")
-TRIALS = {16: (1000, 300), 24: (600, 200), 60: (250, 60), 200: (80, 30)}  # cheap metrics, dear ones
+TRIALS = {16: (1000, 300), 24: (600, 200), 60: (250, 200), 200: (100, 100)}  # cheap metrics, dear ones
 LAWS, GENERATORS = ("gaussian", "clustered"), ("same", "shifted", "collapsed")
 LARGE = {("gaussian", "same"), ("gaussian", "shifted"), ("clustered", "same")}  # the cells at n = 200
 POPULATION, SIDE = 160, 32

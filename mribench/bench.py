@@ -257,7 +257,9 @@ def open_bench(folder: Path) -> Bench:
     """The bench in that folder; raises UsageError when there is none, MribenchError when it was altered."""
     path = folder / "bench.json"
     if not path.exists():
-        raise UsageError(f"{folder} must hold a bench, but there is no bench.json. Run: mribench init")
+        raise UsageError(
+            f"{folder} must hold a bench, but there is no bench.json. Run: mribench init --bench {folder}"
+        )
     record = read_json(path, "protocol", "protocol_digest")
     try:
         protocol = Protocol.model_validate(record["protocol"])

@@ -231,6 +231,8 @@ def add_folder(bench: Bench, name: str, volumes: VolumeSet, *, overwrite: bool) 
     run, wanted = bench.run(name), bench.protocol.evaluation.samples
     if name in CONTROLS:
         raise UsageError(f"{name} is the name of a control. Give the folder another --name.")
+    if run.record.exists() and (kind := run.read_record()["kind"]) != "folder":
+        raise UsageError(f"{name} is a run of this bench already ({kind}). Give the folder another --name.")
     record = {
         "kind": "folder",
         "model": None,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from mribench.bench import Bench
 from mribench.data.nifti import Rescale
 from mribench.data.volume_set import Progress, VolumeSet
-from mribench.data.volumes import open_folder
+from mribench.data.volumes import AFFINE_TOLERANCE, open_folder
 from mribench.devices import choose_device
 from mribench.errors import MribenchError
 from mribench.evaluation import evaluate
@@ -17,6 +21,8 @@ from mribench.files import write_json, write_text
 from mribench.metrics import DEFAULT_METRICS
 from mribench.metrics.weights import Weights
 from mribench.reports import leaderboard, tables
+
+log = logging.getLogger(__name__)
 
 DARK = 0.05
 
@@ -65,6 +71,7 @@ def evaluate_folders(
         _check_brightness(one)
     if train is not None:
         sets |= {"train": opened(train, "train"), "holdout": sets["reference"]}
+    _warn_of_other_grids(sets)
     scores, missing = evaluate(
         sets,
         out / "cache",
@@ -93,6 +100,21 @@ def evaluate_folders(
     return FolderScores(
         leaderboard.as_text(board), json.dumps(record, indent=1), out / "scores.json", failures
     )
+
+
+def _warn_of_other_grids(sets: Mapping[str, VolumeSet]) -> None:
+    """Files without a true affine are common, so grids that differ are no error; but axes may be swapped."""
+    real = sets["reference"]
+    for one in sets.values():
+        apart = float(np.abs(np.subtract(one.affine, real.affine)).max())  # type: ignore[arg-type]
+        if apart > AFFINE_TOLERANCE:
+            log.warning(
+                "The affines of %s and %s differ by up to %.4g, but scores compare voxel by voxel. Make sure that both "
+                "have the same orientation, voxel size and field of view.",
+                one.name,
+                real.name,
+                apart,
+            )
 
 
 def _check_brightness(volumes: VolumeSet) -> None:

@@ -6,13 +6,14 @@ import difflib
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mribench.data.grid import Grid, paper_grid
 from mribench.errors import UsageError
 from mribench.files import digest_json
+from mribench.metrics import METRICS, known
 
 ROLES = ("train", "reference", "holdout")
 
@@ -47,6 +48,15 @@ class CohortSpec(BaseModel):
         return self.grid
 
 
+def _known_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        try:
+            known("metric", name, METRICS)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+    return names
+
+
 class EvaluationSpec(BaseModel):
     """What every entrant must deliver and how it is measured."""
 
@@ -55,7 +65,7 @@ class EvaluationSpec(BaseModel):
     samples: int = Field(ge=2)
     tsne_samples: int = Field(ge=1)
     extractor: str = "effnet-lite0"
-    metrics: tuple[str, ...] = (
+    metrics: Annotated[tuple[str, ...], AfterValidator(_known_metrics)] = (
         "ms_ssim",
         "mmd",
         "fid_a",

@@ -196,6 +196,14 @@ def test_a_black_folder_does_not_become_an_entrant(scored_bench, tmp_path):
     assert "black must use the range [0,1]" in error and "black" not in names(open_bench(scored_bench))
 
 
+def test_folders_with_other_affines_are_pointed_out(tmp_path, caplog):
+    real, samples = (
+        write(tmp_path / name, GOOD, np.diag([mm, mm, mm, 1.0])) for name, mm in (("a", 1), ("b", 2))
+    )
+    call("evaluate", "--real", real, "--samples", samples, "--out", tmp_path / "out")
+    assert "The affines of samples and real differ by up to 1" in caplog.text
+
+
 def test_an_entrant_too_small_for_any_metric_fails_and_costs_nobody(bench, tmp_path):
     folder = write(tmp_path / "samples", GOOD[:1], bench.protocol.cohort.voxels.affine)
     result = call("evaluate", "--samples", folder, "--name", "one", "--bench", bench.folder, code=1)

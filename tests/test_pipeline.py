@@ -129,6 +129,9 @@ def test_a_folder_becomes_an_entrant(bench, tmp_path):
         "name must be"
         in call("evaluate", "--samples", folder, "--name", "../x", "--bench", copy, code=2).stderr
     )
+    taken = call("evaluate", "--samples", folder, "--name", "cdpm", "--bench", copy, "--overwrite", code=2)
+    assert "cdpm is a run of this bench already (model)" in taken.stderr
+    assert (copy / "runs" / "cdpm" / "weights.safetensors").exists()
 
 
 EVERY_STEP = "from mribench import training; training.train.__kwdefaults__['checkpoint_seconds'] = -1; "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import resources
+
 import pytest
 
 from mribench.errors import UsageError
@@ -60,6 +62,14 @@ def test_bad_files_are_refused(tmp_path, line):
     path.write_text(text)
     with pytest.raises(UsageError, match="must be a valid protocol"):
         load_protocol(str(path))
+
+
+def test_an_unknown_metric_is_refused_at_once(tmp_path):
+    file = tmp_path / "own.toml"
+    text = (resources.files("mribench.protocols") / "demo.toml").read_text()
+    file.write_text(text.replace("tsne_samples = 16", 'tsne_samples = 16\nmetrics = ["fid_q"]'))
+    with pytest.raises(UsageError, match="no metric called 'fid_q'"):
+        load_protocol(str(file))
 
 
 def test_differences_name_every_leaf():

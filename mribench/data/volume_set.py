@@ -27,6 +27,7 @@ class VolumeSet:
     shape: tuple[int, int, int]
     load: Callable[[int], np.ndarray]
     slab: Slab | None = None
+    affine: tuple[tuple[float, ...], ...] | None = None  # to world mm, of volumes that were read from NIfTI
 
     def __len__(self) -> int:
         return len(self.names)

@@ -26,7 +26,7 @@ __all__ = ["NiftiVolume", "check_range", "open_folder", "raise_problems", "read_
 
 log = logging.getLogger(__name__)
 
-_AFFINE_TOLERANCE = 1e-3
+AFFINE_TOLERANCE = 1e-3
 _CHECKS_VERSION = 1  # a higher number makes every cached check stale
 
 
@@ -67,6 +67,7 @@ def open_folder(
         digests=tuple(one.digest for one in checked),
         shape=checked[0].shape,
         load=lambda i: _load(files[i], rescale, checked[i].digest),
+        affine=tuple(map(tuple, checked[0].affine)),
     )
 
 
@@ -161,7 +162,7 @@ def _check_one_grid(files: list[Path], checked: list[_Checked], expect: Grid | N
                 "(axial, coronal, sagittal). Resample them with `mribench prepare`."
             )
         apart = float(np.abs(np.array(one.affine) - affine).max())
-        if apart > _AFFINE_TOLERANCE:
+        if apart > AFFINE_TOLERANCE:
             raise MribenchError(
                 f"All volumes must share one grid in world mm, but the affines of {file.name!r} and "
                 f"{against} differ by up to {apart:.4g}. Resample them with `mribench prepare`."

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from torch import Tensor
 
 from mribench.errors import MribenchError
+from mribench.metrics.fid import checked_features
 from mribench.metrics.metric import Better, BlockSource, Keep
 from mribench.metrics.pairs import State
 from mribench.metrics.permutation import TEST
@@ -36,14 +37,12 @@ def mmd2(
     """Squared MMD of `real` `[M,F]` and `fake` `[N,F]`, float64, in plain sum form (divided by nothing).
 
     "gaussian": bandwidth = median distance over all pooled pairs; "gaussian-bank": mean of three Gaussians
-    at 1/2, 1 and 2 times the median distance between real rows. Raises MribenchError for wrong shapes.
+    at 1/2, 1 and 2 times the median distance between real rows. Raises MribenchError for wrong
+    shapes, values that are not finite, or an unknown kernel or estimator.
     """
-    real, fake = np.asarray(real, dtype=np.float64), np.asarray(fake, dtype=np.float64)
-    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or min(len(real), len(fake)) < 2:
-        raise MribenchError(
-            "MMD needs two arrays [N,F] of equal F and at least 2 rows each, "
-            f"but got real {list(real.shape)} and fake {list(fake.shape)}."
-        )
+    if estimator not in get_args(Estimator):
+        raise MribenchError(f"The estimator must be unbiased or biased, not {estimator!r}.")
+    real, fake = checked_features(real, fake, "MMD")
     distances = squared_distances(np.concatenate([real, fake]))
     m = len(real)
     if kernel == "linear":

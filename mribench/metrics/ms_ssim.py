@@ -243,6 +243,8 @@ def ms_ssim_matrix(
     >>> matrix.shape, bool((matrix == matrix.T).all()), matrix.diagonal().tolist()
     ((3, 3), True, [1.0, 1.0, 1.0])
     """
+    if engine not in ("native", "reference"):
+        raise MribenchError(f"The engine must be native or reference, not {engine!r}.")
     for name, volumes in (("a", a), ("b", b)):
         if volumes is not None and (volumes.ndim != 4 or len(volumes) == 0):
             raise MribenchError(f"{name} must be volumes [N,D,H,W], but has the shape {list(volumes.shape)}.")

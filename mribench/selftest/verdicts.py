@@ -12,6 +12,8 @@ from mribench.selftest import planted
 
 Ladder = Sequence[tuple[float, Mapping[str, Score]]]  # (dose, metric -> score), dose 0 first
 
+FEWEST_TO_JUDGE = 32
+
 LEGEND = (
     "Smallest dose from which on the 95 % interval of the loss difference to dose 0 lies above 0, there and at every "
     "larger dose. ~: not monotone, a larger dose scored better than the next smaller one by more than the interval "
@@ -71,19 +73,24 @@ def is_monotone(scores: Sequence[Score]) -> bool:
 def seen(
     control: str, metrics: Iterable[str], base: Mapping[str, Score], scores: Mapping[str, Score]
 ) -> list[dict[str, Any]]:
-    """Whether each metric that declares to see a control tells it from dose 0."""
+    """Whether each metric that declares to see a control tells it from dose 0, or misses it.
+
+    Fewer than 32 samples that point the right way decide nothing: neither seen nor missed.
+    """
     rows = []
     for metric in metrics:
         if metric in base and metric in scores:
             delta, low, high = difference(scores[metric], base[metric])
-            numbers = {"difference": delta, "low": low, "high": high, "seen": low > 0}
-            rows.append({"control": control, "metric": metric, **numbers})
+            enough = scores[metric].n["samples"] >= FEWEST_TO_JUDGE
+            missed = low <= 0 and (enough or delta <= 0)
+            numbers = {"difference": delta, "low": low, "high": high}
+            rows.append({"control": control, "metric": metric, **numbers, "seen": low > 0, "missed": missed})
     return rows
 
 
 def problems(record: Mapping[str, Any]) -> list[str]:
     """Everything that fails the self-test, one sentence each."""
-    unseen = [f"{c['metric']} does not see {c['control']}" for c in record["controls"] if not c["seen"]]
+    unseen = [f"{c['metric']} does not see {c['control']}" for c in record["controls"] if c["missed"]]
     failures = [f"not computed: {reason}" for reason in record["failures"]]
     return failures + unseen + planted.problems(record["planted"])
 
@@ -150,7 +157,9 @@ def _fresh_line(fresh: Mapping[str, Any]) -> str:
 
 def _controls_line(controls: Sequence[Mapping[str, Any]]) -> str:
     good = sum(one["seen"] for one in controls)
-    return f"Declared controls told from dose 0: {good} of {len(controls)}."
+    open_ = [f"{c['metric']} ({c['control']})" for c in controls if not (c["seen"] or c["missed"])]
+    few = f" Too few volumes to tell: {', '.join(open_)}." if open_ else ""
+    return f"Declared controls told from dose 0: {good} of {len(controls)}.{few}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

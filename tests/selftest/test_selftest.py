@@ -198,10 +198,10 @@ def test_a_copy_counts_as_found_only_with_its_source_and_orientation(garden, wro
     assert planted.problems(greedy) == ["3 of 3 fresh real volumes were taken for copies"]
 
 
-def score(loss, error=0.1):
-    """A score of 10 samples whose loss has that standard error."""
-    pattern = np.resize([1.0, -1.0], 10)
-    replicates = loss + error * pattern / np.sqrt(9 / 10 * 10)
+def score(loss, error=0.1, count=40):
+    """A score of 40 samples whose loss has that standard error."""
+    pattern = np.resize([1.0, -1.0], count)
+    replicates = loss + error * pattern / np.sqrt(count - 1)
     half = 1.96 * error
     return Score(
         metric="m",
@@ -215,7 +215,7 @@ def score(loss, error=0.1):
         interval="jackknife",
         better="lower",
         target=None,
-        n={"samples": 10},
+        n={"samples": count},
         version="1",
         signature="metric:m",
         digests={},
@@ -257,3 +257,10 @@ def test_an_unseen_control_is_a_problem():
     nothing = {"kinds": [], "fresh": {"volumes": 1, "taken_for_copies": 0}}
     record = {"controls": rows, "failures": ["x: broke"], "planted": nothing}
     assert verdicts.problems(record) == ["not computed: x: broke", "m does not see mean_volume"]
+
+
+def test_few_volumes_that_point_the_right_way_decide_nothing():
+    base, near, wrong = ({"m": score(loss, count=16)} for loss in (0, 0.1, -0.1))
+    near, wrong = (verdicts.seen("noise", ["m"], base, one) for one in (near, wrong))
+    assert [(one["seen"], one["missed"]) for one in (*near, *wrong)] == [(False, False), (False, True)]
+    assert "Too few volumes to tell: m (noise)" in verdicts._controls_line(near)
