@@ -15,7 +15,7 @@ from scipy.ndimage import affine_transform, gaussian_filter
 from mribench.data.formats import digest_scan, read_scan
 from mribench.data.grid import Grid, paper_grid, quantise
 from mribench.data.nifti import NiftiVolume
-from mribench.data.scans import Scan, discover
+from mribench.data.scans import Scan, discover, without_paths
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_json, digest_volume
 from mribench.seeds import derive
@@ -118,7 +118,7 @@ def prepare(
         try:
             prepared = _prepare_unless_done(scan, grid, recipe, records)
         except MribenchError as error:
-            reason = str(error).replace(str(scan.path), scan.name)
+            reason = without_paths(str(error), scan)
             refusals.append(Refusal(scan.name, reason, scan.id, chosen=not scan.skipped))
             log.warning("Left out: %s", refusals[-1].reason)
         else:

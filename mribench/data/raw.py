@@ -103,11 +103,16 @@ def process(scan: Scan, mask_file: Path | None, grid: Grid, recipe: RawRecipe) -
 
 @contextmanager
 def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Note the stage's seconds; what a library raises becomes a MribenchError that names the stage."""
+    """Note the stage's seconds; what a library raises becomes a MribenchError that names the stage.
+
+    Raises MemoryError when the stage failed for want of memory.
+    """
     start = time.perf_counter()
     try:
         yield
     except (RuntimeError, ValueError, AssertionError, IndexError, np.linalg.LinAlgError) as error:
+        if "allocat" in str(error):  # how torch and ITK say it
+            raise MemoryError(str(error)) from error
         detail = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise MribenchError(f"the stage {stage!r} must succeed, but: {detail} Look at the scan.") from error
     seconds[stage] = time.perf_counter() - start

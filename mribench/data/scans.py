@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -41,6 +42,15 @@ class Scan:
         if safe == self.subject:
             return safe
         return f"{safe}-{hashlib.sha256(repr(self.subject).encode()).hexdigest()[:8]}".lstrip("-")
+
+
+def without_paths(text: str, scan: Scan, mask: Path | None = None) -> str:
+    """A message as it may be written down: the scan by its name, other files beside it or the mask by theirs."""
+    text = text.replace(str(scan.path), scan.name)
+    for folder in {file.parent for file in (scan.path, mask) if file is not None} - {Path()}:
+        for stated in (folder, folder.resolve()):
+            text = text.replace(f"{stated}{os.sep}", "")
+    return text
 
 
 def discover(source: Path | None, manifest: Path | None = None, *, registered: bool = True) -> list[Scan]:
