@@ -25,12 +25,13 @@ from mribench.data.prepare import Refusal
 from mribench.data.quality import RawRecord, failures
 from mribench.data.raw import Product, process
 from mribench.data.recipe import RawRecipe, require_backends
-from mribench.data.scans import Scan, discover, mask_of, without_paths
+from mribench.data.scans import Scan, digest_inputs, discover, mask_of, without_paths
 from mribench.data.volume_set import Progress
 from mribench.errors import MribenchError
 from mribench.files import append_json_line, digest_json, write_array
 from mribench.protocol import Protocol
 
+LEDGER = "volumes.raw.jsonl"  # stays, so that --overwrite makes anew only what must differ
 log = logging.getLogger(__name__)
 
 _TASKS_A_WORKER = 2  # handed over at a time: enough to keep it busy, few finished volumes in memory
@@ -74,7 +75,7 @@ def raw_cohort(folder: Path, protocol: Protocol, plan: RawPlan, progress: Progre
     UsageError when a library is missing or too few subjects are usable for the protocol's roles.
     """
     require_backends(plan.recipe)
-    grid, ledger = protocol.cohort.voxels, folder / "volumes.partial.jsonl"
+    grid, ledger = protocol.cohort.voxels, folder / LEDGER
     scans = discover(plan.source, plan.manifest, registered=plan.recipe.registration is None)
     tasks, refusals = _tasks(scans, plan, grid)
     entries = _finished(folder, ledger, tasks, grid)
@@ -91,8 +92,11 @@ def raw_cohort(folder: Path, protocol: Protocol, plan: RawPlan, progress: Progre
     volumes = with_roles(usable, protocol, refusals)
     recipe = {**plan.recipe.model_dump(mode="json"), "versions": plan.recipe.voxels()["versions"]}
     problems = [_problem(refusal, entries) for refusal in refusals]
-    cohort = write_cohort(folder, protocol, recipe, volumes, problems)
-    ledger.unlink(missing_ok=True)
+    inputs = digest_inputs(scans, plan.masks)
+    cohort = write_cohort(folder, protocol, recipe, volumes, problems, inputs)
+    for stray in (folder / "volumes").glob("*.npy"):
+        if stray.stem not in entries:
+            stray.unlink()
     return cohort
 
 
@@ -219,7 +223,9 @@ def _work(task: _Task, grid: Grid, recipe: RawRecipe) -> Product | _Failure:
         return _Failure(without_paths(str(error), task.scan, task.mask))
     except MemoryError:
         return _Failure(
-            f"{task.scan.name} must fit into memory, but did not. Use fewer --workers.", passing=True
+            f"{task.scan.name} must fit into memory, but did not. Use fewer --workers, and --overwrite if the "
+            "cohort is finished.",
+            passing=True,
         )
     except Exception as error:  # a library's or our own mistake, which the next version may not make
         reason = (

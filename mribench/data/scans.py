@@ -6,12 +6,15 @@ import csv
 import hashlib
 import os
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from mribench.data.formats import DICOM_ADVICE, scan_stem
+from mribench.data.formats import DICOM_ADVICE, digest_scan, scan_stem
 from mribench.data.layouts import LAYOUTS, STAGES, Found, Layout, dicom_folders, empty_folders, find
 from mribench.errors import MribenchError, UsageError
+from mribench.files import digest_json
 
 _COLUMNS = ("path", "subject", "session", "source", "done")
 _SPACE = re.compile(r"_space-([A-Za-z0-9]+)")
@@ -145,6 +148,20 @@ def mask_of(scan: Scan, folder: Path) -> Path:
         f"{scan.name} must have a mask in --mask DIR, named {PurePath(beside).name}_mask.nii.gz or after its "
         f"relative path or its subject, but none was found."
     )
+
+
+def digest_inputs(scans: Sequence[Scan], masks: Path | None = None) -> str:
+    """SHA-256 of what every scan is called, its file's bytes and its mask's; "" stands for what is not there."""
+    found = []
+    for scan in scans:
+        digests = ["", ""]
+        with suppress(MribenchError):
+            if not scan.skipped:
+                digests[0] = digest_scan(scan.path)
+                digests[1] = digest_scan(mask_of(scan, masks)) if masks else ""
+        labels = [scan.name, scan.subject, scan.session, scan.source, scan.skipped, *scan.done]
+        found.append([labels, digests])
+    return digest_json(found)
 
 
 def _from_manifest(manifest: Path) -> list[Scan]:

@@ -98,8 +98,10 @@ def test_two_workers_and_none_give_the_same_and_every_scan_is_accounted_for(
     assert set(record["recipe"]["versions"]) >= {"simpleitk", "dipy"}
     assert str(scans) not in (tmp_path / "two" / "cohort" / "volumes.json").read_text()
     check_page((tmp_path / "two" / "cohort" / "quality.html").read_text())
-    again = run(scans, *DONE, "--bench", tmp_path / "two", "--protocol", protocol)
-    assert "up to date" in again.stderr
+    again = [scans, *DONE, "--bench", tmp_path / "two", "--protocol", protocol]
+    assert "up to date" in run(*again, *LENIENT).stderr
+    strict = run(*again)
+    assert strict.exit_code == 2 and "min_dice: expected 0.5, got 0.9" in strict.stderr
     monkeypatch.setattr(raw_cohort, "ProcessPoolExecutor", AtOnce)
     assert made(scans, protocol, tmp_path / "here", 1).digest == cohort.digest
 
@@ -177,10 +179,10 @@ def hundred(folder: Path) -> Path:
     return folder
 
 
-def prepared(folder, protocol, bench, progress=lambda *_: None, registered=False, **quality):
+def prepared(folder, protocol, bench, progress=lambda *_: None, registered=False, overwrite=False, **quality):
     settings = build_recipe(given_masks=False, stripped=False, registered=registered, quality=quality)
     plan = RawPlan(folder, None, None, settings)
-    return preparation.prepare(bench, str(protocol), None, None, False, progress, raw=plan)[1]
+    return preparation.prepare(bench, str(protocol), None, None, overwrite, progress, raw=plan)[1]
 
 
 def test_bad_scans_among_a_hundred_cost_only_themselves(tmp_path, protocol, light):
@@ -202,7 +204,7 @@ def test_a_killed_preparation_loses_only_what_was_in_work(tmp_path, protocol, li
 
     with pytest.raises(KeyboardInterrupt):
         prepared(folder, protocol, tmp_path / "b", stop)
-    with open(tmp_path / "b" / "cohort" / "volumes.partial.jsonl", "a") as file:
+    with open(tmp_path / "b" / "cohort" / raw_cohort.LEDGER, "a") as file:
         file.write('{"torn')
     (folder / "p003.nii.gz").write_bytes(b"another file")
     np.save(tmp_path / "b" / "cohort" / "volumes" / "p004.npy", np.zeros(3))
@@ -238,6 +240,45 @@ def test_what_another_kind_of_preparation_left_is_made_anew(scans, tmp_path, pro
         for raw in (raw_first, not raw_first):
             result = run(scans, *kinds[raw], *options)
             assert result.exit_code == 2 and "The roles need" in result.stderr, result.stderr
+
+
+def test_a_finished_cohort_is_never_taken_for_another(tmp_path, protocol, light):
+    folder, bench = folder_of(tmp_path / "in", *(b"%d" % i for i in range(6))), tmp_path / "b"
+    first = prepared(folder, protocol, bench)
+    assert prepared(folder, protocol, bench).digest == first.digest and len(light) == 6
+    with pytest.raises(UsageError, match=r"quality.min_dice: expected 0.9, got 0.99.*--overwrite"):
+        prepared(folder, protocol, bench, min_dice=0.99)
+    other = folder_of(tmp_path / "other", *(b"%d" % i for i in (0, 1, 2, 3, 4, 7)))
+    with pytest.raises(UsageError, match=r"other scans, masks or labels.*--overwrite"):
+        prepared(other, protocol, bench)
+    light.clear()
+    assert (
+        prepared(folder, protocol, bench, overwrite=True, min_dice=0.94).digest == first.digest and not light
+    )
+    (other / "p0.nii.gz").unlink()
+    changed = prepared(other, protocol, bench, overwrite=True)
+    assert light == ["p5.nii.gz"] and changed.digest != first.digest
+    assert {path.stem for path in (bench / "cohort" / "volumes").iterdir()} == {f"p{i}" for i in range(1, 6)}
+
+
+def test_raw_and_plain_preparations_do_not_take_each_other_for_theirs(scans, tmp_path, protocol):
+    kinds = {"is of scans that were": [], r"is of raw scans": [*DONE, *LENIENT]}
+    for number, (reason, first) in enumerate(kinds.items()):
+        second = next(options for options in kinds.values() if options is not first)
+        common = [scans, "--bench", tmp_path / f"b{number}", "--protocol", protocol]
+        assert run(*common, *first).exit_code == 0
+        result = run(*common, *second)
+        assert result.exit_code == 2 and reason in result.stderr and "--overwrite" in result.stderr
+        assert run(*common, *second, "--overwrite").exit_code == 0
+
+
+def test_a_folder_and_a_manifest_are_one_too_many(scans, tmp_path):
+    (tmp_path / "list.csv").write_text("path,subject\n")
+    for kind in ([], ["--raw"]):
+        result = run(scans, "--manifest", tmp_path / "list.csv", *kind, "--bench", tmp_path / "b")
+        assert (
+            result.exit_code == 2 and "SRC or --manifest" in result.stderr and not (tmp_path / "b").exists()
+        )
 
 
 def folder_of(folder: Path, *contents: bytes) -> Path:
