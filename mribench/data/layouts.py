@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mribench.data.formats import is_dicom, is_scan_name, scan_stem
+from mribench.data.formats import DICOM_SUFFIXES, is_dicom, is_scan_name, scan_stem
 
 STAGES = ("stripped", "registered")  # what may have been done to a scan before it came here
 _IMAGE = r"\.(?:nii|nii\.gz|hdr|mgz)$"
@@ -133,7 +133,7 @@ def dicom_folders(folder: Path) -> list[str]:
     for parent, _, files in os.walk(folder):
         for name in sorted(files):
             path = Path(parent, name)
-            named = path.suffix.lower() == ".dcm"
+            named = path.suffix.lower() in DICOM_SUFFIXES
             if not named and ("." in name or looked >= _LOOKED_INTO):
                 continue
             looked += not named

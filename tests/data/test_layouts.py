@@ -83,7 +83,7 @@ def test_a_flat_folder_takes_every_format_and_a_pair_once(tmp_path):
 
 
 def test_dicom_folders_are_named_with_the_tool_to_use(tmp_path):
-    touch(tmp_path, "one/a.dcm", "two/deep/b.dcm")
+    touch(tmp_path, "one/a.dcm", "two/deep/b.MR.IMA")
     with pytest.raises(UsageError, match="dcm2niix -z y"):
         raw(tmp_path)
     touch(tmp_path, "person.nii.gz")

@@ -225,6 +225,19 @@ def test_dice_and_border_contact_are_what_they_say(brain):
     assert border_contact(mask[:, :, 7:], np.eye(4)) == (0.0, "")
 
 
+def test_a_saturated_scan_is_refused_and_negative_voxels_are_told(tmp_path, brain):
+    spoilt = replace(brain, data=np.minimum(brain.data, np.percentile(brain.data[brain.data > 0], 80)))
+    spoilt.data[:2] = -5
+    sound = process(save(tmp_path / "a.nii.gz", brain), None, GRID, DONE).record
+    record = process(save(tmp_path / "b.nii.gz", spoilt), None, GRID, DONE).record
+    assert sound.saturated_fraction < 1e-3 and record.saturated_fraction == pytest.approx(0.2, abs=0.01)
+    assert not any("saturated" in reason for reason in failures(sound, Quality()))
+    assert any("20.0% of its brain have" in reason for reason in failures(record, Quality()))
+    share = 2 / len(brain.data)
+    assert f"{share:.1%} of the voxels were negative and became 0" in record.problems
+    assert not any("negative" in remark for remark in sound.problems)
+
+
 def test_every_threshold_can_refuse(tmp_path, brain):
     record = process(save(tmp_path / "a.nii.gz", brain), None, GRID, DONE).record
     lenient = Quality(max_border_cm2=1e3)
@@ -235,7 +248,7 @@ def test_every_threshold_can_refuse(tmp_path, brain):
         "brain_cm3": 2500.0,
         "determinant": -1.2,
         "border_cm2": 2e3,
-        "clipped_fraction": 0.2,
+        "saturated_fraction": 0.2,
     }
     for name, value in wrong.items():
         (reason,) = failures(record.model_copy(update={name: value}), lenient)

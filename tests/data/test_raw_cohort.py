@@ -97,7 +97,9 @@ def test_two_workers_and_none_give_the_same_and_every_scan_is_accounted_for(
     assert record["recipe"]["masking"]["by"] == "values above 0" and len(record["recipe_digest"]) == 64
     assert set(record["recipe"]["versions"]) >= {"simpleitk", "dipy"}
     assert str(scans) not in (tmp_path / "two" / "cohort" / "volumes.json").read_text()
-    check_page((tmp_path / "two" / "cohort" / "quality.html").read_text())
+    page = (tmp_path / "two" / "cohort" / "quality.html").read_text()
+    check_page(page)
+    assert f"Recipe {record['recipe_digest'][:12]};" in page
     again = [scans, *DONE, "--bench", tmp_path / "two", "--protocol", protocol]
     assert "up to date" in run(*again, *LENIENT).stderr
     strict = run(*again)
@@ -159,8 +161,8 @@ def light(monkeypatch):
             oblique=False,
             intensity_of_one=1, brain_cm3=400 if content == b"small" else 1400, template_correlation=0.8,
             outside_fov_fraction=0, negative_fraction=0, clipped_fraction=0, problems=(), stages=("N4",),
-            mask_sha256="", noise_sd=1, bias_range=1, affine=tuple(map(tuple, np.eye(4).tolist())),
-            determinant=1, dice=0.95, border_cm2=0, border="",
+            mask_sha256="", saturated_fraction=0, noise_sd=1, bias_range=1,
+            affine=tuple(map(tuple, np.eye(4).tolist())), determinant=1, dice=0.95, border_cm2=0, border="",
         )  # fmt: skip
         return Product(record, voxels)
 
@@ -424,6 +426,11 @@ def test_words_that_do_not_go_together_are_refused(scans, tmp_path):
         ],
         "min_dice, min_correlation": ["--raw", "--set", "patch_radius=3"],
         "min_dice: Input should be less": ["--raw", "--set", "min_dice=3"],
+        "brain_cm3: Value error, [lowest, highest] must be in this order": [
+            "--raw",
+            "--set",
+            "brain_cm3=[2100,900]",
+        ],
     }
     for reason, options in cases.items():
         result = run(scans, *options, "--bench", tmp_path / "b")
