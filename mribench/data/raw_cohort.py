@@ -27,7 +27,7 @@ from mribench.data.raw import Product, process
 from mribench.data.recipe import RawRecipe, require_backends
 from mribench.data.scans import Scan, digest_inputs, discover, mask_of, without_paths
 from mribench.data.volume_set import Progress
-from mribench.errors import MribenchError
+from mribench.errors import MribenchError, UsageError
 from mribench.files import append_json_line, digest_json, write_array
 from mribench.protocol import Protocol
 
@@ -116,7 +116,20 @@ def _tasks(scans: Sequence[Scan], plan: RawPlan, grid: Grid) -> tuple[list[_Task
             tasks.append(_Task(scan, mask, made_from))
         except MribenchError as error:
             refusals.append(_refusal(scan, without_paths(str(error), scan, mask)))
+    _check_masks(tasks)
     return tasks, refusals
+
+
+def _check_masks(tasks: Sequence[_Task]) -> None:
+    """A mask that is found by its file name alone may fit the files of several people."""
+    owners: dict[Path, Scan] = {}
+    for mask, scan in ((task.mask, task.scan) for task in tasks if task.mask is not None):
+        other = owners.setdefault(mask, scan)
+        if other is not scan:
+            raise UsageError(
+                f"A mask must belong to one scan, but {mask.name} fits {other.name} ({other.subject}) and "
+                f"{scan.name} ({scan.subject}). Name masks after the scans' relative paths or subjects."
+            )
 
 
 def _refusal(scan: Scan, reason: str) -> Refusal:

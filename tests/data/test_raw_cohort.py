@@ -404,6 +404,21 @@ def test_a_mask_that_is_missing_keeps_out_its_scan_only(tmp_path, protocol, ligh
     assert record["recipe"]["masking"]["by"] == "given mask"
 
 
+def test_a_mask_that_fits_two_scans_is_refused(tmp_path, protocol, light):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "T1_mask.nii.gz").write_bytes(b"m")
+    rows = ["path,subject"]
+    for i in range(6):
+        (tmp_path / f"s{i}").mkdir()
+        (tmp_path / f"s{i}" / "T1.nii.gz").write_bytes(b"%d" % i)
+        rows.append(f"s{i}/T1.nii.gz,s{i}")
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    options = ["--manifest", tmp_path / "list.csv", "--raw", "--mask", tmp_path / "masks"]
+    result = run(*options, "--bench", tmp_path / "b", "--protocol", protocol)
+    assert result.exit_code == 2 and not light
+    assert "T1_mask.nii.gz fits s0/T1.nii.gz (s0) and s1/T1.nii.gz (s1)" in result.stderr
+
+
 def test_a_missing_library_is_one_sentence(scans, monkeypatch, tmp_path):
     monkeypatch.setattr(recipe, "find_spec", lambda name: None)
     result = run(scans, "--raw", "--bench", tmp_path / "b")
