@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from mribench.data import raw
 from mribench.data.grid import dequantise, paper_grid
 from mribench.data.nifti import NiftiVolume
 from mribench.data.quality import border_contact, brain_dice, failures, template
@@ -172,9 +173,9 @@ def test_unusable_scans_say_why(tmp_path, brain):
     four = np.stack([brain.data.T] * 2, -1)
     nib.save(nib.Nifti1Image(four, brain.affine), tmp_path / "four.nii.gz")
     save(tmp_path / "codes.nii.gz", brain)
-    raw = nib.load(tmp_path / "codes.nii.gz")
-    raw.header["sform_code"] = raw.header["qform_code"] = 0
-    nib.save(nib.Nifti1Image(brain.data.T, None, raw.header), tmp_path / "codes.nii.gz")
+    spoilt = nib.load(tmp_path / "codes.nii.gz")
+    spoilt.header["sform_code"] = spoilt.header["qform_code"] = 0
+    nib.save(nib.Nifti1Image(brain.data.T, None, spoilt.header), tmp_path / "codes.nii.gz")
     save(tmp_path / "spacing.nii.gz", brain, affine=brain.affine @ np.diag([2, 2, 2, 1]))
     save(tmp_path / "torn.nii.gz", brain)
     torn = tmp_path / "torn.nii.gz"
@@ -190,6 +191,15 @@ def test_unusable_scans_say_why(tmp_path, brain):
             process(Scan(tmp_path / f"{name}.nii.gz", name, name), None, GRID, DONE)
     with pytest.raises(MribenchError, match="must be"):
         process(Scan(tmp_path / "nowhere.nii.gz", "nowhere", "x"), None, GRID, DONE)
+
+
+def test_want_of_memory_is_no_fault_of_the_scan(tmp_path, brain, monkeypatch):
+    def short(*_arguments):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
+
+    monkeypatch.setattr(raw, "unbiased", short)
+    with pytest.raises(MemoryError):
+        process(save(tmp_path / "a.nii.gz", brain), None, GRID, DONE)
 
 
 def test_an_oblique_scan_is_recorded_and_lands_where_the_world_says(tmp_path, brain):
