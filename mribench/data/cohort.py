@@ -185,11 +185,12 @@ def write_cohort(
     recipe: dict[str, Any],
     volumes: Sequence[dict[str, Any]],
     problems: Sequence[dict[str, Any]] = (),
+    inputs: str = "",
 ) -> Cohort:
     """Write volumes.json, which makes the arrays beside it a cohort.
 
     Across machines a simulated cohort is identified by its recipe, since its bytes differ between
-    processors; a prepared one by its volumes.
+    processors; a prepared one by its volumes. `inputs` identifies the files that a prepared one was made from.
     """
     grid, source = protocol.cohort.voxels.model_dump(mode="json"), protocol.cohort.source
     write_json(
@@ -202,6 +203,7 @@ def write_cohort(
             "grid": grid,
             "volumes": list(volumes),
             "problems": list(problems),
+            "inputs": inputs,
             "digest": digest_json([recipe if source == "simulated" else list(volumes), grid]),
         },
     )

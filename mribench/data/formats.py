@@ -35,6 +35,7 @@ UNSIDED = (
     "an Analyze header cannot say which side is left; read as radiological (the first axis runs from right to "
     "left), as nibabel does"
 )
+DICOM_SUFFIXES = (".dcm", ".ima")
 DICOM_ADVICE = "DICOM, which is not read here. Convert it to NIfTI with dcm2niix"
 _MGH_START = 284
 _MGH_ORIENTED = slice(28, 30)  # goodRASFlag
@@ -53,8 +54,8 @@ def scan_stem(name: str) -> str:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is named .dcm or begins as DICOM does (PS3.10, 7.1)."""
-    if path.suffix.lower() == ".dcm":
+    """Whether a file is named as DICOM (.dcm, Siemens' .IMA) or begins as DICOM does (PS3.10, 7.1)."""
+    if path.suffix.lower() in DICOM_SUFFIXES:
         return True
     try:
         with open(path, "rb") as file:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mribench.data.formats import is_dicom, is_scan_name, scan_stem
+from mribench.data.formats import DICOM_SUFFIXES, is_dicom, is_scan_name, scan_stem
 
 STAGES = ("stripped", "registered")  # what may have been done to a scan before it came here
 _IMAGE = r"\.(?:nii|nii\.gz|hdr|mgz)$"
@@ -20,8 +20,8 @@ class Layout:
     """Where scans lie, relative to the folder, and what the path says of them.
 
     `pattern` names the groups subject and perhaps session and site. `folders` finds the subjects' folders, so
-    that one without a scan is told. `done`: stages that are done; `prepared`: such a folder may also hold
-    stripped scans in MNI152, and is taken without --raw.
+    that one without a scan is told. `wanted` tells what a scan that is not taken should have. `done`: stages that
+    are done; `prepared`: such a folder may also hold stripped scans in MNI152, and is taken without --raw.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Layout:
     pattern: re.Pattern[str]
     source: str = ""
     folders: str = ""
+    wanted: str = "that layout's file names"
     done: tuple[str, ...] = ()
     prepared: bool = False
 
@@ -50,16 +51,18 @@ LAYOUTS = (
         "FreeSurfer",
         ("*/mri/brainmask.mgz",),
         re.compile(r"^(?P<subject>(?!fsaverage)[^/]+)/mri/brainmask\.mgz$"),
+        wanted="the folder of a person, which fsaverage is not",
         done=("stripped",),
     ),
     Layout(
         "ADNI",
         ("*_S_*/*/*/*/*", "ADNI/*_S_*/*/*/*/*"),
         re.compile(
-            r"(?:^|/)(?P<subject>\d{3}_S_\d{4,5})/(?![^/]*[Mm]ask)[^/]+/(?P<session>\d{4}-\d\d-\d\d[^/]*)/[^/]+/[^/]+"
-            + _IMAGE
+            r"(?:^|/)(?P<subject>\d{3}_S_\d{4,5})/(?![^/]*[Mm]ask)[^/]*(?i:MPR|MP-RAGE|SPGR)[^/]*/"
+            r"(?P<session>\d{4}-\d\d-\d\d[^/]*)/[^/]+/[^/]+" + _IMAGE
         ),
         source="ADNI",
+        wanted="SUBJECT/SEQUENCE/DATE/ID, where SEQUENCE names MPR, MPRAGE, MP-RAGE or SPGR (T1) and no mask",
     ),
     Layout(
         "OASIS-1",
@@ -99,17 +102,43 @@ def find(folder: Path) -> tuple[Layout, list[Found]] | None:
     return None
 
 
-def _matches(folder: Path, layout: Layout) -> Iterator[Found]:
-    for glob in layout.globs:
+def _candidates(folder: Path, globs: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
+    for glob in globs:
         for path in sorted(folder.glob(glob)):
-            name = path.relative_to(folder).as_posix()
-            match = layout.pattern.search(name)
-            if match and not path.name.startswith(".") and _is_scan(path):
-                parts = match.groupdict()
-                subject = scan_stem(parts["subject"]) if layout.name == "flat" else parts["subject"]
-                site = parts.get("site")
-                source = f"{layout.source}-{site}" if site else layout.source
-                yield Found(path, name, subject, parts.get("session") or "", source)
+            if not path.name.startswith(".") and _is_scan(path):
+                yield path, path.relative_to(folder).as_posix()
+
+
+def _matches(folder: Path, layout: Layout) -> Iterator[Found]:
+    for path, name in _candidates(folder, layout.globs):
+        if match := layout.pattern.search(name):
+            parts = match.groupdict()
+            subject = scan_stem(parts["subject"]) if layout.name == "flat" else parts["subject"]
+            site = parts.get("site")
+            source = f"{layout.source}-{site}" if site else layout.source
+            yield Found(path, name, subject, parts.get("session") or "", source)
+
+
+def misfits(folder: Path, layout: Layout, found: list[Found]) -> dict[str, str]:
+    """Scans that lie where `layout` or another one has its scans, but do not fit `layout`; and why they are left out.
+
+    For a flat folder: its folders that hold scans.
+    """
+    known = {one.name for one in found}
+    reasons = {}
+    for _, name in _candidates(folder, layout.globs):
+        reasons[name] = f"not taken: in the layout {layout.name} a T1 scan must have {layout.wanted}"
+    for other in LAYOUTS:
+        for one in _matches(folder, other):
+            reasons.setdefault(
+                one.name,
+                f"laid out as {other.name}, but this folder was taken for {layout.name}. Prepare one layout at a "
+                "time, or list both in a manifest",
+            )
+    if layout.name == "flat":
+        for _, name in _candidates(folder, ("*/**/*",)):
+            reasons[name.rpartition("/")[0]] = "not looked into: scans must lie directly in a flat folder"
+    return {name: reason for name, reason in reasons.items() if name not in known}
 
 
 def _is_scan(path: Path) -> bool:
@@ -133,7 +162,7 @@ def dicom_folders(folder: Path) -> list[str]:
     for parent, _, files in os.walk(folder):
         for name in sorted(files):
             path = Path(parent, name)
-            named = path.suffix.lower() == ".dcm"
+            named = path.suffix.lower() in DICOM_SUFFIXES
             if not named and ("." in name or looked >= _LOOKED_INTO):
                 continue
             looked += not named

@@ -11,7 +11,7 @@ import numpy as np
 from mribench.data.cohort import Cohort, intact, read_ledger, write_cohort
 from mribench.data.grid import quantise
 from mribench.data.prepare import Recipe, Refusal, ScanRecord, prepare, reference_subset, split_subjects
-from mribench.data.scans import discover
+from mribench.data.scans import digest_inputs, discover
 from mribench.data.volume_set import Progress
 from mribench.errors import UsageError
 from mribench.files import append_json_line, digest_volume, write_array
@@ -56,7 +56,9 @@ def prepared_cohort(
     usable = [entries[name] for name in sorted(entries) if name in usable_ids]
     volumes = with_roles(usable, protocol, refusals)
     problems = [{"name": refusal.name, "reason": refusal.reason} for refusal in refusals]
-    cohort = write_cohort(folder, protocol, recipe.model_dump(mode="json"), volumes, problems)
+    cohort = write_cohort(
+        folder, protocol, recipe.model_dump(mode="json"), volumes, problems, digest_inputs(scans)
+    )
     ledger.unlink(missing_ok=True)
     return cohort
 

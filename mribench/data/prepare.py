@@ -15,7 +15,7 @@ from scipy.ndimage import affine_transform, gaussian_filter
 from mribench.data.formats import digest_scan, read_scan
 from mribench.data.grid import Grid, paper_grid, quantise
 from mribench.data.nifti import NiftiVolume
-from mribench.data.scans import Scan, discover
+from mribench.data.scans import Scan, discover, without_paths
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_json, digest_volume
 from mribench.seeds import derive
@@ -118,7 +118,7 @@ def prepare(
         try:
             prepared = _prepare_unless_done(scan, grid, recipe, records)
         except MribenchError as error:
-            reason = str(error).replace(str(scan.path), scan.name)
+            reason = without_paths(str(error), scan)
             refusals.append(Refusal(scan.name, reason, scan.id, chosen=not scan.skipped))
             log.warning("Left out: %s", refusals[-1].reason)
         else:
@@ -198,7 +198,7 @@ def resample(source: NiftiVolume, grid: Grid, recipe: Recipe) -> tuple[np.ndarra
         "negative_fraction": float((source.data < 0).mean()),
         "clipped_fraction": float((volume > 1).sum() / max(inside.sum(), 1)),
     }
-    measures["problems"] = (*((source.remark,) if source.remark else ()), *_problems(measures))
+    measures["problems"] = remarks(source, measures)
     return np.clip(volume, 0, 1).astype(np.float32, copy=False), measures
 
 
@@ -269,7 +269,7 @@ def _coarse(source: NiftiVolume) -> np.ndarray:
     return _interpolate(source, paper_grid(32), Recipe().presmoothing)
 
 
-def _problems(measures: Mapping[str, Any]) -> tuple[str, ...]:
+def remarks(source: NiftiVolume, measures: Mapping[str, Any]) -> tuple[str, ...]:
     """What the user should look at, though the scan is used."""
     alike, negative = measures["template_correlation"], measures["negative_fraction"]
     clipped = measures["clipped_fraction"]
@@ -278,7 +278,7 @@ def _problems(measures: Mapping[str, Any]) -> tuple[str, ...]:
         f"{negative:.1%} of the voxels were negative and became 0": negative > _MANY_NEGATIVE,
         f"{clipped:.1%} of the brain was clipped to 1": clipped > _MANY_CLIPPED,
     }
-    return tuple(text for text, holds in found.items() if holds)
+    return tuple(text for text, holds in {source.remark: bool(source.remark), **found}.items() if holds)
 
 
 def split_subjects(

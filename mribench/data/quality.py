@@ -23,6 +23,7 @@ class RawRecord(ScanRecord):
 
     stages: tuple[str, ...]
     mask_sha256: str  # of the given mask; "" without
+    saturated_fraction: float  # of the masked voxels as read, at the scan's largest value
     noise_sd: float  # in the scan's own units, before denoising
     bias_range: float  # 99th over 1st percentile of the removed field in the brain
     affine: tuple[tuple[float, ...], ...]
@@ -81,7 +82,7 @@ def failures(record: RawRecord, quality: Quality) -> list[str]:
         f"{largest:g}": not smallest <= record.determinant <= largest,
         f"{record.border_cm2:.0f} cm2 of its brain lie on the {record.border} face of the scan, where at most "
         f"{quality.max_border_cm2:g} may": record.border_cm2 > quality.max_border_cm2,
-        f"{record.clipped_fraction:.1%} of its brain was clipped, where at most "
-        f"{quality.max_clipped:.1%} may": record.clipped_fraction > quality.max_clipped,
+        f"{record.saturated_fraction:.1%} of its brain have the scan's largest value (saturated), where at most "
+        f"{quality.max_saturated:.1%} may": record.saturated_fraction > quality.max_saturated,
     }
     return [text for text, holds in missed.items() if holds]

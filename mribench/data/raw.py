@@ -17,7 +17,7 @@ from scipy import ndimage
 from mribench.data.formats import digest_scan, read_scan
 from mribench.data.grid import Grid, quantise
 from mribench.data.nifti import NiftiVolume
-from mribench.data.prepare import resample
+from mribench.data.prepare import remarks, resample
 from mribench.data.quality import RawRecord, border_contact, brain_dice
 from mribench.data.recipe import BiasCorrection, Denoising, Masking, RawRecipe
 from mribench.data.registration import one_thread, register
@@ -60,6 +60,7 @@ def process(scan: Scan, mask_file: Path | None, grid: Grid, recipe: RawRecipe) -
         mask = brain_mask(head, masking, mask_file)
     cm3 = _checked_cm3(mask, head, scan)
     border_cm2, border = border_contact(mask, head.affine)
+    saturated = float((head.data[mask] == head.data.max()).mean())
     brain = cropped(head, mask)
     with _timed(seconds, "denoise"):
         noise_sd = measured_noise(brain)
@@ -79,6 +80,7 @@ def process(scan: Scan, mask_file: Path | None, grid: Grid, recipe: RawRecipe) -
     voxels = quantise(volume)
     measures |= {"brain_cm3": cm3, "oblique": head.oblique, "spacing_mm": head.spacing_mm}
     measures["negative_fraction"] = float((head.data < 0).mean())
+    measures["problems"] = remarks(head, measures)
     record = RawRecord(
         id=scan.id,
         subject=scan.subject,
@@ -89,6 +91,7 @@ def process(scan: Scan, mask_file: Path | None, grid: Grid, recipe: RawRecipe) -
         digest=digest_volume(voxels, grid.affine),
         stages=tuple(stages),
         mask_sha256=digest_scan(mask_file) if mask_file else "",
+        saturated_fraction=saturated,
         noise_sd=noise_sd,
         bias_range=bias_range,
         affine=tuple(tuple(float(x) for x in row) for row in affine),
@@ -103,11 +106,16 @@ def process(scan: Scan, mask_file: Path | None, grid: Grid, recipe: RawRecipe) -
 
 @contextmanager
 def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Note the stage's seconds; what a library raises becomes a MribenchError that names the stage."""
+    """Note the stage's seconds; what a library raises becomes a MribenchError that names the stage.
+
+    Raises MemoryError when the stage failed for want of memory.
+    """
     start = time.perf_counter()
     try:
         yield
     except (RuntimeError, ValueError, AssertionError, IndexError, np.linalg.LinAlgError) as error:
+        if "allocat" in str(error):  # how torch and ITK say it
+            raise MemoryError(str(error)) from error
         detail = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise MribenchError(f"the stage {stage!r} must succeed, but: {detail} Look at the scan.") from error
     seconds[stage] = time.perf_counter() - start

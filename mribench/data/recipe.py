@@ -6,7 +6,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mribench.data.prepare import Recipe
 from mribench.errors import UsageError
@@ -75,7 +75,14 @@ class Quality(_Settings):
     brain_cm3: tuple[float, float] = (900.0, 2100.0)  # of the mask, before registration
     determinant: tuple[float, float] = (0.7, 2.5)  # of the affine to MNI152
     max_border_cm2: Positive = 15.0  # brain cut by one face of the scan
-    max_clipped: Share = 0.05
+    max_saturated: Share = 0.02  # of the masked voxels as read, at the scan's largest value
+
+    @field_validator("brain_cm3", "determinant")
+    @classmethod
+    def _in_order(cls, limits: tuple[float, float]) -> tuple[float, float]:
+        if not limits[0] <= limits[1]:
+            raise ValueError(f"[lowest, highest] must be in this order, not [{limits[0]:g}, {limits[1]:g}]")
+        return limits
 
 
 class RawRecipe(_Settings):

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from mribench.data.formats import DICOM_ADVICE, scan_stem
-from mribench.data.layouts import LAYOUTS, STAGES, Found, Layout, dicom_folders, empty_folders, find
+from mribench.data.formats import DICOM_ADVICE, digest_scan, scan_stem
+from mribench.data.layouts import LAYOUTS, STAGES, Found, Layout, dicom_folders, empty_folders, find, misfits
 from mribench.errors import MribenchError, UsageError
+from mribench.files import digest_json
 
 _COLUMNS = ("path", "subject", "session", "source", "done")
 _SPACE = re.compile(r"_space-([A-Za-z0-9]+)")
+_DERIVED = re.compile(r"_(label-[A-Za-z0-9]+|desc-(?!preproc(?:_|\b))[A-Za-z0-9]+)")
+_LONG = ".long."  # TIMEPOINT.long.BASE, as FreeSurfer's recon-all -long names its folders
 _ID_LENGTH = 100
 _MASK_ENDINGS = ("_mask", "-mask", "_brain_mask", "_brainmask", "_bet_mask", "_desc-brain_mask", "")
 
@@ -41,6 +47,15 @@ class Scan:
         if safe == self.subject:
             return safe
         return f"{safe}-{hashlib.sha256(repr(self.subject).encode()).hexdigest()[:8]}".lstrip("-")
+
+
+def without_paths(text: str, scan: Scan, mask: Path | None = None) -> str:
+    """A message as it may be written down: the scan by its name, other files beside it or the mask by theirs."""
+    text = text.replace(str(scan.path), scan.name)
+    for folder in {file.parent for file in (scan.path, mask) if file is not None} - {Path()}:
+        for stated in (folder, folder.resolve()):
+            text = text.replace(f"{stated}{os.sep}", "")
+    return text
 
 
 def discover(source: Path | None, manifest: Path | None = None, *, registered: bool = True) -> list[Scan]:
@@ -81,10 +96,13 @@ def _from_folder(folder: Path, registered: bool) -> list[Scan]:
             "Add --raw, or give their stripped and registered versions in a manifest."
         )
     scans = [_scan(one, layout, found, registered) for one in found]
+    if layout.name == "FreeSurfer":
+        scans = _one_person(scans)
     empty = [
         Scan(folder / n, n, n, skipped="without a T1 scan") for n in empty_folders(folder, layout, found)
     ]
-    return [*scans, *empty, *(Scan(folder / n, n, n, skipped=DICOM_ADVICE) for n in dicom)]
+    others = {**misfits(folder, layout, found), **dict.fromkeys(dicom, DICOM_ADVICE)}
+    return [*scans, *empty, *(Scan(folder / n, n, n, skipped=reason) for n, reason in others.items())]
 
 
 def _scan(one: Found, layout: Layout, found: list[Found], registered: bool) -> Scan:
@@ -92,11 +110,28 @@ def _scan(one: Found, layout: Layout, found: list[Found], registered: bool) -> S
     return Scan(one.path, one.name, one.subject, one.session, one.source, skipped, layout.done)
 
 
+def _one_person(scans: list[Scan]) -> list[Scan]:
+    """FreeSurfer's longitudinal folders: time points become sessions of one person; what is made of them is skipped."""
+    base_of = dict(scan.subject.split(_LONG, 1) for scan in scans if _LONG in scan.subject)
+    people = []
+    for scan in scans:
+        if _LONG in scan.subject:
+            scan = replace(scan, skipped="a longitudinal run, made of a time point and its base")
+        elif scan.subject in base_of.values() or scan.subject.endswith("_base"):
+            scan = replace(scan, skipped="a base, made of all time points of a person")
+        elif base := base_of.get(scan.subject):
+            scan = replace(scan, subject=base, session=scan.subject)
+        people.append(scan)
+    return people
+
+
 def _wrong_space(one: Found, found: list[Found], registered: bool) -> str | None:
     """Derivatives hold the same scan in several spaces; only MNI152 is the common one, and raw scans have none."""
     space = _SPACE.search(one.path.name)
     if not registered:
-        return f"in the space {space[1]}, not a raw scan" if space else None
+        derived = _DERIVED.search(one.path.name)
+        kind = f"in the space {space[1]}" if space else f"a derivative ({derived[1]})" if derived else ""
+        return f"{kind}, not a raw scan" if kind else None
     if space and not space[1].startswith("MNI"):
         return f"in the space {space[1]}, not MNI152"
     if not space and any("_space-MNI" in o.path.name and o.subject == one.subject for o in found):
@@ -135,6 +170,18 @@ def mask_of(scan: Scan, folder: Path) -> Path:
         f"{scan.name} must have a mask in --mask DIR, named {PurePath(beside).name}_mask.nii.gz or after its "
         f"relative path or its subject, but none was found."
     )
+
+
+def digest_inputs(scans: Sequence[Scan], masks: Path | None = None) -> str:
+    """SHA-256 of the chosen scans' labels, files and masks; "" stands for what cannot be read."""
+    found = []
+    for scan in (one for one in scans if not one.skipped):
+        digests = ["", ""]
+        with suppress(MribenchError):
+            digests[0] = digest_scan(scan.path)
+            digests[1] = digest_scan(mask_of(scan, masks)) if masks else ""
+        found.append([scan.name, scan.subject, scan.session, scan.source, scan.done, digests])
+    return digest_json(found)
 
 
 def _from_manifest(manifest: Path) -> list[Scan]:

@@ -20,7 +20,7 @@ from mribench import __version__
 from mribench.data.cohort import Cohort
 from mribench.data.grid import Grid, dequantise
 from mribench.data.quality import RawRecord, template
-from mribench.files import digest_json, write_text
+from mribench.files import write_text
 from mribench.reports.figures import Picture, central_pictures
 
 PAGE = "quality.html"
@@ -34,6 +34,7 @@ MEASURES = (
     ("determinant of the affine", "determinant", "{:.2f}"),
     ("brain on a face of the scan, cm²", "border_cm2", "{:.1f}"),
     ("clipped", "clipped_fraction", "{:.2%}"),
+    ("saturated in the scan", "saturated_fraction", "{:.2%}"),
     ("outside the field of view", "outside_fov_fraction", "{:.1%}"),
     ("noise SD", "noise_sd", "{:.3g}"),
     ("bias, 99th over 1st percentile", "bias_range", "{:.2f}"),
@@ -86,7 +87,7 @@ def render(cohort: Cohort) -> str:
             verdict: sum(s.verdict == verdict for s in scans) for verdict in ("kept out", "look", "used")
         },
         recipe=json.dumps(recipe, indent=1),
-        digest=digest_json(recipe),
+        digest=cohort.record["recipe_digest"],
         quality=recipe.get("quality", {}),
         versions=cohort.record["recipe"].get("versions", {}),
     )

@@ -90,8 +90,9 @@ def test_several_volumes_are_refused_in_every_format(tmp_path):
 def test_dicom_is_refused_with_the_tool_to_use(tmp_path):
     (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(20))
     (tmp_path / "x.dcm").write_bytes(b"")
+    (tmp_path / "x.IMA").write_bytes(b"")
     assert is_dicom(tmp_path / "IM0001") and is_dicom(tmp_path / "x.dcm") and not is_dicom(tmp_path)
-    for path in (tmp_path / "IM0001", tmp_path / "x.dcm", tmp_path):
+    for path in (tmp_path / "IM0001", tmp_path / "x.dcm", tmp_path / "x.IMA", tmp_path):
         with pytest.raises(MribenchError, match="dcm2niix"):
             read_scan(path)
     (tmp_path / "a.png").write_bytes(b"")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from mribench.data import raw
 from mribench.data.grid import dequantise, paper_grid
 from mribench.data.nifti import NiftiVolume
 from mribench.data.quality import border_contact, brain_dice, failures, template
@@ -172,9 +173,9 @@ def test_unusable_scans_say_why(tmp_path, brain):
     four = np.stack([brain.data.T] * 2, -1)
     nib.save(nib.Nifti1Image(four, brain.affine), tmp_path / "four.nii.gz")
     save(tmp_path / "codes.nii.gz", brain)
-    raw = nib.load(tmp_path / "codes.nii.gz")
-    raw.header["sform_code"] = raw.header["qform_code"] = 0
-    nib.save(nib.Nifti1Image(brain.data.T, None, raw.header), tmp_path / "codes.nii.gz")
+    spoilt = nib.load(tmp_path / "codes.nii.gz")
+    spoilt.header["sform_code"] = spoilt.header["qform_code"] = 0
+    nib.save(nib.Nifti1Image(brain.data.T, None, spoilt.header), tmp_path / "codes.nii.gz")
     save(tmp_path / "spacing.nii.gz", brain, affine=brain.affine @ np.diag([2, 2, 2, 1]))
     save(tmp_path / "torn.nii.gz", brain)
     torn = tmp_path / "torn.nii.gz"
@@ -190,6 +191,15 @@ def test_unusable_scans_say_why(tmp_path, brain):
             process(Scan(tmp_path / f"{name}.nii.gz", name, name), None, GRID, DONE)
     with pytest.raises(MribenchError, match="must be"):
         process(Scan(tmp_path / "nowhere.nii.gz", "nowhere", "x"), None, GRID, DONE)
+
+
+def test_want_of_memory_is_no_fault_of_the_scan(tmp_path, brain, monkeypatch):
+    def short(*_arguments):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
+
+    monkeypatch.setattr(raw, "unbiased", short)
+    with pytest.raises(MemoryError):
+        process(save(tmp_path / "a.nii.gz", brain), None, GRID, DONE)
 
 
 def test_an_oblique_scan_is_recorded_and_lands_where_the_world_says(tmp_path, brain):
@@ -225,6 +235,19 @@ def test_dice_and_border_contact_are_what_they_say(brain):
     assert border_contact(mask[:, :, 7:], np.eye(4)) == (0.0, "")
 
 
+def test_a_saturated_scan_is_refused_and_negative_voxels_are_told(tmp_path, brain):
+    spoilt = replace(brain, data=np.minimum(brain.data, np.percentile(brain.data[brain.data > 0], 80)))
+    spoilt.data[:2] = -5
+    sound = process(save(tmp_path / "a.nii.gz", brain), None, GRID, DONE).record
+    record = process(save(tmp_path / "b.nii.gz", spoilt), None, GRID, DONE).record
+    assert sound.saturated_fraction < 1e-3 and record.saturated_fraction == pytest.approx(0.2, abs=0.01)
+    assert not any("saturated" in reason for reason in failures(sound, Quality()))
+    assert any("20.0% of its brain have" in reason for reason in failures(record, Quality()))
+    share = 2 / len(brain.data)
+    assert f"{share:.1%} of the voxels were negative and became 0" in record.problems
+    assert not any("negative" in remark for remark in sound.problems)
+
+
 def test_every_threshold_can_refuse(tmp_path, brain):
     record = process(save(tmp_path / "a.nii.gz", brain), None, GRID, DONE).record
     lenient = Quality(max_border_cm2=1e3)
@@ -235,7 +258,7 @@ def test_every_threshold_can_refuse(tmp_path, brain):
         "brain_cm3": 2500.0,
         "determinant": -1.2,
         "border_cm2": 2e3,
-        "clipped_fraction": 0.2,
+        "saturated_fraction": 0.2,
     }
     for name, value in wrong.items():
         (reason,) = failures(record.model_copy(update={name: value}), lenient)

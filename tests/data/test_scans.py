@@ -38,6 +38,8 @@ def test_bids_sessions_and_runs(tmp_path):
         "sub-01": "sub-01/anat/sub-01_T1w.nii.gz",
         "sub-02": "sub-02/ses-2/anat/sub-02_ses-2_run-1_T1w.nii.gz",
     }
+    assert "laid out as flat" in next(scan.skipped for scan in scans if scan.name == "stray.nii.gz")
+    scans = [scan for scan in scans if scan.name != "stray.nii.gz"]
     assert [scan.session for scan in scans] == ["", "ses-2", "ses-2", "ses-10", ""]
     assert scans[1].path.is_file()
     assert all("first is" in scan.skipped for scan in scans[2:4])
@@ -67,6 +69,7 @@ def test_a_flat_folder_is_one_subject_a_file(tmp_path):
         ("a", "a.nii", True),
         ("a", "a.nii.gz", False),
         ("b", "b.nii.gz", True),
+        ("deeper", "deeper", False),
     ]
 
 
