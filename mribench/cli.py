@@ -31,7 +31,7 @@ from mribench.options import (
     simulated_option,
     weights_options,
 )
-from mribench.preparing import prepare
+from mribench.prepare_command import prepare
 from mribench.selftest.command import selftest
 
 if TYPE_CHECKING:

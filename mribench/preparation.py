@@ -40,8 +40,11 @@ def prepare(
         raise UsageError(
             f"prepare takes SRC or --manifest, but both are given: {source}, {manifest}. Leave one out."
         )
-    if protocol is None and not (folder / "bench.json").exists():
-        protocol = DEFAULT_OWN_PROTOCOL
+    if not (folder / "bench.json").exists():
+        protocol = protocol or DEFAULT_OWN_PROTOCOL
+        discover(
+            source, manifest, registered=_registered(raw)
+        )  # nothing to prepare must leave no bench behind
     bench = commands.start_bench(folder, protocol, simulated=False)
     if bench.protocol.cohort.source != "prepared":
         raise UsageError(
@@ -69,6 +72,10 @@ def prepare(
         return bench, cohort, True
 
 
+def _registered(raw: RawPlan | None) -> bool:
+    return raw is None or raw.recipe.registration is None
+
+
 def _check_same(cohort: Cohort, source: Path | None, manifest: Path | None, raw: RawPlan | None) -> None:
     """Raise UsageError, naming what differs, unless the finished cohort is what would be made now."""
     made = {key: value for key, value in cohort.record["recipe"].items() if key != "versions"}
@@ -81,8 +88,7 @@ def _check_same(cohort: Cohort, source: Path | None, manifest: Path | None, raw:
     found = differences(made, asked)
     inputs = cohort.record.get("inputs")
     if inputs and (source or manifest):
-        registered = raw is None or raw.recipe.registration is None
-        scans = discover(source, manifest, registered=registered)
+        scans = discover(source, manifest, registered=_registered(raw))
         if digest_inputs(scans, raw.masks if raw else None) != inputs:
             found.append("other scans, masks or labels than it was made from")
     if found:

@@ -58,11 +58,11 @@ LAYOUTS = (
         "ADNI",
         ("*_S_*/*/*/*/*", "ADNI/*_S_*/*/*/*/*"),
         re.compile(
-            r"(?:^|/)(?P<subject>\d{3}_S_\d{4,5})/(?![^/]*[Mm]ask)[^/]*(?i:MPR|MP-RAGE|SPGR)[^/]*/"
+            r"(?:^|/)(?P<subject>\d{3}_S_\d{4,5})/(?![^/]*[Mm]ask)[^/]*(?i:MPR|MP-RAGE|MT1|SPGR)[^/]*/"
             r"(?P<session>\d{4}-\d\d-\d\d[^/]*)/[^/]+/[^/]+" + _IMAGE
         ),
         source="ADNI",
-        wanted="SUBJECT/SEQUENCE/DATE/ID, where SEQUENCE names MPR, MPRAGE, MP-RAGE or SPGR (T1) and no mask",
+        wanted="SUBJECT/SEQUENCE/DATE/ID, where SEQUENCE names MPR, MPRAGE, MP-RAGE, MT1 or SPGR (T1) and no mask",
     ),
     Layout(
         "OASIS-1",

@@ -69,7 +69,8 @@ def discover(source: Path | None, manifest: Path | None = None, *, registered: b
     if manifest is not None:
         found = _from_manifest(Path(manifest))
     elif source is None or not Path(source).is_dir():
-        raise UsageError(f"prepare needs a folder or --manifest CSV, but {source} is no folder.")
+        given = f"{source} is no folder" if source else "neither is given"
+        raise UsageError(f"prepare needs a folder or --manifest CSV, but {given}.")
     else:
         found = _from_folder(Path(source), registered)
     if not found:

@@ -131,3 +131,11 @@ def test_a_manifest_needs_no_folder(scans, protocol, tmp_path):
         (r, s) for r in ("train", "reference", "holdout") for s in ("site0", "site1")
     )
     assert load_protocol(str(protocol)).cohort.voxels.size == record["grid"]["size"]
+
+
+def test_nothing_to_prepare_leaves_no_bench_behind(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for source in (None, tmp_path / "empty"):
+        with pytest.raises(UsageError, match="neither is given|None was found"):
+            preparation.prepare(tmp_path / "bench", None, source, None, False, lambda *_: None)
+        assert not (tmp_path / "bench").exists()
