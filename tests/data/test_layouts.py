@@ -31,7 +31,7 @@ def test_adni_takes_the_first_visit(tmp_path, above):
     touch(tmp_path, *(above + name for name in (late, early, other, mask)))
     scans = raw(tmp_path)
     assert chosen(scans) == {"002_S_0295": above + early, "941_S_10001": above + other}
-    assert len(scans) == 4 and "MP-RAGE or SPGR" in {s.name: s.skipped for s in scans}[above + mask]
+    assert len(scans) == 4 and "MP-RAGE, MT1 or SPGR" in {s.name: s.skipped for s in scans}[above + mask]
     scans = [scan for scan in scans if scan.name != above + mask]
     assert {scan.source for scan in scans} == {"ADNI"}
     assert scans[0].session.startswith("2006-04-18") and "first is" in scans[1].skipped

@@ -136,6 +136,6 @@ def test_a_manifest_needs_no_folder(scans, protocol, tmp_path):
 def test_nothing_to_prepare_leaves_no_bench_behind(tmp_path):
     (tmp_path / "empty").mkdir()
     for source in (None, tmp_path / "empty"):
-        with pytest.raises(UsageError, match="neither is given|None was found"):
+        with pytest.raises(UsageError, match=r"neither is given|None was found"):
             preparation.prepare(tmp_path / "bench", None, source, None, False, lambda *_: None)
         assert not (tmp_path / "bench").exists()
