@@ -21,7 +21,7 @@ _TEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"''",
     "³": r"$^3$",
     "–": "--",
     "α": r"$\alpha$",

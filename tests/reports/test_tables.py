@@ -1,6 +1,8 @@
 import csv
 import io
 import re
+import shutil
+import subprocess
 
 import pytest
 from markdown_it import MarkdownIt
@@ -216,3 +218,15 @@ def test_nothing_in_a_markdown_table_is_markup_of_others(hostile_board):
     assert "http:" not in text and "www.x" not in text and "\x1b" not in text
     lines = [re.sub(r"\\.", "", line) for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {len(hostile_board.columns) + 4}
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no TeX is installed")
+def test_table_tex_compiles_with_hostile_names(hostile_board, tmp_path):
+    (tmp_path / "table.tex").write_text(latex.as_tex(hostile_board))
+    (tmp_path / "page.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{table.tex}\\end{document}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60)
+    assert result.returncode == 0, result.stdout.decode(errors="replace")[-2000:]
+    assert (tmp_path / "page.pdf").exists()
