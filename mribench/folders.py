@@ -19,6 +19,7 @@ from mribench.errors import MribenchError
 from mribench.evaluation import evaluate
 from mribench.files import write_json, write_text
 from mribench.metrics import DEFAULT_METRICS
+from mribench.metrics.metric import Missing, Score
 from mribench.metrics.weights import Weights
 from mribench.reports import leaderboard, tables
 
@@ -82,8 +83,15 @@ def evaluate_folders(
         device=choose_device(device),
         memory=memory,
     )
+    return _written(samples.resolve().name, scores, missing, rescale, out)
+
+
+def _written(
+    name: str, scores: list[Score], missing: list[Missing], rescale: Rescale | None, out: Path
+) -> FolderScores:
+    """Writes scores.json and scores.csv; what to print of them."""
     entrant = leaderboard.Entrant(
-        name=samples.resolve().name,
+        name=name,
         scores={score.metric: score for score in scores},
         missing={one.metric: one.reason for one in missing},
     )
