@@ -18,8 +18,8 @@ import trainings
 from plausibility import seam_ratio
 from trainings import ROOT
 
-from mribench import commands
-from mribench.bench import Bench, Run
+from mribench.bench.folder import Bench, Run
+from mribench.commands import steps as commands
 from mribench.files import write_json
 
 SETTINGS = {"budget": 8_000, "ema": 0.999}

@@ -19,12 +19,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
-from mribench import commands
-from mribench.bench import versions
-from mribench.devices import choose_device, describe
+from mribench.bench.folder import versions
+from mribench.commands import steps as commands
 from mribench.files import write_json
 from mribench.models.cdpm import CDPM
-from mribench.seeds import Noise, derive, seed_everything
+from mribench.runtime import Noise, choose_device, derive, describe, seed_everything
 
 ROOT = Path(__file__).resolve().parent.parent
 PFLOP_STEP = 3 * 3 * 2.710e-3  # batch 3, forward and backward, 20 slices at 128 x 128

@@ -14,9 +14,9 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from mribench import commands
-from mribench.bench import Bench, versions
-from mribench.controls import CONTROLS
+from mribench.bench.controls import CONTROLS
+from mribench.bench.folder import Bench, versions
+from mribench.commands import steps as commands
 from mribench.files import read_json, write_json
 from mribench.metrics import get_metric
 from mribench.metrics.metric import Score, difference

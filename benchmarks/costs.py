@@ -24,10 +24,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from mribench.bench import versions
+from mribench.bench.folder import versions
 from mribench.files import read_json, write_json
 from mribench.models import MODELS, get_model
-from mribench.seeds import Noise, seed_everything
+from mribench.runtime import Noise, seed_everything
 
 RESULTS = Path(__file__).resolve().parent / "results"
 COUNTED_STEPS = 1  # diffusion steps that are really run to count a sampler

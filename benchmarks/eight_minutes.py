@@ -19,8 +19,8 @@ import matplotlib.pyplot as plt
 import trainings
 from trainings import ROOT
 
-from mribench import commands
-from mribench.bench import Bench, Run
+from mribench.bench.folder import Bench, Run
+from mribench.commands import steps as commands
 from mribench.files import write_json
 from mribench.models import MODELS
 

@@ -33,9 +33,10 @@ from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d
 
 from mribench.data.simulate import simulate
 from mribench.files import write_json
-from mribench.metrics import medicalnet
-from mribench.metrics.extraction import infer
-from mribench.metrics.features import (
+from mribench.metrics.features import medicalnet
+from mribench.metrics.features.extraction import infer
+from mribench.metrics.features.inception import InceptionV3
+from mribench.metrics.features.slices import (
     BATCH,
     EXTRACTORS,
     VIEWS,
@@ -45,7 +46,6 @@ from mribench.metrics.features import (
     load_network,
     network_input,
 )
-from mribench.metrics.inception import InceptionV3
 
 INCEPTION, EFFNET, SIDE = EXTRACTORS["inception-2015"], EXTRACTORS["effnet-lite0"], 128
 

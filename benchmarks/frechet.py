@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import sqrtm
 
-from mribench.bench import versions
+from mribench.bench.folder import versions
 from mribench.files import write_json
 from mribench.metrics.fid import FID_A, FrechetSubsets, frechet_distance
 from mribench.metrics.metric import jackknife

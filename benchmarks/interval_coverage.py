@@ -32,12 +32,12 @@ from mribench.data.simulate import simulate
 from mribench.files import write_json
 from mribench.metrics import get_metric
 from mribench.metrics.fid import FID_A, FrechetSubsets
-from mribench.metrics.floors import Split
 from mribench.metrics.kid import _kernel
 from mribench.metrics.metric import combined, half_width, interval, jackknife, jackknife_part
 from mribench.metrics.mmd import MMD, JointDistances, _bank, median_distance, squared_distances
 from mribench.metrics.ms_ssim import ms_ssim_matrix
-from mribench.metrics.permutation import permutation_p
+from mribench.metrics.statistics.floors import Split
+from mribench.metrics.statistics.permutation import permutation_p
 
 D, VIEWS = 256, 3
 DEVIATIONS = 10 * np.arange(1, D + 1) ** -0.5 / math.sqrt((1 / np.arange(1, D + 1)).sum())

@@ -33,12 +33,12 @@ import torch.nn.functional as F
 from monai.metrics.regression import compute_ms_ssim
 from pytorch_msssim import ms_ssim
 
-from mribench.bench import versions
+from mribench.bench.folder import versions
 from mribench.data.simulate import simulate
 from mribench.files import write_json
+from mribench.metrics.arrays.nearest import nearest_neighbours
+from mribench.metrics.arrays.pairs import State
 from mribench.metrics.ms_ssim import Definition, ms_ssim_matrix
-from mribench.metrics.nearest import nearest_neighbours
-from mribench.metrics.pairs import State
 
 DEFINITION = Definition(window=7, scales=5)
 SEED, SIDE, VOLUMES = 0, 128, 17

@@ -14,10 +14,11 @@ matplotlib.use("Agg")
 import numpy as np
 from plausibility import head_measures, reference_frame, shows_one_head
 
-from mribench import commands, training
-from mribench.bench import Bench, Run
+from mribench import training
+from mribench.bench.folder import Bench, Run
+from mribench.commands import steps as commands
 from mribench.files import read_json
-from mribench.reports.html import write_report
+from mribench.reports.page.html import write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mribench.bench import versions
+from mribench.bench.folder import versions
 from mribench.files import write_json
 from mribench.models.blocks import UpConv
 

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mribench import __version__
-from mribench.errors import UsageError, finish
-from mribench.inspection import check, list_things, verify
-from mribench.metrics.weights import Weights
-from mribench.options import (
+from mribench.commands.inspection import check, list_things, verify
+from mribench.commands.options import (
     Group,
     batch_option,
     bench_folder,
@@ -31,12 +29,14 @@ from mribench.options import (
     simulated_option,
     weights_options,
 )
-from mribench.prepare_command import prepare
-from mribench.selftest.command import selftest
+from mribench.commands.prepare import prepare
+from mribench.commands.selftest import selftest
+from mribench.errors import UsageError, finish
+from mribench.metrics.features.weights import Weights
 
 if TYPE_CHECKING:
-    from mribench.bench import Bench
-    from mribench.session import Session
+    from mribench.bench.folder import Bench
+    from mribench.commands.session import Session
 
 # What CUDA asks for before its matrix products are deterministic.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -76,7 +76,7 @@ def demo(quiet: bool, folder: Path, device: str) -> None:
     mribench demo
     mribench demo --bench /tmp/look --device cpu
     """
-    from mribench import commands
+    from mribench.commands import steps as commands
     from mribench.models import MODELS
 
     with _session(quiet, commands.start_bench(folder, "demo", False)) as session:
@@ -100,8 +100,8 @@ def init(quiet: bool, folder: Path, protocol: str | None, simulated: bool) -> No
     mribench init --protocol small
     mribench init --protocol peng2023-heldout --simulated --bench trial
     """
-    from mribench import commands
-    from mribench.console import display
+    from mribench.commands import steps as commands
+    from mribench.commands.console import display
 
     bench = commands.start_bench(folder, protocol, simulated)
     if bench.protocol.cohort.source == "simulated":
@@ -148,9 +148,9 @@ def train(
     mribench train cdpm
     mribench train cdpm --preset tiny --set budget=6400 --seed 1
     """
-    from mribench import commands
-    from mribench.devices import choose_device
+    from mribench.commands import steps as commands
     from mribench.models import MODELS, get_model
+    from mribench.runtime import choose_device
 
     _one_or_all(model, everything, "MODEL")
     names = list(MODELS) if everything else [str(model)]
@@ -195,7 +195,7 @@ def generate(
     mribench generate --all
     mribench generate cdpm --set ddim_steps=20 --batch 4
     """
-    from mribench.bench import open_bench
+    from mribench.bench.folder import open_bench
 
     _one_or_all(run, everything, "RUN")
     if everything and settings:
@@ -284,7 +284,7 @@ def evaluate(
                 "--real goes with --samples DIR (and perhaps --train DIR), not with a run or --name."
             )
         from mribench import folders
-        from mribench.console import display
+        from mribench.commands.console import display
 
         with display(quiet) as screen:
             result = folders.evaluate_folders(
@@ -299,7 +299,7 @@ def evaluate(
     if (samples is None) != (name is None):
         raise UsageError("--samples DIR needs --real DIR, or --name NAME to become an entrant of the bench.")
     _one_or_all(run or name, everything, "RUN")
-    from mribench.bench import open_bench
+    from mribench.bench.folder import open_bench
 
     with _session(quiet, open_bench(folder)) as session:
         if samples is not None and name is not None:
@@ -325,7 +325,7 @@ def report(quiet: bool, folder: Path, weights: Weights, device: str, memory: int
     mribench report
     mribench report --bench trial --open
     """
-    from mribench.bench import open_bench
+    from mribench.bench.folder import open_bench
 
     bench = open_bench(folder)
     with _session(quiet, bench) as session:
@@ -337,8 +337,8 @@ def report(quiet: bool, folder: Path, weights: Weights, device: str, memory: int
 @contextmanager
 def _session(quiet: bool, bench: Bench) -> Iterator[Session]:
     """A Session for the length of one command; fails in the end when any run failed."""
-    from mribench.console import display
-    from mribench.session import Session
+    from mribench.commands.console import display
+    from mribench.commands.session import Session
 
     with display(quiet) as screen:
         session = Session(screen, bench, [])

@@ -16,8 +16,9 @@ from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import MribenchError, NotApplicable, TooLittleMemory
 from mribench.files import digest_json
 from mribench.metrics import COMPARED_IN_A_SLAB, DEFAULT_METRICS, get_metric
-from mribench.metrics.blocks import Blocks
-from mribench.metrics.floors import Floors, has_floor
+from mribench.metrics.arrays.cache import Blocks
+from mribench.metrics.arrays.pairs import DEFAULT_MEMORY
+from mribench.metrics.features.weights import Weights
 from mribench.metrics.metric import (
     Metric,
     Missing,
@@ -29,9 +30,8 @@ from mribench.metrics.metric import (
     jackknife_part,
     least_variance,
 )
-from mribench.metrics.pairs import DEFAULT_MEMORY
-from mribench.metrics.permutation import permutation_p
-from mribench.metrics.weights import Weights
+from mribench.metrics.statistics.floors import Floors, has_floor
+from mribench.metrics.statistics.permutation import permutation_p
 
 log = logging.getLogger(__name__)
 

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from mribench.bench import Bench
+from mribench.bench.folder import Bench
+from mribench.data.folder import AFFINE_TOLERANCE, open_folder
 from mribench.data.nifti import Rescale
 from mribench.data.volume_set import Progress, VolumeSet
-from mribench.data.volumes import AFFINE_TOLERANCE, open_folder
-from mribench.devices import choose_device
 from mribench.errors import MribenchError
 from mribench.evaluation import evaluate
 from mribench.files import write_json, write_text
 from mribench.metrics import DEFAULT_METRICS
+from mribench.metrics.features.weights import Weights
 from mribench.metrics.metric import Missing, Score
-from mribench.metrics.weights import Weights
 from mribench.reports import leaderboard, tables
+from mribench.runtime import choose_device
 
 log = logging.getLogger(__name__)
 

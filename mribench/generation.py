@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from mribench.bench import Run, run_digest
+from mribench.bench.folder import Run, run_digest
 from mribench.data.grid import Grid, from_model_range, quantise
 from mribench.data.nifti import write_nifti
 from mribench.data.volume_set import Slab
 from mribench.errors import MribenchError
 from mribench.files import digest_file, digest_json, digest_volume, read_json, write_json
 from mribench.models.generator import Generator
-from mribench.seeds import Noise, derive
+from mribench.runtime import Noise, derive
 
 Make = Callable[[Sequence[int]], np.ndarray]  # volume numbers -> [B,D,H,W] in [0,1]
 

@@ -10,21 +10,21 @@ import numpy as np
 import pandas as pd
 
 from mribench import __version__
-from mribench.bench import Bench, Run
+from mribench.bench.folder import Bench, Run
 from mribench.data.cohort import Cohort
 from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import MribenchError
 from mribench.evaluation import evaluate
 from mribench.files import digest_file, digest_json, read_json, write_json, write_text
 from mribench.metrics import get_metric
-from mribench.metrics.blocks import Blocks
-from mribench.metrics.features import get_extractor
+from mribench.metrics.arrays.cache import Blocks
+from mribench.metrics.features.slices import get_extractor
+from mribench.metrics.features.weights import Weights
 from mribench.metrics.memorisation import COPY_RATIO, copies
 from mribench.metrics.metric import Missing, Score
 from mribench.metrics.mmd import join_views
 from mribench.metrics.ms_ssim import definition_for
-from mribench.metrics.tsne import joint_embedding
-from mribench.metrics.weights import Weights
+from mribench.metrics.statistics.tsne import joint_embedding
 
 log = logging.getLogger(__name__)
 

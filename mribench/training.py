@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mribench.bench import Run, run_digest
+from mribench.bench.folder import Run, run_digest
 from mribench.data.grid import to_model_range
 from mribench.data.volume_set import VolumeSet
-from mribench.devices import describe
 from mribench.errors import MribenchError
 from mribench.files import append_json_line, atomic, digest_file, read_json, write_json
 from mribench.models.generator import Generator
-from mribench.seeds import derive, seed_everything
+from mribench.runtime import derive, describe, seed_everything
 
 CHECKPOINT_SECONDS = 60.0
 CHEAP_SECONDS = 2.0  # a checkpoint that takes longer to write is written that much less often

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from mribench.bench import open_bench
+from mribench.bench.folder import open_bench
 from mribench.cli import main
-from mribench.metrics import features
+from mribench.metrics.features import slices as features
 
 SIDE = 16
 

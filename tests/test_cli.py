@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from mribench.cli import main
+from mribench.commands.options import parse_settings
 from mribench.errors import UsageError
 from mribench.models import get_model
-from mribench.options import parse_settings
 
 COMMANDS = [
     "demo",
@@ -123,7 +123,7 @@ def test_too_little_memory_is_one_sentence(monkeypatch, error):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("mribench.listing.rows", fail)
+    monkeypatch.setattr("mribench.commands.listing.rows", fail)
     result = call("list", "models")
     assert result.exit_code == 1 and "not enough memory" in result.output
 
@@ -132,5 +132,5 @@ def test_another_runtime_error_is_not_taken_for_it(monkeypatch):
     def fail(*_):
         raise RuntimeError("sizes differ")
 
-    monkeypatch.setattr("mribench.listing.rows", fail)
+    monkeypatch.setattr("mribench.commands.listing.rows", fail)
     assert isinstance(call("list", "models").exception, RuntimeError)

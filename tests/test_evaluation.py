@@ -15,9 +15,11 @@ from torch import nn
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError
 from mribench.evaluation import evaluate
-from mribench.metrics import DEFAULT_METRICS, features, pairs
-from mribench.metrics import blocks as blocks_module
-from mribench.metrics.blocks import Blocks
+from mribench.metrics import DEFAULT_METRICS
+from mribench.metrics.arrays import cache as blocks_module
+from mribench.metrics.arrays import pairs
+from mribench.metrics.arrays.cache import Blocks
+from mribench.metrics.features import slices as features
 from mribench.metrics.fid import frechet_distance
 from mribench.metrics.kid import kid
 from mribench.metrics.mmd import VoxelDistance, join_views, mmd2
@@ -159,7 +161,7 @@ KILLED = """
     from pathlib import Path
     sys.path.insert(0, {tests!r})
     import test_evaluation as t
-    from mribench.metrics import pairs
+    from mribench.metrics.arrays import pairs
     pairs.BLOCK_ROWS = 2
     def die(what, done, total):
         if done >= 4:

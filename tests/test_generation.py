@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mribench import generation
-from mribench.bench import Run
+from mribench.bench.folder import Run
 from mribench.data.grid import paper_grid
 from mribench.data.nifti import read_nifti
 from mribench.errors import MribenchError

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from mribench.cli import main
-from mribench.options import Bytes
+from mribench.commands.options import Bytes
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from mribench.bench import open_bench
+from mribench.bench.controls import CONTROLS
+from mribench.bench.folder import open_bench
 from mribench.cli import main
-from mribench.controls import CONTROLS
 from mribench.errors import MribenchError
 
 
@@ -163,7 +163,7 @@ def test_kill_9_anywhere_gives_the_same_weights_samples_and_scores(bench, tmp_pa
 
 
 def test_a_failed_metric_is_tried_again_and_fails_the_command(bench, tmp_path, monkeypatch):
-    from mribench.metrics import features
+    from mribench.metrics.features import slices as features
 
     copy = tmp_path / "copy"
     shutil.copytree(bench, copy)

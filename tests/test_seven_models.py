@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from mribench.bench.controls import CONTROLS
 from mribench.cli import main
-from mribench.controls import CONTROLS
 from mribench.models import MODELS
 
 PROTOCOL = """

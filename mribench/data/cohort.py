@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from mribench.bench.protocol import ROLES, Protocol
 from mribench.data.grid import Grid, dequantise, quantise
 from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import MribenchError
 from mribench.files import append_json_line, digest_json, digest_volume, read_json, write_array, write_json
-from mribench.protocol import ROLES, Protocol
-from mribench.seeds import derive
+from mribench.runtime import derive
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from mribench.data.anatomy import Lattice, hull_field, mni_anatomy, ventricle_field
 from mribench.data.grid import paper_grid
 from mribench.errors import UsageError
-from mribench.seeds import derive
+from mribench.runtime import derive
 
 RECIPE = "mni-sim-1"  # a new name whenever voxels may change
 

@@ -11,7 +11,7 @@ import numpy as np
 from mribench.metrics.fid import check_slice, checked_features
 from mribench.metrics.metric import Better, BlockSource, Keep
 from mribench.metrics.mmd import mmd2_of_gram, pooled
-from mribench.metrics.permutation import TEST
+from mribench.metrics.statistics.permutation import TEST
 
 
 def kid(real: np.ndarray, fake: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from mribench.data.volume_set import Slab, VolumeSet
 from mribench.errors import MribenchError
 
 if TYPE_CHECKING:  # reading a score must not import torch
-    from mribench.metrics.pairs import Kernel
+    from mribench.metrics.arrays.pairs import Kernel
 
 Better = Literal["lower", "higher", "match"]
 Keep = Mapping[str, NDArray[np.intp]]  # set name -> indices of the volumes that stay
@@ -25,7 +25,7 @@ BLOCKS = 50
 
 
 class BlockSource(Protocol):
-    """The dear arrays, each computed once; `mribench.metrics.blocks.Blocks` is the one implementation."""
+    """The dear arrays, each computed once; `mribench.metrics.arrays.cache.Blocks` is the one implementation."""
 
     sets: Mapping[str, VolumeSet]
     slab: Slab | None

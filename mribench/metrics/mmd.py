@@ -14,10 +14,10 @@ import numpy as np
 from torch import Tensor
 
 from mribench.errors import MribenchError
+from mribench.metrics.arrays.pairs import State
 from mribench.metrics.fid import checked_features
 from mribench.metrics.metric import Better, BlockSource, Keep
-from mribench.metrics.pairs import State
-from mribench.metrics.permutation import TEST
+from mribench.metrics.statistics.permutation import TEST
 
 Estimator = Literal["unbiased", "biased"]
 BANDWIDTHS = (0.5, 1.0, 2.0)  # times the median distance between reference volumes

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mribench.errors import MribenchError
+from mribench.metrics.arrays.pairs import NARROW, Kernel, State, checked, pair_matrix
 from mribench.metrics.metric import Better, BlockSource, Keep
-from mribench.metrics.pairs import NARROW, Kernel, State, checked, pair_matrix
 
 WANG_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, section 3.2
 SIGMA = 1.5  # voxels
@@ -75,7 +75,7 @@ class Definition:
         """One scale's share of `prepare`."""
         window = gaussian_window(self.window)
         if volumes.device.type == "cpu":
-            from mribench.metrics import fused
+            from mribench.metrics.arrays.kernels import fused
 
             return tuple(torch.from_numpy(array) for array in fused.statistics(volumes.numpy(), window))
         return statistics(volumes, window)
@@ -93,7 +93,7 @@ class Definition:
         """What one scale contributes to the score, in [0,1] but for rounding: `[R,C]` float64."""
         last = scale == self.scales - 1
         if rows[0].device.type == "cpu":
-            from mribench.metrics import fused
+            from mribench.metrics.arrays.kernels import fused
 
             x, y = fused.Scale(*(t.numpy() for t in rows)), fused.Scale(*(t.numpy() for t in columns))
             means = fused.factors(x, y, gaussian_window(self.window), last).clip(min=0)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mribench.models.blocks import GRID, VolumeGenerator, without_autocast
 from mribench.models.generator import Generator, GeneratorConfig
-from mribench.seeds import Noise
+from mribench.runtime import Noise
 
 Width = Annotated[int, Field(ge=2)]
 

@@ -14,7 +14,7 @@ from mribench.models.denoiser import DiffusionConfig, DiffusionGenerator
 from mribench.models.diffusion import linear_betas
 from mribench.models.generator import NextBatch
 from mribench.models.unet import SliceUNet
-from mribench.seeds import Noise
+from mribench.runtime import Noise
 
 BACKGROUND = -1.0
 

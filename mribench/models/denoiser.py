@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mribench.models.diffusion import Diffusion, average_weights
 from mribench.models.generator import Generator, GeneratorConfig
-from mribench.seeds import Noise
+from mribench.runtime import Noise
 
 
 class DiffusionConfig(GeneratorConfig):

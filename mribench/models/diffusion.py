@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mribench.seeds import Noise
+from mribench.runtime import Noise
 
 
 def linear_betas(steps: int) -> Tensor:

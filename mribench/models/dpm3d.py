@@ -15,7 +15,7 @@ from mribench.models.denoiser import DiffusionConfig, DiffusionGenerator
 from mribench.models.diffusion import cosine_betas, linear_betas
 from mribench.models.generator import NextBatch
 from mribench.models.unet3d import VolumeUNet
-from mribench.seeds import Noise
+from mribench.runtime import Noise
 
 SCHEDULES = {"cosine": cosine_betas, "linear": linear_betas}
 LOSSES = {"l1": F.l1_loss, "l2": F.mse_loss}

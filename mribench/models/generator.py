@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from mribench.data.volume_set import Slab
 from mribench.errors import MribenchError, UsageError
 from mribench.files import atomic
-from mribench.seeds import Noise, derive
+from mribench.runtime import Noise, derive
 
 NextBatch = Callable[[], Tensor]  # -> [B,1,D,H,W] in [-1,1]
 DIVERGED = 1e9  # a loss of this size will not come back

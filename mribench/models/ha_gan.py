@@ -21,7 +21,7 @@ from mribench.models.ha_gan_networks import (
     slab_encoder,
     volume_encoder,
 )
-from mribench.seeds import Noise
+from mribench.runtime import Noise
 
 
 class HAGANConfig(GeneratorConfig):

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mribench.bench import Bench
-from mribench.controls import CONTROLS
+from mribench.bench.controls import CONTROLS
+from mribench.bench.folder import Bench
+from mribench.bench.protocol import Protocol
 from mribench.data.cohort import Cohort
 from mribench.files import write_text
 from mribench.metrics.metric import Score, deletions
-from mribench.protocol import Protocol
-from mribench.reports import words
 from mribench.reports.latex import as_tex
 from mribench.reports.markdown import as_markdown
+from mribench.reports.page import words
 from mribench.reports.ranking import mark_best, rank
 from mribench.reports.records import Entrant, read_cohort, read_entrants
 from mribench.reports.rows import Leaderboard, Row, fixed, floor_cells, make_cells, usual_scores

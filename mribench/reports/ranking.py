@@ -8,7 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from mribench.metrics import FAMILIES
-from mribench.metrics.comparison import COULD_BE_FIRST, differing, mean_ranks, rank_chances, tie_letters
+from mribench.metrics.statistics.comparison import (
+    COULD_BE_FIRST,
+    differing,
+    mean_ranks,
+    rank_chances,
+    tie_letters,
+)
 from mribench.reports.rows import COLUMNS, FAMILY_TITLES, Cell, Column, Row, percent
 
 # MS-SSIM and its gap are two views of one score.

@@ -13,14 +13,14 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, ValidationError
 
-from mribench.bench import Bench, Run
-from mribench.controls import CONTROLS
+from mribench.bench.controls import CONTROLS
+from mribench.bench.folder import Bench, Run
+from mribench.bench.protocol import ROLES
 from mribench.data.cohort import Cohort, open_cohort
 from mribench.data.volume_set import Slab, VolumeSet
 from mribench.errors import MribenchError
 from mribench.files import read_json
 from mribench.metrics.metric import Score
-from mribench.protocol import ROLES
 
 Kind = Literal["model", "control", "folder", "unknown"]
 

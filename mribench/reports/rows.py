@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mribench.metrics import COMPARED_IN_A_SLAB
-from mribench.metrics.comparison import COULD_BE_FIRST
 from mribench.metrics.metric import Floor, Score
+from mribench.metrics.statistics.comparison import COULD_BE_FIRST
 from mribench.reports.records import Entrant
 
 

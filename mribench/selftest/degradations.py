@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from mribench.data.volume_set import VolumeSet
-from mribench.seeds import derive
+from mribench.runtime import derive
 
 SLAB_SLICES = 10  # cDPM makes slabs of ten slices (Peng 2023)
 COPY_NOISE = 0.01  # in the brain only: noise in the background is noticed by itself

@@ -11,7 +11,7 @@ from scipy.ndimage import rotate
 
 from mribench.data.volume_set import VolumeSet
 from mribench.metrics.memorisation import Copies
-from mribench.seeds import derive
+from mribench.runtime import derive
 from mribench.selftest.degradations import noise_everywhere
 
 DEGREES = 3.0

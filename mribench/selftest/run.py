@@ -14,21 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from mribench.bench import Bench, create_bench, open_bench, versions
-from mribench.controls import CONTROLS, available, make_volumes
+from mribench.bench.controls import CONTROLS, available, make_volumes
+from mribench.bench.folder import Bench, create_bench, open_bench, versions
+from mribench.bench.protocol import CohortSpec, EvaluationSpec, Protocol
 from mribench.data.cohort import Cohort
 from mribench.data.grid import Grid, dequantise, quantise
 from mribench.data.volume_set import Progress, VolumeSet
-from mribench.devices import choose_device, describe
 from mribench.errors import UsageError
 from mribench.evaluation import evaluate
 from mribench.files import digest_volume
 from mribench.metrics import DEFAULT_METRICS, get_metric
-from mribench.metrics.blocks import Blocks
+from mribench.metrics.arrays.cache import Blocks
+from mribench.metrics.features.weights import Weights
 from mribench.metrics.memorisation import copies
 from mribench.metrics.metric import Score
-from mribench.metrics.weights import Weights
-from mribench.protocol import CohortSpec, EvaluationSpec, Protocol
+from mribench.runtime import choose_device, describe
 from mribench.selftest import planted, verdicts
 from mribench.selftest.degradations import DEGRADATIONS, Degradation, Material, first_component, twice_as_many
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mribench import contract
 from mribench.metrics import METRICS
+from mribench.selftest import contract
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-metric.md"
 

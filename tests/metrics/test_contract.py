@@ -11,10 +11,12 @@ from torch import nn
 
 from mribench.errors import MribenchError
 from mribench.evaluation import score
-from mribench.metrics import METRICS, features, get_metric, medicalnet
-from mribench.metrics.blocks import Blocks
+from mribench.metrics import METRICS, get_metric
+from mribench.metrics.arrays.cache import Blocks
+from mribench.metrics.features import medicalnet
+from mribench.metrics.features import slices as features
+from mribench.metrics.features.weights import Weights
 from mribench.metrics.metric import Score
-from mribench.metrics.weights import Weights
 
 SIZE = 16
 DISTANCES = [name for name in METRICS if get_metric(name).family not in ("memorisation", "prdc")]

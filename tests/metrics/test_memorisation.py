@@ -5,14 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mribench.contract import phantoms
 from mribench.data.volume_set import VolumeSet
-from mribench.metrics import blocks as blocks_module
 from mribench.metrics import get_metric
-from mribench.metrics.blocks import Blocks
+from mribench.metrics.arrays import cache as blocks_module
+from mribench.metrics.arrays.cache import Blocks
 from mribench.metrics.memorisation import COPY_RATE, MEMORISATION, copies
 from mribench.metrics.metric import wilson
 from mribench.metrics.ms_ssim import ms_ssim_matrix
+from mribench.selftest.contract import phantoms
 
 
 def blocks(train, holdout, samples=None, held=None, mirrored_train=None, mirrored_holdout=None):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mribench import contract
 from mribench.models import MODELS
+from mribench.selftest import contract
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-model.md"
 

@@ -8,7 +8,7 @@ import torch
 from mribench.errors import UsageError
 from mribench.models import get_model
 from mribench.models.adversarial import critic_loss, gradient_penalty, voxel_penalty
-from mribench.seeds import Noise, seed_everything
+from mribench.runtime import Noise, seed_everything
 
 SHAPE = (3, 1, 4, 4, 4)
 NARROW = {"size": 16, "channels": (8, 16), "latent": 12, "batch_size": 2}

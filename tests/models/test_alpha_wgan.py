@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mribench.models.alpha_wgan import AlphaWGAN
-from mribench.seeds import seed_everything
+from mribench.runtime import seed_everything
 
 NARROW = {"size": 16, "channels": (8, 16), "latent": 12, "code_width": 16, "batch_size": 3}
 SOFT = 1e-2  # Adam's eps here; at 1e-8 the scale of a loss would hardly show in its steps

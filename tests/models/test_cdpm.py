@@ -12,7 +12,7 @@ from mribench.errors import UsageError
 from mribench.models import cdpm
 from mribench.models.cdpm import CDPM, draw_index_sets, stage_plan
 from mribench.models.diffusion import linear_betas
-from mribench.seeds import Noise
+from mribench.runtime import Noise
 
 # (condition, target) of each volume of a batch of three: 8, 5 and 2 of 8 slots, nothing given in the last.
 SETS = [([4, 0, 9], [1, 2, 3, 15, 8]), ([7], [0, 14, 3, 5]), ([], [6, 0])]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mribench import contract
 from mribench.models import MODELS
+from mribench.selftest import contract
 
 GAN = {"size": 16, "channels": [8, 16], "latent": 12}
 SMALLER = {
@@ -28,7 +28,7 @@ def test_generator_keeps_the_contract(name):
 
 def test_a_generator_that_ignores_its_seed_breaks_the_contract(monkeypatch):
     from mribench.models.cdpm import CDPM
-    from mribench.seeds import Noise
+    from mribench.runtime import Noise
 
     sample = CDPM.sample
     monkeypatch.setattr(CDPM, "sample", lambda self, noise: sample(self, Noise([0] * len(noise))))

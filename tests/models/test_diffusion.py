@@ -15,7 +15,7 @@ from mribench.models.diffusion import (
     linear_betas,
     trailing_steps,
 )
-from mribench.seeds import Noise
+from mribench.runtime import Noise
 
 
 def test_linear_schedule():

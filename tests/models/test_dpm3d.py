@@ -10,7 +10,7 @@ import torch
 from mribench.errors import UsageError
 from mribench.models.diffusion import cosine_betas, linear_betas
 from mribench.models.dpm3d import DPM3D
-from mribench.seeds import Noise
+from mribench.runtime import Noise
 
 SMALL = {
     "size": 16,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mribench.models.generator import Generator, GeneratorConfig
-from mribench.seeds import Noise, derive
+from mribench.runtime import Noise, derive
 
 RATE = 0.5
 

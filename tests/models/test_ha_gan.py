@@ -13,7 +13,7 @@ from torch import nn
 from mribench.errors import UsageError
 from mribench.models.blocks import UpConv
 from mribench.models.ha_gan import HAGAN
-from mribench.seeds import Noise, seed_everything
+from mribench.runtime import Noise, seed_everything
 
 NARROW = {"width": 8, "latent": 12, "batch_size": 2, "train_encoders": True}
 

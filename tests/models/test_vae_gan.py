@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from mribench.models.vae_gan import VAEGAN, divergence
-from mribench.seeds import seed_everything
+from mribench.runtime import seed_everything
 
 NARROW = {"size": 16, "channels": (8, 16), "latent": 12, "hidden": 16, "batch_size": 3}
 SOFT = 1e-2  # Adam's eps here; at 1e-8 the scale of a loss would hardly show in its steps

@@ -9,15 +9,15 @@ import shutil
 import numpy as np
 import pytest
 
-from mribench.bench import create_bench, open_bench
-from mribench.controls import CONTROLS
+from mribench.bench.controls import CONTROLS
+from mribench.bench.folder import create_bench, open_bench
+from mribench.bench.protocol import Protocol
 from mribench.data.cohort import open_cohort
 from mribench.data.grid import quantise
 from mribench.data.nifti import write_nifti
 from mribench.files import digest_json, digest_volume, write_array, write_json, write_text
 from mribench.generation import slab_affine
 from mribench.metrics.metric import Score, deletions
-from mribench.protocol import Protocol
 from mribench.reports.records import Entrant
 
 SIZE = 16

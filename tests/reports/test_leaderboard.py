@@ -1,7 +1,8 @@
 import pytest
 
 from mribench.files import read_json, write_json, write_text
-from mribench.reports import leaderboard, words
+from mribench.reports import leaderboard
+from mribench.reports.page import words
 
 
 def row(board, name):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mribench.contract import phantoms
 from mribench.data.volume_set import VolumeSet
+from mribench.selftest.contract import phantoms
 from mribench.selftest.degradations import DEGRADATIONS, Material, first_component
 
 SIDE = 24

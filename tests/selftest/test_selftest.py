@@ -11,19 +11,20 @@ import pytest
 from click.testing import CliRunner
 from torch import nn
 
-from mribench.bench import create_bench
+from mribench.bench.folder import create_bench
+from mribench.bench.protocol import CohortSpec, EvaluationSpec, Protocol
 from mribench.cli import main
-from mribench.contract import phantoms
 from mribench.data.cohort import Task, build, open_cohort
 from mribench.data.grid import paper_grid
 from mribench.data.simulate import simulate
-from mribench.metrics import DEFAULT_METRICS, features, get_metric
-from mribench.metrics import blocks as blocks_module
+from mribench.metrics import DEFAULT_METRICS, get_metric
+from mribench.metrics.arrays import cache as blocks_module
+from mribench.metrics.features import slices as features
+from mribench.metrics.features.weights import Weights
 from mribench.metrics.memorisation import Copies
 from mribench.metrics.metric import Score
-from mribench.metrics.weights import Weights
-from mribench.protocol import CohortSpec, EvaluationSpec, Protocol
 from mribench.selftest import planted, run, verdicts
+from mribench.selftest.contract import phantoms
 from mribench.selftest.degradations import DEGRADATIONS, Material
 
 

@@ -1,0 +1,152 @@
+"""The evaluation contract: cohort roles, size, sample counts, metrics. Versioned TOML, identified by digest."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mribench.data.grid import Grid, paper_grid
+from mribench.errors import UsageError
+from mribench.files import digest_json
+from mribench.metrics import METRICS, known
+
+ROLES = ("train", "reference", "holdout")
+
+
+class CohortSpec(BaseModel):
+    """How many volumes play each role. A prepared cohort gives `train` all subjects that remain."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Literal["simulated", "prepared"]
+    size: int = Field(ge=16, le=512)  # voxels per side
+    train: int = Field(ge=2)
+    reference: int = Field(ge=2)
+    holdout: int = Field(ge=0)
+    reference_from_train: bool = False  # the paper's way: reference volumes are drawn from train
+    grid: Grid | None = None  # None = the paper's field of view at this size
+
+    @model_validator(mode="after")
+    def _fill_grid(self) -> CohortSpec:
+        grid = self.grid or paper_grid(self.size)
+        if grid.size != self.size:
+            raise ValueError(f"grid.size must equal cohort.size = {self.size}, not {grid.size}")
+        if self.reference_from_train and self.reference > self.train:
+            raise ValueError("reference must not exceed train when it is drawn from train")
+        object.__setattr__(self, "grid", grid)
+        return self
+
+    @property
+    def voxels(self) -> Grid:
+        """The resolved grid."""
+        assert self.grid is not None
+        return self.grid
+
+
+def _known_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        try:
+            known("metric", name, METRICS)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+    return names
+
+
+class EvaluationSpec(BaseModel):
+    """What every entrant must deliver and how it is measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int = Field(ge=2)
+    tsne_samples: int = Field(ge=1)
+    extractor: str = "effnet-lite0"
+    metrics: Annotated[tuple[str, ...], AfterValidator(_known_metrics)] = (
+        "ms_ssim",
+        "mmd",
+        "fid_a",
+        "fid_c",
+        "fid_s",
+        "memorisation",
+        "copy_rate",
+        "kid_a",
+        "kid_c",
+        "kid_s",
+        "precision",
+        "recall",
+        "density",
+        "coverage",
+        "mmd_voxel",
+        "mmd_legacy",
+    )
+
+
+class Protocol(BaseModel):
+    """One protocol in full; `training` holds defaults only and is no part of the contract."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    version: int = Field(ge=1)
+    seed: int
+    cohort: CohortSpec
+    evaluation: EvaluationSpec
+    training: dict[str, Any] = {}
+
+    @property
+    def digest(self) -> str:
+        """Identity of the contract: canonical JSON of everything but the training defaults."""
+        return digest_json(self.model_dump(mode="json", exclude={"training"}))
+
+    def training_for(self, model: str) -> dict[str, Any]:
+        """The `[training]` defaults for one model: the common ones, then `[training.MODEL]`."""
+        common = {k: v for k, v in self.training.items() if not isinstance(v, dict)}
+        return {**common, **self.training.get(model, {})}
+
+
+def shipped() -> list[str]:
+    """Names of the protocols that come with the package."""
+    folder = resources.files("mribench.bench.protocols")
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def load_protocol(name: str, *, simulated: bool = False) -> Protocol:
+    """A shipped protocol by name, or any TOML file by path.
+
+    `simulated` puts the embedded cohort in the place of prepared volumes and says so in the name.
+    Raises UsageError for an unknown name or an invalid file.
+    """
+    if name in shipped():
+        text = (resources.files("mribench.bench.protocols") / f"{name}.toml").read_text()
+    elif name.endswith(".toml") and Path(name).is_file():
+        text = Path(name).read_text()
+    else:
+        near = difflib.get_close_matches(name, shipped(), n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(
+            f"Protocol must be one of {', '.join(shipped())} or the path of a .toml file, not {name!r}.{hint}"
+        )
+    try:
+        protocol = Protocol.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise UsageError(f"{name} must be a valid protocol, but: {error}") from error
+    if simulated and protocol.cohort.source != "simulated":
+        cohort = protocol.cohort.model_copy(update={"source": "simulated"})
+        protocol = protocol.model_copy(update={"cohort": cohort, "name": f"{protocol.name}-simulated"})
+    return protocol
+
+
+def differences(expected: Any, got: Any, where: str = "") -> list[str]:
+    """Lines "key: expected X, got Y" for every leaf in which two JSON values differ."""
+    if isinstance(expected, dict) and isinstance(got, dict):
+        keys = sorted(expected.keys() | got.keys())
+        return [
+            line
+            for key in keys
+            for line in differences(expected.get(key), got.get(key), f"{where}.{key}".lstrip("."))
+        ]
+    return [] if expected == got else [f"{where}: expected {expected!r}, got {got!r}"]

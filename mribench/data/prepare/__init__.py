@@ -1,0 +1,1 @@
+"""From scans to a cohort: find, prepare, check, give each subject its role."""

@@ -1,0 +1,150 @@
+"""Every choice that turns a raw scan into a volume; the digest of all of it belongs to the cohort."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mribench.data.prepare.stripped import Recipe
+from mribench.errors import UsageError
+from mribench.files import digest_json
+
+BACKENDS = {"deepbet": "deepbet", "dipy": "dipy", "SimpleITK": "simpleitk"}  # module -> distribution
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Masking(_Settings):
+    """Where the brain is: the network deepbet (Fisch 2024) on the raw head, masks that were given, or the scan."""
+
+    by: Literal["deepbet", "given mask", "values above 0"] = "deepbet"
+    threshold: Share = 0.5
+
+
+class Denoising(_Settings):
+    """Non-local means for Rician noise (Coupé 2008; dipy), its SD measured in the brain (Coupé 2010, Donoho)."""
+
+    by: Literal["dipy nlmeans, Rician"] = "dipy nlmeans, Rician"
+    noise: Literal["median of |Haar HHH| / 0.6745"] = "median of |Haar HHH| / 0.6745"
+    patch_radius: int = 1  # voxels
+    block_radius: int = 1
+
+
+class BiasCorrection(_Settings):
+    """N4 (Tustison 2010; SimpleITK) inside the mask, on voxels shrunk to about `shrink_mm`."""
+
+    by: Literal["SimpleITK N4"] = "SimpleITK N4"
+    shrink_mm: Positive = 4.0
+    iterations: tuple[int, ...] = (50, 50, 30, 20)
+
+
+class Registration(_Settings):
+    """Affine to the stripped MNI152: Mattes mutual information, moments start, seeded sampling (SimpleITK).
+
+    Measured (benchmarks/raw.py): heads turned by up to 35 degrees end within 0.01 mm of the upright one, at 60 they
+    are lost. With samples of the whole template instead of its brain's surroundings, poses of Colin27 ended 0.9 to
+    1.6 mm apart; without the coarsest level 20 degrees were too many.
+    """
+
+    by: Literal["SimpleITK, 12 degrees of freedom"] = "SimpleITK, 12 degrees of freedom"
+    template: Literal["MNI152 2009a symmetric, nilearn"] = "MNI152 2009a symmetric, nilearn"
+    bins: int = 32
+    seed: int = 1
+    shrink: tuple[int, ...] = (8, 4, 2)
+    smoothing_mm: tuple[float, ...] = (8.0, 4.0, 2.0)
+    sampled: tuple[Share, ...] = (0.5, 0.1, 0.1)  # share of the template's voxels per level
+    around_brain_mm: int = 8  # only template voxels this near to its brain are sampled
+    iterations: int = 200  # at most, per level
+    first_step_mm: Positive = 4.0
+    last_step_mm: Positive = 1e-3
+    relaxation: Share = 0.8  # of the step, when the gradient turns round
+
+
+class Quality(_Settings):
+    """What a scan must reach to be used. These are the settings that `--set` can change."""
+
+    min_dice: Share = 0.9
+    min_correlation: Annotated[float, Field(ge=-1, le=1)] = 0.6
+    brain_cm3: tuple[float, float] = (900.0, 2100.0)  # of the mask, before registration
+    determinant: tuple[float, float] = (0.7, 2.5)  # of the affine to MNI152
+    max_border_cm2: Positive = 15.0  # brain cut by one face of the scan
+    max_saturated: Share = 0.02  # of the masked voxels as read, at the scan's largest value
+
+    @field_validator("brain_cm3", "determinant")
+    @classmethod
+    def _in_order(cls, limits: tuple[float, float]) -> tuple[float, float]:
+        if not limits[0] <= limits[1]:
+            raise ValueError(f"[lowest, highest] must be in this order, not [{limits[0]:g}, {limits[1]:g}]")
+        return limits
+
+
+class RawRecipe(_Settings):
+    """The stages in order, with all their settings. `registration` None: the scans are in MNI152 already."""
+
+    name: Literal["raw-1"] = "raw-1"
+    order: Literal["mask, denoise, N4, mask, affine, one interpolation, intensity"] = (
+        "mask, denoise, N4, mask, affine, one interpolation, intensity"
+    )
+    masking: Masking = Masking()
+    denoising: Denoising = Denoising()
+    bias: BiasCorrection = BiasCorrection()
+    registration: Registration | None = Registration()
+    volume: Recipe = Recipe()
+    quality: Quality = Quality()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of all settings."""
+        return digest_json(self.model_dump(mode="json"))
+
+    def voxels(self) -> dict[str, Any]:
+        """The settings that can move a voxel, with the versions of what does the work; thresholds cannot."""
+        return {**self.model_dump(mode="json", exclude={"quality"}), "versions": backend_versions()}
+
+
+def build_recipe(
+    *, given_masks: bool, stripped: bool, registered: bool, quality: dict[str, Any]
+) -> RawRecipe:
+    """The recipe that the command line's words mean; raises UsageError for words that contradict or are unknown."""
+    if given_masks and stripped:
+        raise UsageError(
+            "--mask goes with scans that have their skull; leave out --already-stripped or --mask."
+        )
+    by = "given mask" if given_masks else "values above 0" if stripped else "deepbet"
+    try:
+        chosen = Quality.model_validate(quality)
+        return RawRecipe.model_validate(
+            {
+                "masking": {"by": by},
+                "registration": None if registered else Registration(),
+                "quality": chosen,
+            }
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"--set takes the thresholds {', '.join(Quality.model_fields)}, but {where}: {first['msg']}."
+        ) from error
+
+
+def require_backends(recipe: RawRecipe) -> None:
+    """Raise UsageError when a library that this recipe needs is not installed."""
+    needed = [name for name in BACKENDS if name != "deepbet" or recipe.masking.by == "deepbet"]
+    if missing := [name for name in needed if find_spec(name) is None]:
+        raise UsageError(
+            f"Raw scans need {', '.join(missing)}, not installed here. Run: pip install 'mribench[prepare]'"
+        )
+
+
+def backend_versions() -> dict[str, str]:
+    """Versions of the libraries that are installed and can move a voxel."""
+    names = [name for module, name in BACKENDS.items() if find_spec(module)]
+    return {name: metadata.version(name) for name in [*names, "torch", "numpy", "scipy", "nilearn"]}

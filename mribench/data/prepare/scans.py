@@ -1,0 +1,251 @@
+"""Finding the T1 scans of an archive's folder or a manifest, and choosing one of each subject."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+
+from mribench.data.formats import DICOM_ADVICE, digest_scan, scan_stem
+from mribench.data.prepare.layouts import (
+    LAYOUTS,
+    STAGES,
+    Found,
+    Layout,
+    dicom_folders,
+    empty_folders,
+    find,
+    misfits,
+)
+from mribench.errors import MribenchError, UsageError
+from mribench.files import digest_json
+
+_COLUMNS = ("path", "subject", "session", "source", "done")
+_SPACE = re.compile(r"_space-([A-Za-z0-9]+)")
+_DERIVED = re.compile(r"_(label-[A-Za-z0-9]+|desc-(?!preproc(?:_|\b))[A-Za-z0-9]+)")
+_LONG = ".long."  # TIMEPOINT.long.BASE, as FreeSurfer's recon-all -long names its folders
+_ID_LENGTH = 100
+_MASK_ENDINGS = ("_mask", "-mask", "_brain_mask", "_brainmask", "_bet_mask", "_desc-brain_mask", "")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One file of one subject; `name` is what may be written down (never absolute), `path` where it lies now.
+
+    `source` is the site or data set, by which splits are stratified. `skipped` says why the scan is left out.
+    `done`: stages ("stripped", "registered") that were done before.
+    """
+
+    path: Path
+    name: str
+    subject: str
+    session: str = ""
+    source: str = ""
+    skipped: str | None = None
+    done: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The subject as a file name that is safe everywhere and different for every subject."""
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", self.subject).lstrip(".-")[:_ID_LENGTH]
+        if safe == self.subject:
+            return safe
+        return f"{safe}-{hashlib.sha256(repr(self.subject).encode()).hexdigest()[:8]}".lstrip("-")
+
+
+def without_paths(text: str, scan: Scan, mask: Path | None = None) -> str:
+    """A message as it may be written down: the scan by its name, other files beside it or the mask by theirs."""
+    text = text.replace(str(scan.path), scan.name)
+    for folder in {file.parent for file in (scan.path, mask) if file is not None} - {Path()}:
+        for stated in (folder, folder.resolve()):
+            text = text.replace(f"{stated}{os.sep}", "")
+    return text
+
+
+def discover(source: Path | None, manifest: Path | None = None, *, registered: bool = True) -> list[Scan]:
+    """All scans, in order of subject; all but the first scan of a subject are marked as skipped.
+
+    With `manifest` its rows are the scans. Otherwise the first layout of layouts.LAYOUTS that fits decides.
+    The first scan is that of the first session, then of the first file name, where numbers count as numbers.
+    `registered` says that they must be in MNI152 already. Raises UsageError when nothing can be found, for a
+    folder of DICOM, and for one subject under two sources.
+    """
+    if manifest is not None:
+        found = _from_manifest(Path(manifest))
+    elif source is None or not Path(source).is_dir():
+        given = f"{source} is no folder" if source else "neither is given"
+        raise UsageError(f"prepare needs a folder or --manifest CSV, but {given}.")
+    else:
+        found = _from_folder(Path(source), registered)
+    if not found:
+        known = ", ".join(layout.name for layout in LAYOUTS[:-1])
+        raise UsageError(
+            f"{manifest or source} must hold scans: the layout of {known} (as in "
+            "sub-*/[ses-*/]anat/*_T1w.nii.gz), or scans directly in the folder, or rows of a manifest. "
+            "None was found."
+        )
+    _check_sources(found)
+    return _first_of_each_subject(found)
+
+
+def _from_folder(folder: Path, registered: bool) -> list[Scan]:
+    fitting, dicom = find(folder), dicom_folders(folder)
+    if fitting is None:
+        if dicom:
+            raise UsageError(f"{folder} holds {DICOM_ADVICE} (dcm2niix -z y -o OUT {folder}).")
+        return []
+    layout, found = fitting
+    if registered and not layout.prepared:
+        raise UsageError(
+            f"{folder} is a folder of {layout.name}, whose scans are not in MNI152. "
+            "Add --raw, or give their stripped and registered versions in a manifest."
+        )
+    scans = [_scan(one, layout, found, registered) for one in found]
+    if layout.name == "FreeSurfer":
+        scans = _one_person(scans)
+    empty = [
+        Scan(folder / n, n, n, skipped="without a T1 scan") for n in empty_folders(folder, layout, found)
+    ]
+    others = {**misfits(folder, layout, found), **dict.fromkeys(dicom, DICOM_ADVICE)}
+    return [*scans, *empty, *(Scan(folder / n, n, n, skipped=reason) for n, reason in others.items())]
+
+
+def _scan(one: Found, layout: Layout, found: list[Found], registered: bool) -> Scan:
+    skipped = _wrong_space(one, found, registered) if layout.name == "BIDS" else None
+    return Scan(one.path, one.name, one.subject, one.session, one.source, skipped, layout.done)
+
+
+def _one_person(scans: list[Scan]) -> list[Scan]:
+    """FreeSurfer's longitudinal folders: time points become sessions of one person; what is made of them is skipped."""
+    base_of = dict(scan.subject.split(_LONG, 1) for scan in scans if _LONG in scan.subject)
+    people = []
+    for scan in scans:
+        if _LONG in scan.subject:
+            scan = replace(scan, skipped="a longitudinal run, made of a time point and its base")
+        elif scan.subject in base_of.values() or scan.subject.endswith("_base"):
+            scan = replace(scan, skipped="a base, made of all time points of a person")
+        elif base := base_of.get(scan.subject):
+            scan = replace(scan, subject=base, session=scan.subject)
+        people.append(scan)
+    return people
+
+
+def _wrong_space(one: Found, found: list[Found], registered: bool) -> str | None:
+    """Derivatives hold the same scan in several spaces; only MNI152 is the common one, and raw scans have none."""
+    space = _SPACE.search(one.path.name)
+    if not registered:
+        derived = _DERIVED.search(one.path.name)
+        kind = f"in the space {space[1]}" if space else f"a derivative ({derived[1]})" if derived else ""
+        return f"{kind}, not a raw scan" if kind else None
+    if space and not space[1].startswith("MNI"):
+        return f"in the space {space[1]}, not MNI152"
+    if not space and any("_space-MNI" in o.path.name and o.subject == one.subject for o in found):
+        return "not in MNI152 space, of which the subject has another file"
+    return None
+
+
+def _check_sources(scans: list[Scan]) -> None:
+    """One id in two data sets is hardly one person, and merging two people would lose one of them silently."""
+    sources: dict[str, str] = {}
+    for scan in scans:
+        other = sources.setdefault(scan.subject, scan.source)
+        if other != scan.source:
+            raise UsageError(
+                f"A subject must belong to one source, but {scan.subject!r} is in {other!r} and {scan.source!r}. "
+                "Give two people two names in the manifest, or one person's scans one source."
+            )
+
+
+def mask_of(scan: Scan, folder: Path) -> Path:
+    """The brain mask of a scan in `folder`: named after its relative path, its file or its subject.
+
+    With one of the endings that mask programs add, in any format. Raises MribenchError when there is none or
+    more than one.
+    """
+    beside = scan_stem(scan.name)
+    for stem in dict.fromkeys((beside, PurePath(beside).name, scan.subject)):
+        for ending in _MASK_ENDINGS:
+            named = [f"{stem}{ending}{suffix}" for suffix in (".nii.gz", ".nii", ".mgz", ".hdr")]
+            found = [folder / name for name in named if (folder / name).is_file()]
+            if len(found) > 1:
+                raise MribenchError(f"{scan.name} must have one mask, but {found[0].name} and others fit.")
+            if found:
+                return found[0]
+    raise MribenchError(
+        f"{scan.name} must have a mask in --mask DIR, named {PurePath(beside).name}_mask.nii.gz or after its "
+        f"relative path or its subject, but none was found."
+    )
+
+
+def digest_inputs(scans: Sequence[Scan], masks: Path | None = None) -> str:
+    """SHA-256 of the chosen scans' labels, files and masks; "" stands for what cannot be read."""
+    found = []
+    for scan in (one for one in scans if not one.skipped):
+        digests = ["", ""]
+        with suppress(MribenchError):
+            digests[0] = digest_scan(scan.path)
+            digests[1] = digest_scan(mask_of(scan, masks)) if masks else ""
+        found.append([scan.name, scan.subject, scan.session, scan.source, scan.done, digests])
+    return digest_json(found)
+
+
+def _from_manifest(manifest: Path) -> list[Scan]:
+    scans: dict[Path, Scan] = {}
+    for line, row in _rows(manifest):
+        path, subject, session, source, done = ((row.get(column) or "").strip() for column in _COLUMNS)
+        if not (path and subject):
+            raise UsageError(f"{manifest} must give path and subject in every row, but line {line} does not.")
+        if wrong := set(done.split()) - set(STAGES):
+            raise UsageError(
+                f"{manifest} must say what is done in the words {' and '.join(STAGES)}, but line {line} says "
+                f"{', '.join(sorted(wrong))}."
+            )
+        name, stages = _relative_name(path), tuple(done.split())
+        scan = Scan(manifest.parent / path, name, subject, session, source, done=stages)
+        if scan.path in scans:
+            raise UsageError(f"{manifest} must list every file once, but line {line} repeats {path!r}.")
+        scans[scan.path] = scan
+    return list(scans.values())
+
+
+def _rows(manifest: Path) -> list[tuple[int, dict[str, str]]]:
+    try:
+        with open(manifest, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [column for column in _COLUMNS[:2] if column not in (reader.fieldnames or ())]
+            if missing:
+                raise UsageError(
+                    f"{manifest} must be a CSV with the columns path, subject and, optionally, session, "
+                    f"source and done; it has {reader.fieldnames}. Add {' and '.join(missing)}."
+                )
+            return [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise MribenchError(f"{manifest} must be a readable UTF-8 CSV, but: {error}.") from error
+
+
+def _relative_name(path: str) -> str:
+    pure = PurePath(path)
+    return pure.name if pure.is_absolute() or ".." in pure.parts else pure.as_posix()
+
+
+def _first_of_each_subject(scans: list[Scan]) -> list[Scan]:
+    chosen: dict[str, Scan] = {}
+    ordered = sorted(scans, key=lambda s: (_natural(s.subject), _natural(s.session), _natural(s.name)))
+    for i, scan in enumerate(ordered):
+        if scan.skipped:
+            continue
+        first = chosen.setdefault(scan.subject, scan)
+        if first is not scan:
+            ordered[i] = replace(scan, skipped=f"another scan of the subject, whose first is {first.name}")
+    return ordered
+
+
+def _natural(text: str) -> tuple[list[tuple[int, str]], str]:
+    """Sort key in which ses-2 comes before ses-10."""
+    parts = re.split(r"([0-9]+)", text)
+    return [(int(part) if part.isdigit() else -1, part) for part in parts], text

@@ -1,0 +1,1 @@
+"""MS-SSIM's loops for a CPU, as vector code."""

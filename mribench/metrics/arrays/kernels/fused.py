@@ -1,0 +1,285 @@
+"""MS-SSIM's loops for a CPU: covariance, similarity and mean of a few pairs at one scale, with no array in between.
+
+A stripe of rows at a time, products of two volumes are filtered plane by plane, along W and H; a ring of as many
+planes as the window has taps is filtered along D. Pairs of a block of volumes take turns at each plane, so that
+every volume is fetched from memory once per block. Arithmetic is float32; similarities are summed in float32 within
+a row's lanes and in float64 beyond. A pair's sums depend on nothing but the pair, so its factor is the same, bit for
+bit, in every tile and on every thread, and the same with x and y swapped.
+
+Rows are padded to whole registers: volumes with 0, and where there is no window, variances with infinity, which
+makes the similarity there 0. Spans say which registers of a stripe are not empty, so that the rest need not be read.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from mribench.metrics.arrays.kernels.lanes import (
+    LANES,
+    across,
+    along,
+    load,
+    minus_product,
+    splat,
+    store,
+    summed,
+    widened,
+)
+
+STRIPE = 32  # rows of windows: the rings of a block stay in the cache, and 6 of 38 rows are filtered twice
+BLOCK = 4  # volumes on a side
+C1 = np.float32(0.01**2)  # as in ms_ssim; written out, because the compiled cache sees this file change only
+C2 = np.float32(0.03**2)
+ZERO = np.float32(0)
+
+Weights = tuple[np.float32, ...]
+
+
+class Scale(NamedTuple):
+    """N volumes at one scale with their statistics; V is W, padded to a multiple of LANES."""
+
+    volume: np.ndarray  # [N,D,H,V] float32
+    mean: np.ndarray  # [N,d,h,V] float32, for each window inside
+    variance: np.ndarray
+    spans: np.ndarray  # [N,D,stripes,4] int32: first and end register of what products yield here; of windows
+
+
+_compiled = njit(nogil=True, cache=True, error_model="numpy")
+
+
+def statistics(volumes: np.ndarray, window: tuple[float, ...]) -> Scale:
+    """Of `[N,D,H,W]` float32: the padded volumes, local means and variances, and spans."""
+    taps = len(window)
+    count, depth, height, width = volumes.shape
+    padded = -(-width // LANES) * LANES
+    made = empty((count, depth, height, padded))
+    made[..., :width], made[..., width:] = volumes, 0
+    mean = empty((count, depth - taps + 1, height - taps + 1, padded))
+    variance = empty(mean.shape)
+    spans = np.zeros((count, depth, -(-mean.shape[2] // STRIPE), 4), np.int32)
+    rings, rows = empty((2, taps, STRIPE, padded)), empty((STRIPE + taps - 1, padded))
+    turned, ones = _turned(window), np.ones_like(rows)
+    for one in zip(made, spans, mean, variance, strict=True):
+        _spans(one[0], taps, one[1])
+        _statistics(*one, turned, rings, rows, ones)
+    variance[..., width - taps + 1 :] = np.inf
+    return Scale(made, mean, variance, spans)
+
+
+def factors(rows: Scale, columns: Scale, window: tuple[float, ...], last: bool) -> np.ndarray:
+    """Mean over positions of cs (with `last`: of the full SSIM) of all rows with all columns, `[R,C]` float64."""
+    x, y = (Scale(*map(np.ascontiguousarray, scale)) for scale in (rows, columns))
+    padded, taps = x.volume.shape[3], len(window)
+    width = int(np.isfinite(x.variance[0, 0, 0]).sum())
+    means = np.empty((len(x.volume), len(y.volume)))
+    rings = empty((min(BLOCK, len(means)) * BLOCK, taps, STRIPE, padded))
+    _factors(x, y, _turned(window), last, width, rings, empty((STRIPE + taps - 1, padded)), means)
+    return means
+
+
+def empty(shape: tuple[int, ...]) -> np.ndarray:
+    """Float32 that begins where a register does in the cache: one that straddles two lines takes twice as long."""
+    size = int(np.prod(shape))
+    room = np.empty(size + LANES, np.float32)
+    first = -room.ctypes.data // 4 % LANES
+    return room[first : first + size].reshape(shape)
+
+
+def _turned(window: tuple[float, ...]) -> tuple[Weights, ...]:
+    """The weights for each place in the ring that the first plane can have."""
+    taps = len(window)
+    weights = tuple(np.float32(w) for w in window)
+    return tuple(tuple(weights[(place - first) % taps] for place in range(taps)) for first in range(taps))
+
+
+@_compiled
+def _factors(
+    x: Any,
+    y: Any,
+    turned: Any,
+    last: bool,
+    width: int,
+    rings: np.ndarray,
+    rows: np.ndarray,
+    means: np.ndarray,
+) -> None:
+    x_data = (x.volume.ctypes.data, x.mean.ctypes.data, x.variance.ctypes.data)
+    y_data = (y.volume.ctypes.data, y.mean.ctypes.data, y.variance.ctypes.data)
+    shape, work = (*x.volume.shape[1:], width), (rings.ctypes.data, rows.ctypes.data)
+    means[:] = 0
+    for j in range(0, len(y.volume), BLOCK):
+        for i in range(0, len(x.volume), BLOCK):
+            _block(x_data, x.spans, i, y_data, y.spans, j, turned, last, shape, work, means)
+    means /= x.mean.shape[1] * x.mean.shape[2] * width
+
+
+@_compiled
+def _block(
+    x: Any,
+    x_spans: Any,
+    i0: int,
+    y: Any,
+    y_spans: Any,
+    j0: int,
+    turned: Any,
+    last: bool,
+    shape: Any,
+    work: Any,
+    totals: Any,
+) -> None:
+    """Adds the similarities of BLOCK x BLOCK pairs to `totals`; windows that are empty in both volumes count 1."""
+    depth, height, padded, width = shape
+    taps = len(turned)
+    d_end, h_end = depth - taps + 1, height - taps + 1
+    for s in range(x_spans.shape[2]):
+        top, count = s * STRIPE, min(STRIPE, h_end - s * STRIPE)
+        for plane in range(depth):
+            d = plane - taps + 1
+            for i in range(i0, min(i0 + BLOCK, totals.shape[0])):
+                for j in range(j0, min(j0 + BLOCK, totals.shape[1])):
+                    ring = ((i - i0) * BLOCK + j - j0) * taps * STRIPE * padded
+                    left = max(x_spans[i, plane, s, 0], y_spans[j, plane, s, 0])
+                    right = min(x_spans[i, plane, s, 1], y_spans[j, plane, s, 1])
+                    at = (plane * height + top) * padded
+                    one, other = at + i * depth * height * padded, at + j * depth * height * padded
+                    out = ring + plane % taps * STRIPE * padded
+                    _filter(
+                        x[0], one, y[0], other, left, right, count, padded, turned[0], work[1], work[0], out
+                    )
+                    if d < 0:
+                        continue
+                    left = min(x_spans[i, d, s, 2], y_spans[j, d, s, 2])
+                    right = max(x_spans[i, d, s, 3], y_spans[j, d, s, 3])
+                    totals[i, j] += count * (width - max(0, min(width, right * LANES) - left * LANES))
+                    if left < right:
+                        at, size = (d * h_end + top) * padded, d_end * h_end * padded
+                        one, other, weights = at + i * size, at + j * size, turned[d % taps]
+                        totals[i, j] += _similarity(
+                            x, one, y, other, left, right, count, padded, weights, work[0], ring, last
+                        )
+
+
+@_compiled
+def _filter(
+    x: int,
+    one: int,
+    y: int,
+    other: int,
+    left: int,
+    right: int,
+    count: int,
+    padded: int,
+    weights: Any,
+    rows: int,
+    out: int,
+    at: int,
+) -> None:
+    """A stripe's products, filtered along W and H within registers left..right, and 0 elsewhere: `[count,V]`."""
+    end = padded - LANES
+    first, stop = (left * LANES, right * LANES) if left < right else (padded, padded)
+    for h in range(0, (count + len(weights) - 1) * padded, padded):
+        value = splat(ZERO)
+        if first < stop:
+            value = load(x, one + h + first) * load(y, other + h + first)
+        for w in range(first, stop, LANES):
+            next_w = min(w + LANES, end)  # no window reaches beyond the end
+            following = load(x, one + h + next_w) * load(y, other + h + next_w)
+            store(rows, h + w, along(value, following, weights))
+            value = following
+    for h in range(0, count * padded, padded):
+        for w in range(0, first, LANES):
+            store(out, at + h + w, splat(ZERO))
+        for w in range(first, stop, LANES):
+            store(out, at + h + w, across(rows, h + w, padded, weights))
+        for w in range(stop, padded, LANES):
+            store(out, at + h + w, splat(ZERO))
+
+
+@_compiled
+def _similarity(
+    x: Any,
+    one: int,
+    y: Any,
+    other: int,
+    left: int,
+    right: int,
+    count: int,
+    padded: int,
+    weights: Any,
+    rings: int,
+    ring: int,
+    last: bool,
+) -> float:
+    """The sum over a stripe's windows in registers left..right."""
+    total = widened(splat(ZERO))
+    for h in range(0, count * padded, padded):
+        row = splat(ZERO)
+        for w in range(h + left * LANES, h + right * LANES, LANES):
+            product = across(rings, ring + w, STRIPE * padded, weights)
+            mx, my = load(x[1], one + w), load(y[1], other + w)
+            covariance = minus_product(product, mx, my)
+            spread = load(x[2], one + w) + load(y[2], other + w)
+            similarity = (covariance + covariance + splat(C2)) / (spread + splat(C2))
+            if last:
+                means = mx * my
+                similarity = similarity * ((means + means + splat(C1)) / (mx * mx + my * my + splat(C1)))
+            row = row + similarity
+        total = total + widened(row)
+    return summed(total)
+
+
+@_compiled
+def _statistics(
+    volume: Any, spans: Any, mean: Any, variance: Any, turned: Any, rings: Any, rows: Any, ones: Any
+) -> None:
+    """The mean is the product with ones, the square that with itself, each filtered as a pair's product is."""
+    taps, (depth, height, padded), h_end = len(turned), volume.shape, mean.shape[1]
+    x, ring, squares = volume.ctypes.data, rings.ctypes.data, taps * STRIPE * padded
+    for s in range(spans.shape[1]):
+        top, count = s * STRIPE, min(STRIPE, h_end - s * STRIPE)
+        for plane in range(depth):
+            left, right, at = spans[plane, s, 0], spans[plane, s, 1], (plane * height + top) * padded
+            weights, out, work = turned[0], plane % taps * STRIPE * padded, rows.ctypes.data
+            _filter(x, at, ones.ctypes.data, 0, left, right, count, padded, weights, work, ring, out)
+            _filter(x, at, x, at, left, right, count, padded, weights, work, ring, squares + out)
+            d = plane - taps + 1
+            if d >= 0:
+                at = (d * h_end + top) * padded
+                made = (mean.ctypes.data + 4 * at, variance.ctypes.data + 4 * at)
+                _moments(ring, squares, count * padded, STRIPE * padded, turned[d % taps], made)
+
+
+@_compiled
+def _moments(ring: int, squares: int, size: int, stride: int, weights: Any, made: Any) -> None:
+    for at in range(0, size, LANES):
+        mean = across(ring, at, stride, weights)
+        store(made[0], at, mean)
+        store(made[1], at, minus_product(across(ring, squares + at, stride, weights), mean, mean))
+
+
+@_compiled
+def _spans(volume: np.ndarray, taps: int, spans: np.ndarray) -> None:
+    """Fills `[D,stripes,4]`. An empty span runs from the last register to the first."""
+    depth, height, padded = volume.shape
+    for d in range(depth):
+        for s in range(spans.shape[1]):
+            left, right = padded, 0
+            for h in range(s * STRIPE, min(height, (s + 1) * STRIPE + taps - 1)):
+                first, stop = 0, padded
+                while first < left and volume[d, h, first] == 0:
+                    first += 1
+                while stop > right and volume[d, h, stop - 1] == 0:
+                    stop -= 1
+                left, right = min(left, first), max(right, stop)
+            empty_here = left >= right
+            spans[d, s, 0] = padded // LANES if empty_here else max(0, left - taps + 1) // LANES
+            spans[d, s, 1] = 0 if empty_here else (right + LANES - 1) // LANES
+    for d in range(depth - taps + 1):
+        for s in range(spans.shape[1]):
+            spans[d, s, 2], spans[d, s, 3] = spans[d, s, 0], spans[d, s, 1]
+            for p in range(d + 1, d + taps):
+                spans[d, s, 2] = min(spans[d, s, 2], spans[p, s, 0])
+                spans[d, s, 3] = max(spans[d, s, 3], spans[p, s, 1])

@@ -1,0 +1,1 @@
+"""Feature extractors: from volumes to feature vectors."""

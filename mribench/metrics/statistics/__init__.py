@@ -1,0 +1,1 @@
+"""Intervals, real baselines, permutation tests and the comparison of entrants."""

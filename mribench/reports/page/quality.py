@@ -1,0 +1,151 @@
+"""The quality-control page of a cohort of raw scans: one file, no script, three views of every scan."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from scipy.ndimage import affine_transform, binary_erosion
+
+from mribench import __version__
+from mribench.data.cohort import Cohort
+from mribench.data.grid import Grid, dequantise
+from mribench.data.prepare.quality import RawRecord, template
+from mribench.files import write_text
+from mribench.reports.page.figures import Picture, central_pictures
+
+PAGE = "quality.html"
+PIXELS = 104  # along the longest side: a page of 1,262 scans stays near 50 MB
+
+# (what, of the record, format)
+MEASURES = (
+    ("brain Dice to MNI152", "dice", "{:.3f}"),
+    ("correlation with MNI152", "template_correlation", "{:.2f}"),
+    ("brain, cm³", "brain_cm3", "{:.0f}"),
+    ("determinant of the affine", "determinant", "{:.2f}"),
+    ("brain on a face of the scan, cm²", "border_cm2", "{:.1f}"),
+    ("clipped", "clipped_fraction", "{:.2%}"),
+    ("saturated in the scan", "saturated_fraction", "{:.2%}"),
+    ("outside the field of view", "outside_fov_fraction", "{:.1%}"),
+    ("noise SD", "noise_sd", "{:.3g}"),
+    ("bias, 99th over 1st percentile", "bias_range", "{:.2f}"),
+)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One scan on the page. `verdict`: "kept out", "look" or "used"; `picture_problem` if it has no pictures."""
+
+    name: str
+    subject: str
+    verdict: str
+    reasons: tuple[str, ...]
+    measures: tuple[tuple[str, str], ...] = ()
+    stages: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    picture_problem: str = ""
+    dice: float = 0.0
+
+
+def quality_page(cohort: Cohort, *, anew: bool) -> Path:
+    """The page's path beside volumes.json; it is written if it is missing or `anew`."""
+    path = cohort.folder / PAGE
+    if anew or not path.exists():
+        write_text(path, render(cohort))
+    return path
+
+
+def render(cohort: Cohort) -> str:
+    """The page as text: kept out first, then what should be looked at, then by Dice, the lowest first."""
+    scans = sorted(_checked(cohort), key=lambda s: (("kept out", "look", "used").index(s.verdict), s.dice))
+    recipe = {key: value for key, value in cohort.record["recipe"].items() if key != "versions"}
+    x, y, _ = cohort.grid.spacing_mm
+    environment = Environment(
+        loader=PackageLoader("mribench.reports.page", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = environment.get_template("quality.css.j2").render(widths=f"{x:g}fr {x:g}fr {y:g}fr")
+    return environment.get_template("quality.html.j2").render(
+        style=Markup(style),
+        style_hash="sha256-" + base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        version=__version__,
+        scans=scans,
+        counts={
+            verdict: sum(s.verdict == verdict for s in scans) for verdict in ("kept out", "look", "used")
+        },
+        recipe=json.dumps(recipe, indent=1),
+        digest=cohort.record["recipe_digest"],
+        quality=recipe.get("quality", {}),
+        versions=cohort.record["recipe"].get("versions", {}),
+    )
+
+
+def _checked(cohort: Cohort) -> list[Checked]:
+    found = [
+        _scan(cohort, volume["record"], (), tuple(volume["roles"])) for volume in cohort.record["volumes"]
+    ]
+    for problem in cohort.record["problems"]:
+        reason = (problem["reason"],)
+        if record := problem.get("record"):
+            found.append(_scan(cohort, record, reason, ()))
+        else:
+            found.append(
+                Checked(problem["name"], "", "kept out", reason, picture_problem="no volume was made")
+            )
+    return found
+
+
+def _scan(
+    cohort: Cohort, raw: Mapping[str, Any], reasons: tuple[str, ...], roles: tuple[str, ...]
+) -> Checked:
+    record = RawRecord.model_validate(raw)
+    pictures: tuple[Picture, ...] = ()
+    problem = ""
+    try:
+        voxels = np.load(cohort.folder / "volumes" / f"{record.id}.npy", allow_pickle=False)
+        pictures = _pictures(dequantise(voxels), cohort.grid, record.subject)
+    except (OSError, ValueError) as error:
+        problem = f"the volume cannot be read: {error}".replace(str(cohort.folder), cohort.folder.name)
+    return Checked(
+        name=record.name,
+        subject=record.subject,
+        verdict="kept out" if reasons else "look" if record.problems else "used",
+        reasons=reasons or record.problems,
+        measures=tuple((what, form.format(getattr(record, key))) for what, key, form in MEASURES),
+        stages=record.stages,
+        roles=roles,
+        pictures=pictures,
+        picture_problem=problem,
+        dice=record.dice,
+    )
+
+
+def _pictures(volume: np.ndarray, grid: Grid, subject: str) -> tuple[Picture, ...]:
+    """Three central slices, the template's outline dotted over them."""
+    drawn = np.where(template_outline(grid), np.float32(1), volume)
+    pixel_mm = max(grid.spacing_mm) * grid.size / PIXELS
+    return central_pictures(drawn, grid, None, pixel_mm, subject)
+
+
+@lru_cache(maxsize=1)
+def template_outline(grid: Grid) -> np.ndarray:
+    """Every other voxel `[D,H,W]` of the surface of the MNI152 brain on this grid."""
+    mni = template()
+    to_mni = np.linalg.inv(mni.affine) @ grid.affine
+    matrix, offset = to_mni[:3, :3][::-1, ::-1], to_mni[:3, 3][::-1]
+    brain = affine_transform((mni.data > 0).astype(np.float32), matrix, offset, grid.shape, order=1) > 0.5
+    dotted = np.indices(grid.shape).sum(axis=0) % 2 == 0
+    return np.asarray(brain & ~binary_erosion(brain, border_value=1) & dotted)

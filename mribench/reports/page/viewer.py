@@ -1,0 +1,148 @@
+"""Volumes for the three-plane viewer: brainsprite, as the package nilearn carries it, and its mosaics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import distribution
+from pathlib import Path
+
+import numpy as np
+
+from mribench.bench.folder import Bench
+from mribench.data.cohort import Cohort
+from mribench.data.grid import Grid
+from mribench.data.volume_set import VolumeSet
+from mribench.errors import MribenchError
+from mribench.reports.page.figures import data_uri, encoded, grey_levels, resampled, whole_volume
+from mribench.reports.rows import Row
+from mribench.reports.tables import name
+
+FINEST_MM, COARSEST_MM = (
+    1.375,
+    2.0,
+)  # of the viewer's cubes: the paper's voxels; a cross hair is one cube wide
+LOSSLESS_BYTES = (
+    150_000  # a larger mosaic becomes lossy, so that a page of twenty entrants can be sent around
+)
+QUALITY = 90
+SCRIPT = "nilearn/_assets/js/brainsprite.min.js"
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """One volume as a mosaic of its sagittal slices."""
+
+    label: str
+    control: bool
+    uri: str
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """What the page needs to show volumes: `sides` = (x, y, z) voxels, `affine` for world millimetres."""
+
+    sprites: tuple[Sprite, ...]
+    sides: tuple[int, int, int]
+    side_mm: float
+    affine: tuple[tuple[float, ...], ...]
+    lossy: bool
+    script: str
+    credit: str
+
+
+@cache
+def widget() -> tuple[str, str]:
+    """brainsprite's script and where it is from; raises MribenchError when nilearn does not carry it."""
+    carrier = distribution("nilearn")  # not imported, which takes seconds
+    try:
+        script = Path(str(carrier.locate_file(SCRIPT))).read_text(encoding="utf-8")
+    except OSError as error:
+        raise MribenchError(
+            f"The viewer needs brainsprite.min.js from nilearn 0.14, but nilearn {carrier.version} "
+            f"does not have it: {error.strerror}. Install another version of nilearn."
+        ) from error
+    if "</" in script:
+        raise MribenchError("The viewer's script would end the page's script element.")
+    title = script.partition("*/")[0].strip("/*! \n")
+    return script, f"{title} (MIT licence, Copyright (c) 2016 SIMEXP), from nilearn {carrier.version}"
+
+
+def make_viewer(bench: Bench, cohort: Cohort | None, rows: Sequence[Row]) -> tuple[Viewer | None, str]:
+    """Two volumes of the reference and of every entrant, one of each control; or None and the reason."""
+    grid = cohort.grid if cohort else bench.protocol.cohort.voxels
+    try:
+        script, credit = widget()
+    except MribenchError as error:
+        return None, str(error)
+    side = max(min(grid.spacing_mm) / math.ceil(min(grid.spacing_mm) / COARSEST_MM), FINEST_MM)
+    sets: list[tuple[str, bool, VolumeSet, int]] = []
+    if cohort is not None:
+        sets.append(("Reference", False, cohort.set("reference"), 2))
+    for row in rows:
+        if row.entrant.samples is not None:
+            control = row.entrant.kind == "control"
+            sets.append((name(row), control, bench.run(row.entrant.name).samples(), 1 if control else 2))
+    made = [
+        sprite
+        for label, control, volumes, count in sets
+        for sprite in _sprites(label, control, volumes, count, grid, side)
+    ]
+    if not made:
+        return None, "No volume can be read."
+    first = _cubes(np.zeros(grid.shape, np.float32), grid, side)
+    sides = (first.shape[2], first.shape[1], first.shape[0])
+    lossy = any(form == "webp" for _, form in made)
+    return Viewer(
+        tuple(sprite for sprite, _ in made), sides, side, _affine(grid, side), lossy, script, credit
+    ), ""
+
+
+def _sprites(
+    label: str, control: bool, volumes: VolumeSet, count: int, grid: Grid, side: float
+) -> list[tuple[Sprite, str]]:
+    """Mosaics of the first volumes that can be read; the sections above say which cannot."""
+    made = []
+    for i in range(min(count, len(volumes))):
+        try:
+            volume = whole_volume(volumes[i], grid, volumes.slab)
+        except (MribenchError, ValueError):
+            continue
+        if volume.shape != grid.shape:  # all mosaics of a page must be of one size
+            continue
+        uri, form = _image(mosaic(_cubes(volume, grid, side)))
+        made.append((Sprite(f"{label}, volume {i + 1}", control, uri), form))
+    return made
+
+
+def _cubes(volume: np.ndarray, grid: Grid, side: float) -> np.ndarray:
+    """Resampled to cubic voxels of `side` mm, which is all that brainsprite draws in true proportion."""
+    x, y, z = grid.spacing_mm
+    return resampled(volume, (z / side, y / side, x / side))
+
+
+def mosaic(volume: np.ndarray) -> np.ndarray:
+    """`[D,H,W]` -> its W sagittal slices in rows, each with anterior to the right and superior up."""
+    depth, height, width = volume.shape
+    columns = math.ceil(math.sqrt(width * depth / height))
+    rows = math.ceil(width / columns)
+    tiles = np.zeros((rows * columns, depth, height), np.uint8)
+    tiles[:width] = grey_levels(volume[::-1].transpose(2, 0, 1))
+    return tiles.reshape(rows, columns, depth, height).swapaxes(1, 2).reshape(rows * depth, columns * height)
+
+
+def _image(levels: np.ndarray) -> tuple[str, str]:
+    exact = encoded(levels, "png", optimize=True)
+    if len(exact) <= LOSSLESS_BYTES:
+        return data_uri("png", exact), "png"
+    return data_uri("webp", encoded(levels, "webp", quality=QUALITY)), "webp"
+
+
+def _affine(grid: Grid, side: float) -> tuple[tuple[float, ...], ...]:
+    """World millimetres of a cube from its index, which brainsprite counts from 1."""
+    corner = (o - s / 2 for o, s in zip(grid.origin_mm, grid.spacing_mm, strict=True))
+    shift = [first + side / 2 - side for first in corner]
+    rows = [(*(side if i == j else 0.0 for j in range(3)), shift[i]) for i in range(3)]
+    return (*rows, (0.0, 0.0, 0.0, 1.0))

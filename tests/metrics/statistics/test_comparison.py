@@ -1,0 +1,268 @@
+"""Holm and letters by hand and by property; paired tests that hold their level; rank odds against brute force."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import norm, ttest_ind, ttest_rel
+
+from mribench.metrics.metric import Score, difference, leave_out, paired
+from mribench.metrics.statistics.comparison import (
+    _draw_gaps,
+    differing,
+    holm,
+    p_value,
+    rank_chances,
+    tie_letters,
+)
+
+
+def score(metric, value, replicates, *, n=None, **changes):
+    record = {
+        "metric": metric,
+        "title": metric,
+        "unit": "",
+        "family": metric,
+        "ranked": True,
+        "value": value,
+        "low": value,
+        "high": value,
+        "interval": "jackknife",
+        "better": "lower",
+        "target": None,
+        "n": n or {side: len(values) for side, values in replicates.items()},
+        "version": "0123",
+        "signature": "metric",
+        "digests": {},
+        "seconds": 0.1,
+        "replicates": {side: tuple(values) for side, values in replicates.items()},
+    }
+    return Score(**{**record, **changes})
+
+
+def of_means(samples, reference=None, metric="m", **changes):
+    """The score mean(samples) - mean(reference): its jackknife variances are the classical ones."""
+    reference = np.zeros(2) if reference is None else reference
+    replicates = {
+        "samples": leave_out(lambda kept: samples[kept].mean() - reference.mean(), len(samples)),
+        "reference": leave_out(lambda kept: samples.mean() - reference[kept].mean(), len(reference)),
+    }
+    n = {"samples": len(samples), "reference": len(reference)}
+    return score(metric, samples.mean() - reference.mean(), replicates, n=n, **changes)
+
+
+def test_p_value_is_that_of_welch():
+    """With a reference that both share alike, only the samples speak: SciPy's Welch test of two means."""
+    rng = np.random.default_rng(0)
+    x, y, reference = rng.normal(0, 1, 9), rng.normal(0.7, 2, 9), rng.normal(0, 9, 7)
+    expected = ttest_ind(x, y, equal_var=False).pvalue
+    assert 0.05 < expected < 0.6
+    assert p_value(of_means(x, reference), of_means(y, reference)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_p_value_is_paired_over_the_reference():
+    """Two entrants whose samples carry no error differ by what each reference volume says: a paired t test."""
+    rng = np.random.default_rng(1)
+    shared = rng.normal(0, 50, 12)
+    a, b = shared + rng.normal(0, 1, 12), shared + rng.normal(0.8, 1, 12)
+    scores = [
+        score("m", one.mean(), {"reference": leave_out(lambda kept, one=one: one[kept].mean(), 12)})
+        for one in (a, b)
+    ]
+    assert p_value(*scores) == pytest.approx(ttest_rel(a, b).pvalue, rel=1e-9)
+
+
+def test_p_value_agrees_with_the_interval_of_the_difference():
+    rng = np.random.default_rng(2)
+    a, b = (of_means(rng.normal(size=400), metric="m") for _ in range(2))
+    delta, low, high = difference(a, b)
+    assert (high - low) / 2 == pytest.approx(norm.ppf(0.975) * math.sqrt(paired(a, b).variance), rel=0.02)
+    assert paired(a, b).freedom == pytest.approx(98, rel=0.05)  # two times 50 blocks
+    assert (p_value(a, b) < 0.05) == (low * high > 0)
+    assert delta == a.value - b.value
+
+
+def test_equal_scores_have_p_1_and_unlike_ones_without_any_error_0():
+    flat = {"samples": (1.0, 1.0, 1.0)}
+    assert p_value(score("m", 1.0, flat), score("m", 1.0, flat)) == 1
+    assert p_value(score("m", 1.0, flat), score("m", 2.0, {"samples": (2.0, 2.0, 2.0)})) == 0
+
+
+def test_holm_by_hand():
+    """Sorted .005 .01 .03 .04 times 4 3 2 1 = .02 .03 .06 .04, and the last may not fall below .06."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.5]) == [1, 1]
+    assert holm([]) == []
+
+
+def test_holm_as_statsmodels_does_it():
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p = np.random.default_rng(3).uniform(size=21) ** 3
+    assert holm(p) == pytest.approx(multitest.multipletests(p, method="holm")[1])
+
+
+def test_seven_equal_entrants_are_seldom_told_apart():
+    """The family-wise level holds: 150 leaderboards of seven equal entrants with 10 samples each."""
+    rng, wrong = np.random.default_rng(4), 0
+    for _ in range(150):
+        reference = rng.normal(size=10)
+        wrong += differing([of_means(rng.normal(size=10), reference) for _ in range(7)]).any()
+    assert wrong / 150 < 0.09
+
+
+def matrix(count, *pairs):
+    different = np.zeros((count, count), dtype=bool)
+    for i, j in pairs:
+        different[i, j] = different[j, i] = True
+    return different
+
+
+@pytest.mark.parametrize(
+    ("losses", "pairs", "letters"),
+    [
+        ([1, 2, 3], [], ["a", "a", "a"]),
+        ([1, 2, 3], [(0, 1), (0, 2), (1, 2)], ["a", "b", "c"]),
+        ([3, 2, 1], [(0, 1), (0, 2), (1, 2)], ["c", "b", "a"]),
+        ([1, 2, 3], [(0, 2)], ["a", "ab", "b"]),
+        ([1, 2, 3, 4], [(0, 2), (0, 3)], ["a", "ab", "b", "b"]),
+        ([1, 2, 3], [(0, 1)], ["a", "b", "ab"]),  # a vague third is like both
+        ([1, 2, 3, 4], [(0, 1), (2, 3)], ["ab", "cd", "ac", "bd"]),
+    ],
+)
+def test_letters_by_hand(losses, pairs, letters):
+    assert tie_letters(losses, matrix(len(losses), *pairs)) == letters
+
+
+def test_letters_say_exactly_what_the_tests_say():
+    rng = np.random.default_rng(5)
+    for _ in range(300):
+        count = int(rng.integers(1, 10))
+        different = np.triu(rng.random((count, count)) < rng.random(), 1)
+        different |= different.T
+        losses = rng.random(count)
+        found = [set(text) for text in tie_letters(losses, different)]
+        for i, j in itertools.combinations(range(count), 2):
+            assert bool(found[i] & found[j]) != different[i, j]
+        assert all(found) and "a" in found[int(np.argmin(losses))]
+
+
+def test_more_groups_than_letters_stay_apart():
+    count = 30
+    found = tie_letters(np.arange(count), ~np.eye(count, dtype=bool))
+    assert found[:2] == ["a", "b"] and found[25:28] == ["z", "a1", "b1"] and len(set(found)) == count
+
+
+METRICS = ("match", "low", "high")
+FAMILIES = (("match",), ("low", "high"))
+
+
+def brute_force(means, covariance, draws=40_000):
+    """P(rank) of entrants `means [K,3]`: all values drawn together, ranked by counting who is better."""
+    k = len(means)
+    drawn = (
+        np.random.default_rng(9).multivariate_normal(means.ravel(), covariance, draws).reshape(draws, k, 3)
+    )
+
+    def ranks(losses):
+        return 1 + (losses[:, None, :] < losses[:, :, None]).sum(axis=2)
+
+    match, low, high = (ranks(x) for x in (np.abs(drawn[..., 0]), drawn[..., 1], -drawn[..., 2]))
+    overall = 2 * match + low + high
+    better = (overall[:, None, :] < overall[:, :, None]).sum(axis=2)
+    equal = (overall[:, None, :] == overall[:, :, None]).sum(axis=2)
+    return np.array(
+        [
+            [np.mean(((better <= r) & (r < better + equal))[:, one] / equal[:, one]) for r in range(k)]
+            for one in range(k)
+        ]
+    )
+
+
+def board(rng, k=4, n=30, m=20):
+    """Entrants with three metrics, means of correlated samples less a reference mean, and their covariance."""
+    mixing = np.array([[1, 0.9, 0.8], [0, 0.5, 0.1], [0, 0, 0.6]])
+    reference = rng.normal(size=(m, 3)) @ mixing * 0.7
+    entrants, means = [], []
+    covariance = np.kron(np.ones((k, k)), np.cov(reference.T) / m)
+    for one in range(k):
+        samples = rng.normal(size=(n, 3)) @ mixing + [0.1 * one, 0.05 * one, -0.15 * one]
+        covariance[3 * one : 3 * one + 3, 3 * one : 3 * one + 3] += np.cov(samples.T) / n
+        means.append(samples.mean(axis=0) - reference.mean(axis=0))
+        better = {"match": "match", "low": "lower", "high": "higher"}
+        entrants.append(
+            {
+                name: of_means(samples[:, i], reference[:, i], name, better=better[name])
+                for i, name in enumerate(METRICS)
+            }
+        )
+    return entrants, np.array(means), covariance
+
+
+def test_rank_chances_agree_with_brute_force():
+    """Three seeds; the covariance of means is known in closed form, shared between entrants and metrics."""
+    for seed in range(3):
+        entrants, means, covariance = board(np.random.default_rng(seed))
+        found = rank_chances(entrants, FAMILIES)
+        assert found == pytest.approx(brute_force(means, covariance), abs=0.02)
+        assert found.sum(axis=0) == pytest.approx(np.ones(4)) and found.sum(axis=1) == pytest.approx(
+            np.ones(4)
+        )
+        assert (found > 0.02).sum() > 6  # not a trivial case
+
+
+def test_the_target_s_error_is_shared_by_all_entrants():
+    """Gaps 1 and 2 above a target of error 5: the far entrant wins only where the target is over 1.5 up."""
+    target = np.random.default_rng(0).normal(size=40)
+    target = (target - target.mean()) / target.std(ddof=1) * 5 * math.sqrt(40)
+    replicates = {"samples": (0.0, 0.0), "reference": leave_out(lambda kept: target[kept].mean(), 40)}
+    entrants = [
+        {
+            "m": score(
+                "m",
+                value,
+                {**replicates, "samples": (value, value)},
+                better="match",
+                target=0.0,
+                target_sides=("reference",),
+            )
+        }
+        for value in (1.0, 2.0)
+    ]
+    found = rank_chances(entrants, [["m"]])
+    assert found[1, 0] == pytest.approx(norm.sf(1.5 / 5), abs=0.015)
+
+
+def test_a_target_moves_gaps_against_itself():
+    """gap = value - mean(reference), once with the reference in the target and once in the value: one number."""
+    samples, reference = np.arange(6.0), np.random.default_rng(0).normal(size=30)
+    as_value = of_means(samples, reference, "value")
+    as_target = score(
+        "target",
+        samples.mean(),
+        {
+            "samples": leave_out(lambda kept: samples[kept].mean(), 6),
+            "reference": leave_out(lambda kept: reference[kept].mean(), 30),
+        },
+        better="match",
+        target=reference.mean(),
+        target_sides=("reference",),
+    )
+    gaps = _draw_gaps([{"value": as_value, "target": as_target}], ["value", "target"], 50)
+    assert gaps[0, "value"] == pytest.approx(gaps[0, "target"])
+
+
+def test_equal_entrants_share_their_places():
+    same = {"m": of_means(np.arange(5.0), digests={"samples": "x"})}
+    worse = {"m": of_means(np.arange(5.0) + 1000)}
+    assert rank_chances([same, worse, same], [["m"]]).tolist() == [[0.5, 0.5, 0], [0, 0, 1], [0.5, 0.5, 0]]
+
+
+def test_rank_chances_repeat():
+    entrants, _, _ = board(np.random.default_rng(0))
+    assert np.array_equal(rank_chances(entrants, FAMILIES), rank_chances(entrants, FAMILIES))
+
+
+def test_a_certain_order_is_certain():
+    entrants = [{"m": of_means(np.arange(5.0) + 1000 * k)} for k in (2, 0, 1)]
+    assert rank_chances(entrants, [["m"]]).tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
