@@ -53,7 +53,12 @@ def row(metric: str, scores: dict[str, dict[str, Score]]) -> dict:
             "high": score.high,
             "separated": name != "real_heldout" and low > 0,
         }
-    return {"metric": metric, "target": real.target, "sees": list(get_metric(metric).sees), "controls": cells}
+    return {
+        "metric": metric,
+        "target": real.target,
+        "sees": list(get_metric(metric).detects),
+        "controls": cells,
+    }
 
 
 def markdown(rows: list[dict]) -> str:

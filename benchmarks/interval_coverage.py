@@ -36,8 +36,8 @@ from mribench.metrics.kid import _kernel
 from mribench.metrics.metric import combined, half_width, interval, jackknife, jackknife_part
 from mribench.metrics.mmd import MMD, JointDistances, _bank, median_distance, squared_distances
 from mribench.metrics.ms_ssim import ms_ssim_matrix
-from mribench.metrics.statistics.floors import Split
 from mribench.metrics.statistics.permutation import permutation_p
+from mribench.metrics.statistics.real_baseline import Split
 
 D, VIEWS = 256, 3
 DEVIATIONS = 10 * np.arange(1, D + 1) ** -0.5 / math.sqrt((1 / np.arange(1, D + 1)).sum())
@@ -89,7 +89,7 @@ def trial(name: str, prepared: Any, n: int) -> Trial:
     everything = {"samples": np.arange(n), "reference": np.arange(n)}
     value, target = metric.value(prepared, everything), metric.target(prepared, everything) or 0.0
     parts = [
-        jackknife_part(target if side in metric.target_deletes else value, varied, n)
+        jackknife_part(target if side in metric.target_resampled else value, varied, n)
         for side, varied in jackknife(metric, prepared, everything).items()
     ]
     low, high = interval(metric, value, parts, {"samples": n, "reference": n})
@@ -164,18 +164,18 @@ def levels(n: int, m: int, trials: int) -> dict[str, Any]:
     return {"n": n, "m": m, "trials": trials, "nominal": 0.05, "level": level}
 
 
-def floor(alpha: float, n: int, m: int, trials: int) -> dict[str, Any]:
+def real_baseline(alpha: float, n: int, m: int, trials: int) -> dict[str, Any]:
     """Extrapolated floor of FID against fresh volumes, 2048 features, eigenvalues 1 / i^alpha."""
     rng = np.random.default_rng([round(10 * alpha), n, m])
     eigenvalues = np.arange(1, 2049) ** -alpha
     deviations = np.sqrt(100 * eigenvalues / eigenvalues.sum())
-    fresh, floors = [], []
+    fresh, real_baselines = [], []
     for _ in range(trials):
         reference, samples = (rng.normal(size=(count, 2048)) * deviations for count in (m, n))
         fresh.append(FrechetSubsets(reference, samples).distance(np.arange(m), np.arange(n)))
-        floors.append(Split(n, m).extrapolated(FID_A, FrechetSubsets(reference, reference)))
+        real_baselines.append(Split(n, m).extrapolated(FID_A, FrechetSubsets(reference, reference)))
     truth = float(np.mean(fresh))
-    errors = [value / truth - 1 for value, _, _ in floors]
+    errors = [value / truth - 1 for value, _, _ in real_baselines]
     return {
         "alpha": alpha,
         "n": n,
@@ -183,7 +183,7 @@ def floor(alpha: float, n: int, m: int, trials: int) -> dict[str, Any]:
         "trials": trials,
         "fresh": truth,
         "relative_error": {"mean": float(np.mean(errors)), "largest": float(np.max(np.abs(errors)))},
-        "held_by_interval": float(np.mean([low <= truth <= high for _, low, high in floors])),
+        "held_by_interval": float(np.mean([low <= truth <= high for _, low, high in real_baselines])),
     }
 
 
@@ -206,7 +206,7 @@ def measure(share: float, processes: int) -> dict[str, Any]:
             pool.submit(levels, n, m, max(4, round(400 * share))) for n, m in ((16, 24), (24, 24), (60, 30))
         ]
         extrapolated = [
-            pool.submit(floor, alpha, n, m, 2 if m == 500 else 6)
+            pool.submit(real_baseline, alpha, n, m, 2 if m == 500 else 6)
             for alpha in (0.7, 1.0, 1.5)
             for n, m in ((500, 500), (100, 500), (128, 128), (16, 24))
         ]
@@ -218,13 +218,13 @@ def measure(share: float, processes: int) -> dict[str, Any]:
         rows += volumes.result()
         for found in rows[-2:]:
             print(line(found))
-        permutation, floors = ([job.result() for job in jobs] for jobs in (tested, extrapolated))
-    print(json.dumps({"permutation": permutation, "floors": floors}, indent=1))
+        permutation, real_baselines = ([job.result() for job in jobs] for jobs in (tested, extrapolated))
+    print(json.dumps({"permutation": permutation, "floors": real_baselines}, indent=1))
     return {
         "command": "python " + " ".join(sys.argv),
         "intervals": rows,
         "permutation": permutation,
-        "floors": floors,
+        "floors": real_baselines,
         "seconds": round(time.perf_counter() - begun),
         "machine": machine(),
     }

@@ -16,7 +16,7 @@ from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import MribenchError, NotApplicable, TooLittleMemory
 from mribench.files import digest_json
 from mribench.metrics import COMPARED_IN_A_SLAB, DEFAULT_METRICS, get_metric
-from mribench.metrics.arrays.cache import Blocks
+from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.arrays.pairs import DEFAULT_MEMORY
 from mribench.metrics.features.weights import Weights
 from mribench.metrics.metric import (
@@ -30,8 +30,8 @@ from mribench.metrics.metric import (
     jackknife_part,
     least_variance,
 )
-from mribench.metrics.statistics.floors import Floors, has_floor
 from mribench.metrics.statistics.permutation import permutation_p
+from mribench.metrics.statistics.real_baseline import RealBaselines, has_real_baseline
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +54,13 @@ def evaluate(
     MribenchError when the sets do not share one grid.
     """
     chosen = [get_metric(name) for name in (metrics or DEFAULT_METRICS)]
-    blocks = Blocks(sets, cache, extractor, weights, progress, device, memory)
-    floors = Floors(blocks)
+    arrays = Arrays(sets, cache, extractor, weights, progress, device, memory)
+    real_baselines = RealBaselines(arrays)
     scores: list[Score] = []
     missing: list[Missing] = []
     for metric in chosen:
         try:
-            scores.append(_with_floor(score(metric, blocks), metric, floors))
+            scores.append(_with_real_baseline(score(metric, arrays), metric, real_baselines))
         except TooLittleMemory:
             raise
         except MribenchError as error:
@@ -72,34 +72,34 @@ def evaluate(
     return scores, missing
 
 
-def _with_floor(found: Score, metric: Metric, floors: Floors) -> Score:
-    """The score and its floor; a floor that cannot be had becomes a note and never costs the score."""
-    if not has_floor(metric):
+def _with_real_baseline(found: Score, metric: Metric, real_baselines: RealBaselines) -> Score:
+    """The score and its real baseline; a real baseline that cannot be had becomes a note and never costs the score."""
+    if not has_real_baseline(metric):
         return found
     try:
-        return found.model_copy(update={"floor": floors.of(metric)})
+        return found.model_copy(update={"real_baseline": real_baselines.of(metric)})
     except MribenchError as error:
         return found.model_copy(update={"notes": (*found.notes, str(error))})
     except Exception as error:
-        log.exception("the floor of %s failed", metric.name)
-        note = f"no floor: {type(error).__name__}: {error}"
+        log.exception("the real baseline of %s failed", metric.name)
+        note = f"no real baseline: {type(error).__name__}: {error}"
         return found.model_copy(update={"notes": (*found.notes, note)})
 
 
-def score(metric: Metric, blocks: Blocks) -> Score:
+def score(metric: Metric, arrays: Arrays) -> Score:
     """One metric's score with its jackknife interval; raises MribenchError when it cannot be computed."""
     start = time.perf_counter()
-    n = _counts(metric, blocks)
-    prepared = metric.prepare(blocks)
+    n = _counts(metric, arrays)
+    prepared = metric.gather(arrays)
     everything = {name: np.arange(count) for name, count in n.items()}
     value = metric.value(prepared, everything)
     if not math.isfinite(value):
         raise MribenchError(f"{metric.name} came out as {value}, which is no score. Check the volumes.")
     replicates = jackknife(metric, prepared, everything)
-    parts = [jackknife_part(value, replicates[side], n[side]) for side in metric.deletes]
+    parts = [jackknife_part(value, replicates[side], n[side]) for side in metric.resampled]
     low, high = interval(metric, value, parts, n)
-    definition = metric.definition(blocks)
-    comparable = blocks.slab is None or metric.name in COMPARED_IN_A_SLAB
+    definition = metric.definition(arrays)
+    comparable = arrays.slab is None or metric.name in COMPARED_IN_A_SLAB
     return Score(
         metric=metric.name,
         title=metric.title,
@@ -115,11 +115,11 @@ def score(metric: Metric, blocks: Blocks) -> Score:
         n=n,
         version=digest_json([metric.name, definition])[:12],
         signature=_signature(metric.name, definition, n),
-        digests={name: blocks.sets[name].digest for name in n},
+        digests={name: arrays.sets[name].digest for name in n},
         seconds=round(time.perf_counter() - start, 3),
-        notes=_notes(blocks, comparable),
+        notes=_notes(arrays, comparable),
         replicates=replicates,
-        target_sides=metric.target_deletes,
+        target_sides=metric.target_resampled,
         least_variance=least_variance(metric, value, n),
         p_value=_p_value(metric, prepared),
     )
@@ -130,17 +130,17 @@ def _p_value(metric: Metric, prepared: Any) -> float | None:
     return None if kernel is None else permutation_p(*kernel)
 
 
-def _counts(metric: Metric, blocks: Blocks) -> dict[str, int]:
+def _counts(metric: Metric, arrays: Arrays) -> dict[str, int]:
     """Set name -> number of volumes; MribenchError naming the set that is absent or too small."""
     for name, fewest in metric.needs.items():
-        if name not in blocks.sets:
+        if name not in arrays.sets:
             raise NotApplicable(f"{metric.title} needs the set {name!r}, which was not given.")
-        if len(blocks.sets[name]) < fewest:
+        if len(arrays.sets[name]) < fewest:
             raise NotApplicable(
                 f"{metric.title} needs at least {fewest} volumes in {name!r}, "
-                f"but there are {len(blocks.sets[name])}."
+                f"but there are {len(arrays.sets[name])}."
             )
-    return {name: len(blocks.sets[name]) for name in metric.needs}
+    return {name: len(arrays.sets[name]) for name in metric.needs}
 
 
 def _signature(name: str, definition: Mapping[str, Any], n: Mapping[str, int]) -> str:
@@ -148,13 +148,13 @@ def _signature(name: str, definition: Mapping[str, Any], n: Mapping[str, int]) -
     return "|".join(f"{key}:{value}" for key, value in settings.items())
 
 
-def _notes(blocks: Blocks, comparable: bool) -> tuple[str, ...]:
+def _notes(arrays: Arrays, comparable: bool) -> tuple[str, ...]:
     notes = []
-    if blocks.slab:
-        start, stop = blocks.slab
-        where = f"axial slices {start} to {stop - 1} of {blocks.full_depth}"
+    if arrays.slab:
+        start, stop = arrays.slab
+        where = f"axial slices {start} to {stop - 1} of {arrays.full_depth}"
         notes.append(f"{where}{'' if comparable else '; real volumes cropped alike; not ranked'}")
-    digests = blocks.sets["samples"].digests
+    digests = arrays.sets["samples"].digests
     copies = len(digests) - len(set(digests))
     if copies:
         notes.append(f"{copies} of {len(digests)} samples are exact duplicates of others")

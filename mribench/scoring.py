@@ -17,7 +17,7 @@ from mribench.errors import MribenchError
 from mribench.evaluation import evaluate
 from mribench.files import digest_file, digest_json, read_json, write_json, write_text
 from mribench.metrics import get_metric
-from mribench.metrics.arrays.cache import Blocks
+from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features.slices import get_extractor
 from mribench.metrics.features.weights import Weights
 from mribench.metrics.memorisation import COPY_RATIO, copies
@@ -93,10 +93,10 @@ def score_run(
             if name in METRICS_OF_HOLDOUT
         ]
         metrics = tuple(name for name in metrics if name not in METRICS_OF_HOLDOUT)
-    blocks = Blocks(sets, bench.blocks, extractor, weights, progress, device, memory)
+    arrays = Arrays(sets, bench.arrays, extractor, weights, progress, device, memory)
     scores, failed = evaluate(
         sets,
-        bench.blocks,
+        bench.arrays,
         metrics=metrics,
         extractor=extractor,
         weights=weights,
@@ -105,7 +105,7 @@ def score_run(
         memory=memory,
     )
     missing.extend(failed)
-    write_json(run.nearest, {"made_from": stamp, **_nearest_pairs(blocks)})
+    write_json(run.nearest, {"made_from": stamp, **_nearest_pairs(arrays)})
     write_json(run.scores, _scores_record(run, bench, stamp, sets, scores, missing))
     return scores, missing
 
@@ -130,10 +130,10 @@ def _scores_record(
     }
 
 
-def _nearest_pairs(blocks: Blocks) -> dict[str, Any]:
+def _nearest_pairs(arrays: Arrays) -> dict[str, Any]:
     """Every sample's most similar training volume in the better orientation, the most similar pair first."""
-    found = copies(blocks)
-    samples, train = blocks.sets["samples"], blocks.sets["train"]
+    found = copies(arrays)
+    samples, train = arrays.sets["samples"], arrays.sets["train"]
     pairs = [
         {
             "sample": samples.names[i],
@@ -149,7 +149,7 @@ def _nearest_pairs(blocks: Blocks) -> dict[str, Any]:
         for i in range(len(samples))
     ]
     return {
-        "definition": definition_for(min(blocks.shape)).name,
+        "definition": definition_for(min(arrays.shape)).name,
         "copy_threshold": COPY_RATIO,
         "pairs": sorted(pairs, key=lambda pair: -pair["similarity"]),
     }
@@ -186,9 +186,9 @@ def embed(
     features = {}
     for run in whole:
         sets = comparison_sets(cohort, run.samples())
-        blocks = Blocks(sets, bench.blocks, extractor, weights, progress, device)
-        features[run.name] = join_views(blocks.features, "samples")[:count]
-        features[""] = join_views(blocks.features, "train")
+        arrays = Arrays(sets, bench.arrays, extractor, weights, progress, device)
+        features[run.name] = join_views(arrays.features, "samples")[:count]
+        features[""] = join_views(arrays.features, "train")
     rows = _embedding_rows(cohort, whole, joint_embedding(features, seed=bench.protocol.seed))
     write_text(bench.embedding, pd.DataFrame(rows).to_csv(index=False))
     write_json(record, {"made_from": stamp})

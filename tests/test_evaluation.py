@@ -16,9 +16,9 @@ from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError
 from mribench.evaluation import evaluate
 from mribench.metrics import DEFAULT_METRICS
-from mribench.metrics.arrays import cache as blocks_module
+from mribench.metrics.arrays import cache as cache_module
 from mribench.metrics.arrays import pairs
-from mribench.metrics.arrays.cache import Blocks
+from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features import slices as features
 from mribench.metrics.fid import frechet_distance
 from mribench.metrics.kid import kid
@@ -102,11 +102,11 @@ def test_every_default_metric_is_scored_in_order(cached):
 def test_scores_are_the_public_functions_of_the_sets(cached, sets):
     (scores, _), folder = cached
     found = {one.metric: one for one in scores}
-    blocks = Blocks(sets, folder)
+    arrays = Arrays(sets, folder)
     reference, samples = (sets[name].stack() for name in ("reference", "samples"))
     flat = [volumes.reshape(len(volumes), -1).astype(float) for volumes in (reference, samples)]
-    joined = [join_views(blocks.features, name) for name in ("reference", "samples")]
-    coronal = [blocks.features(name, "coronal") for name in ("reference", "samples")]
+    joined = [join_views(arrays.features, name) for name in ("reference", "samples")]
+    coronal = [arrays.features(name, "coronal") for name in ("reference", "samples")]
     expected = {
         "ms_ssim": ms_ssim_matrix(samples)[np.triu_indices(7, 1)].mean(),
         "mmd": mmd2(*joined, kernel="gaussian-bank"),
@@ -123,9 +123,7 @@ def test_scores_are_the_public_functions_of_the_sets(cached, sets):
 def test_a_second_evaluation_computes_no_block(cached, sets, no_network, monkeypatch):
     (first, _), folder = cached
     before = sorted(path.name for path in folder.iterdir())
-    monkeypatch.setattr(
-        blocks_module, "pair_matrix", lambda *a, **k: pytest.fail("a pair was computed again")
-    )
+    monkeypatch.setattr(cache_module, "pair_matrix", lambda *a, **k: pytest.fail("a pair was computed again"))
     second, missing = evaluate(sets, folder)
     assert missing == []
     assert [one.value for one in second] == [one.value for one in first]
@@ -149,10 +147,10 @@ def test_other_samples_reuse_the_real_blocks(cached, sets):
 
 
 def test_torn_cache_files_are_computed_again(sets, tmp_path, caplog):
-    first = Blocks(sets, tmp_path).pairs("samples", "train")
+    first = Arrays(sets, tmp_path).pairs("samples", "train")
     (path,) = tmp_path.glob("*.npy")
     path.write_bytes(path.read_bytes()[:100])
-    assert np.array_equal(Blocks(sets, tmp_path).pairs("samples", "train"), first)
+    assert np.array_equal(Arrays(sets, tmp_path).pairs("samples", "train"), first)
     assert "computing it again" in caplog.text
 
 
@@ -167,7 +165,7 @@ KILLED = """
         if done >= 4:
             os.kill(os.getpid(), signal.SIGKILL)
     sets = {{"samples": t.several("samples", 300, 7), "reference": t.several("reference", 100, 5)}}
-    t.Blocks(sets, Path({cache!r}), progress=die).pairs("samples", "reference")
+    t.Arrays(sets, Path({cache!r}), progress=die).pairs("samples", "reference")
 """
 
 
@@ -181,7 +179,7 @@ def test_a_killed_pair_matrix_continues_where_it_stopped(tmp_path, monkeypatch):
     original = pairs._block
     monkeypatch.setattr(pairs, "_block", lambda *a: computed.append(a[1:3]) or original(*a))
     sets = {"samples": several("samples", 300, 7), "reference": several("reference", 100, 5)}
-    matrix = Blocks(sets, tmp_path).pairs("samples", "reference")
+    matrix = Arrays(sets, tmp_path).pairs("samples", "reference")
     assert computed == [(4, 6), (6, 7)]
     assert matrix == pytest.approx(
         ms_ssim_matrix(sets["samples"].stack(), sets["reference"].stack()), abs=1e-7
@@ -191,18 +189,18 @@ def test_a_killed_pair_matrix_continues_where_it_stopped(tmp_path, monkeypatch):
 
 def test_progress_names_what_is_done(sets):
     seen = []
-    Blocks(sets, None, progress=lambda *report: seen.append(report)).pairs("samples", "train")
+    Arrays(sets, None, progress=lambda *report: seen.append(report)).pairs("samples", "train")
     assert seen == [("msssim3d samples x train", 7, 7)]
 
 
 def test_nearest_are_best_first(sets):
-    blocks = Blocks({**sets, "samples": several("samples", 3, 2)}, None)  # training volumes 3 and 4
-    indices, similarities = blocks.nearest("samples", "train", 3)
+    arrays = Arrays({**sets, "samples": several("samples", 3, 2)}, None)  # training volumes 3 and 4
+    indices, similarities = arrays.nearest("samples", "train", 3)
     assert indices[:, 0].tolist() == [3, 4]
     assert similarities[:, 0] == pytest.approx(1, abs=1e-6)
     assert (np.diff(similarities, axis=1) <= 0).all()
     with pytest.raises(MribenchError, match="7 nearest volumes"):
-        blocks.nearest("samples", "train", 7)
+        arrays.nearest("samples", "train", 7)
 
 
 def reasons(missing):
@@ -231,7 +229,7 @@ def test_too_few_samples_are_named(sets):
 
 
 def test_a_faulty_metric_loses_no_other_score(sets, monkeypatch, caplog):
-    monkeypatch.setattr(Blocks, "nearest", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(Arrays, "nearest", lambda *a, **k: 1 / 0)
     scores, missing = evaluate(sets, None, metrics=("copy_rate", "mmd_voxel"))
     assert [one.metric for one in scores] == ["mmd_voxel"]
     assert "ZeroDivisionError" in reasons(missing)["copy_rate"]
@@ -302,7 +300,7 @@ def test_duplicates_are_noted(sets):
 
 
 def test_voxel_pairs_are_kept_apart_from_similarity(sets, tmp_path):
-    blocks = Blocks(sets, tmp_path)
-    assert blocks.pairs("samples", "train", VoxelDistance()).min() > 1
-    assert blocks.pairs("samples", "train").max() < 1
+    arrays = Arrays(sets, tmp_path)
+    assert arrays.pairs("samples", "train", VoxelDistance()).min() > 1
+    assert arrays.pairs("samples", "train").max() < 1
     assert len(list(tmp_path.glob("pairs-*.npy"))) == 2

@@ -58,7 +58,7 @@ def test_the_report_names_every_entrant(bench):
     table = pd.read_csv(bench / "report" / "table.csv")
     assert list(table.columns[:2]) == ["run", "model"]
     assert list(table.columns[2:8]) == ["MS-SSIM (%)", "gap", "MMD (x10³)", "FID-A", "FID-C", "FID-S"]
-    assert table["run"][0] == "cdpm" and set(table["run"]) - {"real (floor)"} == {"cdpm", *CONTROLS}
+    assert table["run"][0] == "cdpm" and set(table["run"]) - {"real baseline"} == {"cdpm", *CONTROLS}
     scores = pd.read_csv(bench / "report" / "scores.csv")
     assert len(scores) >= 8 * len({"cdpm", *CONTROLS})
     assert (bench / "report" / "table.tex").exists()
@@ -97,7 +97,7 @@ def test_an_altered_sample_is_found_and_costs_one_entrant_only(bench, tmp_path):
     first.write_bytes(second.read_bytes())
     run.scores.unlink()
     assert "voxels differ" in call("verify", "--bench", copy, code=1).stderr
-    for path in (copy / "blocks").iterdir():
+    for path in (copy / "arrays").iterdir():
         path.unlink()
     result = call("evaluate", "--all", "--bench", copy, code=1)
     assert "noise:" in result.stderr
@@ -167,7 +167,7 @@ def test_a_failed_metric_is_tried_again_and_fails_the_command(bench, tmp_path, m
 
     copy = tmp_path / "copy"
     shutil.copytree(bench, copy)
-    shutil.rmtree(copy / "blocks")
+    shutil.rmtree(copy / "arrays")
 
     def refuse(*_, **__):
         raise MribenchError("no weights today")

@@ -74,7 +74,7 @@ def table(folder):
 
 
 def test_every_model_and_control_has_its_row(table):
-    assert set(table.index) == {*MODELS, *CONTROLS, "real (floor)"}
+    assert set(table.index) == {*MODELS, *CONTROLS, "real baseline"}
     whole = table.loc[[name for name in MODELS if name != "dpm3d"]]
     for column in ("MS-SSIM (%)", "MMD (x10³)", "FID-A", "FID-C", "FID-S"):
         assert pd.to_numeric(whole[column]).notna().all(), column

@@ -76,7 +76,7 @@ CONTROLS = {
             "holdout",
             _blurred_real,
         ),
-        Control("noise", "Uniform noise", "Independent uniform values in [0,1]: the floor.", None, _noise),
+        Control("noise", "Uniform noise", "Independent uniform values in [0,1]: the worst.", None, _noise),
     )
 }
 

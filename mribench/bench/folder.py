@@ -172,9 +172,9 @@ class Bench:
         return self.folder / "cohort"
 
     @property
-    def blocks(self) -> Path:
+    def arrays(self) -> Path:
         """Features, pair matrices and nearest lists, by digest."""
-        return self.folder / "blocks"
+        return self.folder / "arrays"
 
     @property
     def embedding(self) -> Path:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from mribench.data.grid import Grid, paper_grid
 from mribench.errors import UsageError
 from mribench.files import digest_json
-from mribench.metrics import METRICS, known
+from mribench.metrics import METRICS, check_name
 
 ROLES = ("train", "reference", "holdout")
 
@@ -51,7 +51,7 @@ class CohortSpec(BaseModel):
 def _known_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         try:
-            known("metric", name, METRICS)
+            check_name("metric", name, METRICS)
         except UsageError as error:
             raise ValueError(str(error)) from error
     return names

@@ -53,7 +53,7 @@ def metrics() -> list[dict[str, Any]]:
             "family": m.family,
             "ranked": m.ranked,
             "better": m.better,
-            "sees": list(m.sees),
+            "detects": list(m.detects),
         }
         for m in found
     ]

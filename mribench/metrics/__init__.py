@@ -42,13 +42,13 @@ FAMILIES = ("ms_ssim", "mmd", "fid", "memorisation")  # weight 1 each in the mea
 
 def get_metric(name: str) -> Metric:
     """The metric called `name`; raises UsageError with the nearest known name when there is none."""
-    known("metric", name, METRICS)
+    check_name("metric", name, METRICS)
     module, _, attribute = METRICS[name].partition(":")
     metric: Metric = getattr(importlib.import_module(module), attribute)
     return metric
 
 
-def known(kind: str, name: str, names: Iterable[str]) -> str:
+def check_name(kind: str, name: str, names: Iterable[str]) -> str:
     """`name` itself if it is one of `names`; otherwise UsageError with a guess at what was meant."""
     choices = sorted(names)
     if name in choices:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mribench.errors import MribenchError, NotApplicable
-from mribench.metrics.metric import Better, BlockSource, Keep
+from mribench.metrics.metric import ArraySource, Better, Keep
 
 
 def frechet_distance(real_features: np.ndarray, fake_features: np.ndarray) -> float:
@@ -92,17 +92,17 @@ def _mean(rows: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return mean
 
 
-def check_slice(title: str, view: str, blocks: BlockSource) -> None:
+def check_slice(title: str, view: str, arrays: ArraySource) -> None:
     """Raise NotApplicable when the samples are a slab that does not hold the whole central slice of `view`."""
-    if blocks.slab is None:
+    if arrays.slab is None:
         return
-    held = f"{blocks.slab[0]} to {blocks.slab[1] - 1}"
+    held = f"{arrays.slab[0]} to {arrays.slab[1] - 1}"
     if view != "axial":
         raise NotApplicable(
             f"{title} needs whole {view} slices, but the samples hold only axial slices {held}."
         )
-    centre = blocks.full_depth // 2
-    if not blocks.slab[0] <= centre < blocks.slab[1]:
+    centre = arrays.full_depth // 2
+    if not arrays.slab[0] <= centre < arrays.slab[1]:
         raise NotApplicable(
             f"{title} needs the central axial slice {centre}, but the samples hold only {held}."
         )
@@ -119,21 +119,21 @@ class SliceFID:
     family: str = "fid"
     ranked: bool = True
     better: Better = "lower"
-    sees: tuple[str, ...] = ("mean_volume", "noise")
-    deletes: tuple[str, ...] = ("samples", "reference")
-    target_deletes: tuple[str, ...] = ()
+    detects: tuple[str, ...] = ("mean_volume", "noise")
+    resampled: tuple[str, ...] = ("samples", "reference")
+    target_resampled: tuple[str, ...] = ()
 
     @property
     def needs(self) -> Mapping[str, int]:
         return {"samples": 3, "reference": 3}
 
-    def definition(self, blocks: BlockSource) -> dict[str, Any]:
-        return {"view": self.view, **blocks.feature_definition(self.view)}
+    def definition(self, arrays: ArraySource) -> dict[str, Any]:
+        return {"view": self.view, **arrays.feature_definition(self.view)}
 
-    def prepare(self, blocks: BlockSource) -> FrechetSubsets:
+    def gather(self, arrays: ArraySource) -> FrechetSubsets:
         """Inner products of the features of the reference and of the samples."""
-        check_slice(self.title, self.view, blocks)
-        return FrechetSubsets(blocks.features("reference", self.view), blocks.features("samples", self.view))
+        check_slice(self.title, self.view, arrays)
+        return FrechetSubsets(arrays.features("reference", self.view), arrays.features("samples", self.view))
 
     def value(self, prepared: FrechetSubsets, keep: Keep) -> float:
         return prepared.distance(keep["reference"], keep["samples"])
@@ -157,20 +157,20 @@ class VolumeFID:
     family: str = "fid"
     ranked: bool = False
     better: Better = "lower"
-    sees: tuple[str, ...] = ()
-    deletes: tuple[str, ...] = ("samples", "reference")
-    target_deletes: tuple[str, ...] = ()
+    detects: tuple[str, ...] = ()
+    resampled: tuple[str, ...] = ("samples", "reference")
+    target_resampled: tuple[str, ...] = ()
 
     @property
     def needs(self) -> Mapping[str, int]:
         return {"samples": 3, "reference": 3}
 
-    def definition(self, blocks: BlockSource) -> dict[str, Any]:
-        return blocks.volume_definition()
+    def definition(self, arrays: ArraySource) -> dict[str, Any]:
+        return arrays.volume_definition()
 
-    def prepare(self, blocks: BlockSource) -> FrechetSubsets:
+    def gather(self, arrays: ArraySource) -> FrechetSubsets:
         """Inner products of the features of the reference and of the samples."""
-        return FrechetSubsets(blocks.volume_features("reference"), blocks.volume_features("samples"))
+        return FrechetSubsets(arrays.volume_features("reference"), arrays.volume_features("samples"))
 
     def value(self, prepared: FrechetSubsets, keep: Keep) -> float:
         return prepared.distance(keep["reference"], keep["samples"])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mribench.metrics.fid import check_slice, checked_features
-from mribench.metrics.metric import Better, BlockSource, Keep
+from mribench.metrics.metric import ArraySource, Better, Keep
 from mribench.metrics.mmd import mmd2_of_gram, pooled
 from mribench.metrics.statistics.permutation import TEST
 
@@ -46,28 +46,28 @@ class SliceKID:
     family: str = "fid"
     ranked: bool = False
     better: Better = "match"
-    sees: tuple[str, ...] = ("mean_volume", "noise")
-    deletes: tuple[str, ...] = ("samples", "reference")
-    target_deletes: tuple[str, ...] = ()
+    detects: tuple[str, ...] = ("mean_volume", "noise")
+    resampled: tuple[str, ...] = ("samples", "reference")
+    target_resampled: tuple[str, ...] = ()
 
     @property
     def needs(self) -> Mapping[str, int]:
         return {"samples": 3, "reference": 3}
 
-    def definition(self, blocks: BlockSource) -> dict[str, Any]:
+    def definition(self, arrays: ArraySource) -> dict[str, Any]:
         return {
             "view": self.view,
             "kernel": "cubic",
             "estimator": "unbiased",
             "subsets": "none",
             "p": TEST,
-            **blocks.feature_definition(self.view),
+            **arrays.feature_definition(self.view),
         }
 
-    def prepare(self, blocks: BlockSource) -> tuple[np.ndarray, int]:
+    def gather(self, arrays: ArraySource) -> tuple[np.ndarray, int]:
         """Kernel values of reference then samples `[M+N,M+N]`, and M."""
-        check_slice(self.title, self.view, blocks)
-        reference, samples = (blocks.features(name, self.view) for name in ("reference", "samples"))
+        check_slice(self.title, self.view, arrays)
+        reference, samples = (arrays.features(name, self.view) for name in ("reference", "samples"))
         return _kernel(np.concatenate([reference, samples])), len(reference)
 
     def value(self, prepared: tuple[np.ndarray, int], keep: Keep) -> float:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mribench.metrics.metric import Better, BlockSource, Keep, wilson
+from mribench.metrics.metric import ArraySource, Better, Keep, wilson
 from mribench.metrics.ms_ssim import definition_for
 
 COPY_RATIO = 0.5  # between 0.01 (noisy copies) and 0.90 (the smallest of independent volumes)
@@ -43,9 +43,9 @@ class Copies(NamedTuple):
         return copied
 
 
-def copies(blocks: BlockSource, set_name: str = "train") -> Copies:
+def copies(arrays: ArraySource, set_name: str = "train") -> Copies:
     """For every sample, which volume of `set_name` it may be a copy of; raises MribenchError below 2 volumes."""
-    indices, scores = _both_orientations(blocks, set_name, 2)
+    indices, scores = _both_orientations(arrays, set_name, 2)
     rows = np.arange(len(scores))
     best = scores.argmax(axis=1)  # of equals the sample as it is, which comes first
     neighbour = indices[rows, best]
@@ -53,9 +53,9 @@ def copies(blocks: BlockSource, set_name: str = "train") -> Copies:
     return Copies(neighbour, best >= 2, scores[rows, best], others.max(axis=1))
 
 
-def _both_orientations(blocks: BlockSource, set_name: str, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _both_orientations(arrays: ArraySource, set_name: str, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices and MS-SSIM `[N,2k]`: the k nearest to each sample, then the k nearest to it mirrored."""
-    found = [blocks.nearest("samples", set_name, k, mirrored=flip) for flip in (False, True)]
+    found = [arrays.nearest("samples", set_name, k, mirrored=flip) for flip in (False, True)]
     indices, scores = zip(*found, strict=True)
     return np.concatenate(indices, axis=1), np.concatenate(scores, axis=1)
 
@@ -79,37 +79,37 @@ class Memorisation:
     family: str = "memorisation"
     ranked: bool = True
     better: Better = "match"
-    sees: tuple[str, ...] = ("train_copy",)
-    deletes: tuple[str, ...] = ("samples",)
-    target_deletes: tuple[str, ...] = ()
-    share_of: str = "samples"
+    detects: tuple[str, ...] = ("train_copy",)
+    resampled: tuple[str, ...] = ("samples",)
+    target_resampled: tuple[str, ...] = ()
+    proportion_of: str = "samples"
 
     @property
     def needs(self) -> Mapping[str, int]:
         return {"samples": 2, "train": 2, "holdout": 2}
 
-    def definition(self, blocks: BlockSource) -> dict[str, Any]:
+    def definition(self, arrays: ArraySource) -> dict[str, Any]:
         return {
-            "similarity": definition_for(min(blocks.shape)).name,
+            "similarity": definition_for(min(arrays.shape)).name,
             "statistic": "nearest-wins-per-volume",
             "orientations": ORIENTATIONS,
-            "sizes": f"{len(blocks.sets['train'])}+{len(blocks.sets['holdout'])}",
+            "sizes": f"{len(arrays.sets['train'])}+{len(arrays.sets['holdout'])}",
         }
 
-    def prepare(self, blocks: BlockSource) -> np.ndarray:
+    def gather(self, arrays: ArraySource) -> np.ndarray:
         """Per sample its win over the size of the training set, and its loss over the other's; `[N,2]`."""
-        itself = _same_volume(blocks)
+        itself = _same_volume(arrays)
         held = itself.shape[1]
         enough = min(held, 1 + int(itself.sum(axis=1).max()))  # the nearest that is not the sample itself
-        indices, holdout = _both_orientations(blocks, "holdout", enough)
+        indices, holdout = _both_orientations(arrays, "holdout", enough)
         holdout = np.where(np.take_along_axis(itself, indices, axis=1), -np.inf, holdout)
-        win = np.heaviside(copies(blocks).similarity - holdout.max(axis=1), 0.5)
+        win = np.heaviside(copies(arrays).similarity - holdout.max(axis=1), 0.5)
         others = np.maximum(1, held - itself.sum(axis=1))
-        return np.stack([win / len(blocks.sets["train"]), (1 - win) / others], axis=1)
+        return np.stack([win / len(arrays.sets["train"]), (1 - win) / others], axis=1)
 
     def value(self, prepared: np.ndarray, keep: Keep) -> float:
-        wins, losses = prepared[keep["samples"]].sum(axis=0)
-        return float(wins / (wins + losses))
+        wins, rank_keys = prepared[keep["samples"]].sum(axis=0)
+        return float(wins / (wins + rank_keys))
 
     def target(self, prepared: Any, keep: Keep) -> float:
         return 0.5
@@ -122,9 +122,9 @@ class Memorisation:
         return low, high
 
 
-def _same_volume(blocks: BlockSource) -> np.ndarray:
+def _same_volume(arrays: ArraySource) -> np.ndarray:
     """Whether sample i is held-out volume j, `[N,H]`."""
-    samples, holdout = (np.array(blocks.sets[name].digests) for name in ("samples", "holdout"))
+    samples, holdout = (np.array(arrays.sets[name].digests) for name in ("samples", "holdout"))
     same: np.ndarray = samples[:, None] == holdout[None]
     return same
 
@@ -135,30 +135,30 @@ class CopyRate:
 
     name: str = "copy_rate"
     title: str = "Copies"
-    unit: str = "share"
+    unit: str = "proportion"
     family: str = "memorisation"
     ranked: bool = False
     better: Better = "lower"
-    sees: tuple[str, ...] = ("train_copy",)
-    deletes: tuple[str, ...] = ("samples",)
-    target_deletes: tuple[str, ...] = ()
-    share_of: str = "samples"
+    detects: tuple[str, ...] = ("train_copy",)
+    resampled: tuple[str, ...] = ("samples",)
+    target_resampled: tuple[str, ...] = ()
+    proportion_of: str = "samples"
 
     @property
     def needs(self) -> Mapping[str, int]:
         return {"samples": 2, "train": 2}
 
-    def definition(self, blocks: BlockSource) -> dict[str, Any]:
+    def definition(self, arrays: ArraySource) -> dict[str, Any]:
         return {
-            "similarity": definition_for(min(blocks.shape)).name,
+            "similarity": definition_for(min(arrays.shape)).name,
             "statistic": f"ratio-below-{COPY_RATIO}",
             "orientations": ORIENTATIONS,
-            "sizes": str(len(blocks.sets["train"])),
+            "sizes": str(len(arrays.sets["train"])),
         }
 
-    def prepare(self, blocks: BlockSource) -> np.ndarray:
+    def gather(self, arrays: ArraySource) -> np.ndarray:
         """Per sample 1 if it is a copy, else 0; `[N]`."""
-        return copies(blocks).copied
+        return copies(arrays).copied
 
     def value(self, prepared: np.ndarray, keep: Keep) -> float:
         return float(prepared[keep["samples"]].mean())

@@ -20,11 +20,11 @@ if TYPE_CHECKING:  # reading a score must not import torch
 Better = Literal["lower", "higher", "match"]
 Keep = Mapping[str, NDArray[np.intp]]  # set name -> indices of the volumes that stay
 
-MOST_SINGLE_DELETIONS = 100  # beyond this, blocks of volumes are left out instead of single ones
+MOST_SINGLE_GROUPS = 100  # beyond this, blocks of volumes are left out instead of single ones
 BLOCKS = 50
 
 
-class BlockSource(Protocol):
+class ArraySource(Protocol):
     """The dear arrays, each computed once; `mribench.metrics.arrays.cache.Blocks` is the one implementation."""
 
     sets: Mapping[str, VolumeSet]
@@ -44,7 +44,7 @@ class BlockSource(Protocol):
 
 
 class Metric(Protocol):
-    """A named definition: `prepare` gathers arrays once, `value` is the number on a subset of volumes.
+    """A named definition: `gather` collects arrays once, `value` is the number on a subset of volumes.
 
     `value` and `target` must be cheap: the jackknife calls them once for every volume (or block of
     volumes) left out of the sets named in `deletes` and `target_deletes`.
@@ -56,15 +56,15 @@ class Metric(Protocol):
     family: str  # of a ranked metric, one of `mribench.metrics.FAMILIES`
     ranked: bool  # False = shown beside the ranking, never part of it
     better: Better
-    sees: tuple[str, ...]  # controls that it must separate from real_heldout
+    detects: tuple[str, ...]  # controls that it must separate from real_heldout
     needs: Mapping[str, int]  # set name -> fewest volumes
-    deletes: tuple[str, ...]  # sets whose volumes carry the uncertainty of the value
-    target_deletes: tuple[str, ...]  # the same for a target that is estimated from data
+    resampled: tuple[str, ...]  # sets whose volumes carry the uncertainty of the value
+    target_resampled: tuple[str, ...]  # the same for a target that is estimated from data
 
-    def definition(self, blocks: BlockSource) -> dict[str, Any]:
+    def definition(self, arrays: ArraySource) -> dict[str, Any]:
         """Every setting that can move the number; flat, JSON-able. Its digest is the score's version."""
 
-    def prepare(self, blocks: BlockSource) -> Any:
+    def gather(self, arrays: ArraySource) -> Any:
         """The arrays that `value` needs; raises MribenchError when they cannot be had."""
 
     def value(self, prepared: Any, keep: Keep) -> float:
@@ -83,10 +83,10 @@ class TwoSample(Protocol):
 
 
 @runtime_checkable
-class Share(Protocol):
+class Proportion(Protocol):
     """A metric that counts volumes of one set (None: it does not): the jackknife fails where all count alike."""
 
-    share_of: str | None
+    proportion_of: str | None
 
     def least_interval(self, value: float, n: Mapping[str, int]) -> tuple[float, float]:
         """A 95 % interval that the score's is never narrower than, of a value over sets of `n` volumes."""
@@ -102,7 +102,7 @@ class Missing(BaseModel):
     by_design: bool = False  # True: these sets cannot have it; False: something went wrong, try again
 
 
-class Floor(BaseModel):
+class RealBaseline(BaseModel):
     """The score of real volumes of other subjects at the same n: what a perfect generator would get."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -140,7 +140,7 @@ class Score(BaseModel):
     target_sides: tuple[str, ...] = ()  # sets whose replicates are of the target instead
     least_variance: float = 0.0  # that the samples' side has at least, for a metric that counts samples
     p_value: float | None = None  # of a permutation test: samples and reference are of one law
-    floor: Floor | None = None
+    real_baseline: RealBaseline | None = None
 
     @property
     def gap(self) -> float:
@@ -148,7 +148,7 @@ class Score(BaseModel):
         return self.value - (self.target or 0.0)
 
     @property
-    def loss(self) -> float:
+    def rank_key(self) -> float:
         """The number to rank by, lower is better: |gap| for "match", the value or its negative otherwise."""
         if self.better == "match":
             return abs(self.gap)
@@ -162,8 +162,8 @@ class Score(BaseModel):
         half = half_width(*combined(self._parts.values()))
         return self.gap - half, self.gap + half
 
-    def loss_replicates(self, side: str) -> np.ndarray:
-        """`loss` without each block of volumes of `side`, in the order of the blocks.
+    def rank_key_replicates(self, side: str) -> np.ndarray:
+        """`rank_key` without each block of volumes of `side`, in the order of the blocks.
 
         That of "match" is the gap with the sign it has with all volumes: folded where it changes its sign, a
         gap near 0 would look certain.
@@ -185,22 +185,22 @@ class Score(BaseModel):
         }
 
 
-def deletions(n: int) -> list[NDArray[np.intp]]:
+def jackknife_groups(n: int) -> list[NDArray[np.intp]]:
     """Blocks of volumes to leave out of n: single volumes up to 100, beyond that 50 runs of neighbours."""
-    count = n if n <= MOST_SINGLE_DELETIONS else BLOCKS
+    count = n if n <= MOST_SINGLE_GROUPS else BLOCKS
     return list(np.array_split(np.arange(n), count))
 
 
 def leave_out(value: Callable[[NDArray[np.intp]], float], n: int) -> tuple[float, ...]:
     """`value(kept indices)` without each block of `deletions(n)`."""
     everything = np.arange(n)
-    return tuple(float(value(np.setdiff1d(everything, block))) for block in deletions(n))
+    return tuple(float(value(np.setdiff1d(everything, block))) for block in jackknife_groups(n))
 
 
 def jackknife(metric: Metric, prepared: Any, everything: Keep) -> dict[str, tuple[float, ...]]:
     """Set name -> the value (or, of `target_deletes`, the target) without each block of its volumes."""
     replicates: dict[str, tuple[float, ...]] = {}
-    for sides, function in ((metric.deletes, metric.value), (metric.target_deletes, metric.target)):
+    for sides, function in ((metric.resampled, metric.value), (metric.target_resampled, metric.target)):
         for side in sides:
 
             def without(kept: np.ndarray, side: str = side, function: Any = function) -> float:
@@ -221,7 +221,7 @@ def deviations(value: float, replicates: Sequence[float] | NDArray[np.float64], 
     Blocks may differ in size by one, so this is the delete-m_j form of Busing, Meijer and van der Leeden
     (Statistics and Computing 9, 1999), which is also right for statistics with a bias of order 1/n.
     """
-    sizes = np.array([len(block) for block in deletions(n)], dtype=float)
+    sizes = np.array([len(block) for block in jackknife_groups(n)], dtype=float)
     theta = np.asarray(replicates, dtype=float)
     inverse_share = n / sizes
     pseudo = inverse_share * value - (inverse_share - 1) * theta
@@ -242,7 +242,7 @@ def combined(parts: Iterable[tuple[float, int]]) -> tuple[float, float]:
     """
     known = list(parts)
     variance = sum(part for part, _ in known)
-    spread = sum(part**2 / (blocks - 1) for part, blocks in known)
+    spread = sum(part**2 / (arrays - 1) for part, arrays in known)
     return variance, variance**2 / spread if spread else math.inf
 
 
@@ -257,7 +257,7 @@ def interval(
     """95 % interval of a value from its jackknife parts and the sets' sizes; of a share within [0,1]."""
     half = half_width(*combined(parts))
     low, high = value - half, value + half
-    if isinstance(metric, Share) and metric.share_of:
+    if isinstance(metric, Proportion) and metric.proportion_of:
         least, most = metric.least_interval(value, n)
         return max(0.0, min(low, least)), min(1.0, max(high, most))
     return low, high
@@ -265,7 +265,7 @@ def interval(
 
 def least_variance(metric: Metric, value: float, n: Mapping[str, int]) -> float:
     """Of the samples' side of a metric that counts samples: that of its least interval; else 0."""
-    if not (isinstance(metric, Share) and metric.share_of == "samples"):
+    if not (isinstance(metric, Proportion) and metric.proportion_of == "samples"):
         return 0.0
     low, high = metric.least_interval(value, n)
     return ((high - low) / (2 * half_width(1.0, math.inf))) ** 2
@@ -281,17 +281,20 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 def interval_name(metric: Metric, n: Mapping[str, int]) -> str:
     """How the interval of a metric was made, e.g. "jackknife over volumes (samples: 16 x 1), Student t 95 %"."""
-    parts = [f"{side}: {len(deletions(n[side]))} x {len(deletions(n[side])[0])}" for side in metric.deletes]
+    parts = [
+        f"{side}: {len(jackknife_groups(n[side]))} x {len(jackknife_groups(n[side])[0])}"
+        for side in metric.resampled
+    ]
     least = (
-        f", at least Wilson's of {n[metric.share_of]} {metric.share_of}"
-        if isinstance(metric, Share) and metric.share_of
+        f", at least Wilson's of {n[metric.proportion_of]} {metric.proportion_of}"
+        if isinstance(metric, Proportion) and metric.proportion_of
         else ""
     )
     return f"jackknife over volumes ({', '.join(parts)}), Student t 95 %{least}"
 
 
 class Paired(NamedTuple):
-    """`a.loss - b.loss` (negative = a is better), its jackknife variance and the degrees of freedom of that."""
+    """`a.rank_key - b.rank_key` (negative = a is better), its jackknife variance and the degrees of freedom of that."""
 
     delta: float
     variance: float
@@ -309,13 +312,13 @@ def paired(a: Score, b: Score) -> Paired:
         raise MribenchError(
             f"Scores can be compared only under one definition, not {a.signature} with {b.signature}."
         )
-    delta = a.loss - b.loss
+    delta = a.rank_key - b.rank_key
     parts: list[tuple[float, int]] = []  # (variance, blocks)
     for side in a.replicates:
-        of_a, of_b = a.loss_replicates(side), b.loss_replicates(side)
+        of_a, of_b = a.rank_key_replicates(side), b.rank_key_replicates(side)
         if side == "samples":
             for one, varied in ((a, of_a), (b, of_b)):
-                own = squared_error(one.loss, varied.tolist(), one.n[side])
+                own = squared_error(one.rank_key, varied.tolist(), one.n[side])
                 parts.append((max(own, one.least_variance), len(varied)))
         else:
             parts.append((squared_error(delta, (of_a - of_b).tolist(), a.n[side]), len(of_a)))
@@ -323,7 +326,7 @@ def paired(a: Score, b: Score) -> Paired:
 
 
 def difference(a: Score, b: Score) -> tuple[float, float, float]:
-    """`a.loss - b.loss` with its 95 % interval; negative = a is better. As `paired`."""
+    """`a.rank_key - b.rank_key` with its 95 % interval; negative = a is better. As `paired`."""
     delta, variance, freedom = paired(a, b)
     half = half_width(variance, freedom)
     return delta, delta - half, delta + half

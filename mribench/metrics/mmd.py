@@ -16,7 +16,7 @@ from torch import Tensor
 from mribench.errors import MribenchError
 from mribench.metrics.arrays.pairs import State
 from mribench.metrics.fid import checked_features
-from mribench.metrics.metric import Better, BlockSource, Keep
+from mribench.metrics.metric import ArraySource, Better, Keep
 from mribench.metrics.statistics.permutation import TEST
 
 Estimator = Literal["unbiased", "biased"]
@@ -140,14 +140,14 @@ class JointDistances:
     m: int
 
     @classmethod
-    def of(cls, blocks: BlockSource) -> JointDistances:
+    def of(cls, arrays: ArraySource) -> JointDistances:
         """Of the reference and the samples."""
         norms = tuple(
-            np.concatenate([(blocks.features(name, view) ** 2).sum(axis=1) for name in PAIR])
+            np.concatenate([(arrays.features(name, view) ** 2).sum(axis=1) for name in PAIR])
             for view in VIEWS
         )
-        distances = tuple(blocks.distances(view) for view in VIEWS)
-        return cls(distances, norms, len(blocks.sets["reference"]))
+        distances = tuple(arrays.distances(view) for view in VIEWS)
+        return cls(distances, norms, len(arrays.sets["reference"]))
 
     def squared(self, keep: Keep) -> np.ndarray:
         """Joint squared distances of the kept volumes, reference first."""
@@ -175,25 +175,25 @@ class FeatureMMD:
     family: str = "mmd"
     ranked: bool = True
     better: Better = "match"
-    sees: tuple[str, ...] = ("mean_volume", "noise")
-    deletes: tuple[str, ...] = ("samples", "reference")
-    target_deletes: tuple[str, ...] = ()
+    detects: tuple[str, ...] = ("mean_volume", "noise")
+    resampled: tuple[str, ...] = ("samples", "reference")
+    target_resampled: tuple[str, ...] = ()
 
     @property
     def needs(self) -> Mapping[str, int]:
         return {"samples": 3, "reference": 3}
 
-    def definition(self, blocks: BlockSource) -> dict[str, Any]:
+    def definition(self, arrays: ArraySource) -> dict[str, Any]:
         return {
             "kernel": "gaussian-bank-0.5-1-2-median-reference",
             "estimator": "unbiased",
             "views": JOINED,
             "p": f"{TEST}-pooled-bandwidth-of-unequal",
-            **blocks.feature_definition(*VIEWS),
+            **arrays.feature_definition(*VIEWS),
         }
 
-    def prepare(self, blocks: BlockSource) -> JointDistances:
-        return JointDistances.of(blocks)
+    def gather(self, arrays: ArraySource) -> JointDistances:
+        return JointDistances.of(arrays)
 
     def value(self, prepared: JointDistances, keep: Keep) -> float:
         m, squared = len(keep["reference"]), prepared.squared(keep)
@@ -221,17 +221,17 @@ class VoxelMMD:
     estimator: Estimator
     per_voxel: bool
     better: Better
-    sees: tuple[str, ...]
+    detects: tuple[str, ...]
     family: str = "mmd"
     ranked: bool = False
-    deletes: tuple[str, ...] = ("samples", "reference")
-    target_deletes: tuple[str, ...] = ()
+    resampled: tuple[str, ...] = ("samples", "reference")
+    target_resampled: tuple[str, ...] = ()
 
     @property
     def needs(self) -> Mapping[str, int]:
         return {"samples": 3, "reference": 3}
 
-    def definition(self, blocks: BlockSource) -> dict[str, Any]:
+    def definition(self, arrays: ArraySource) -> dict[str, Any]:
         return {
             "kernel": "linear",
             "estimator": self.estimator,
@@ -241,13 +241,13 @@ class VoxelMMD:
             **({"p": TEST} if self.estimator == "unbiased" else {}),
         }
 
-    def prepare(self, blocks: BlockSource) -> tuple[np.ndarray, int]:
+    def gather(self, arrays: ArraySource) -> tuple[np.ndarray, int]:
         """Squared distances of reference then samples `[M+N,M+N]`, divided as defined, and M."""
         kernel = VoxelDistance()
-        real = blocks.pairs("reference", "reference", kernel)
-        fake = blocks.pairs("samples", "samples", kernel)
-        cross = blocks.pairs("samples", "reference", kernel).T
-        voxels = float(np.prod(blocks.shape)) if self.per_voxel else 1.0
+        real = arrays.pairs("reference", "reference", kernel)
+        fake = arrays.pairs("samples", "samples", kernel)
+        cross = arrays.pairs("samples", "reference", kernel).T
+        voxels = float(np.prod(arrays.shape)) if self.per_voxel else 1.0
         return np.block([[real, cross], [cross.T, fake]]) / voxels, len(real)
 
     def value(self, prepared: tuple[np.ndarray, int], keep: Keep) -> float:
@@ -285,7 +285,7 @@ MMD_VOXEL = VoxelMMD(
     estimator="unbiased",
     per_voxel=True,
     better="match",
-    sees=("noise",),
+    detects=("noise",),
 )
 MMD_LEGACY = VoxelMMD(
     name="mmd_legacy",
@@ -294,5 +294,5 @@ MMD_LEGACY = VoxelMMD(
     estimator="biased",
     per_voxel=False,
     better="lower",
-    sees=("noise",),
+    detects=("noise",),
 )

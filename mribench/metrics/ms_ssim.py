@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mribench.errors import MribenchError
 from mribench.metrics.arrays.pairs import NARROW, Kernel, State, checked, pair_matrix
-from mribench.metrics.metric import Better, BlockSource, Keep
+from mribench.metrics.metric import ArraySource, Better, Keep
 
 WANG_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, section 3.2
 SIGMA = 1.5  # voxels
@@ -296,21 +296,21 @@ class PairMean:
     unit: str = ""
     family: str = "ms_ssim"
     better: Better = "match"
-    sees: tuple[str, ...] = ("mean_volume", "noise")
-    deletes: tuple[str, ...] = ("samples",)
-    target_deletes: tuple[str, ...] = ("reference",)
+    detects: tuple[str, ...] = ("mean_volume", "noise")
+    resampled: tuple[str, ...] = ("samples",)
+    target_resampled: tuple[str, ...] = ("reference",)
 
     @property
     def needs(self) -> Mapping[str, int]:
         return {"samples": 3, "reference": 3}
 
-    def definition(self, blocks: BlockSource) -> dict[str, Any]:
-        kernel = self.kernel or definition_for(min(blocks.shape))
+    def definition(self, arrays: ArraySource) -> dict[str, Any]:
+        kernel = self.kernel or definition_for(min(arrays.shape))
         return {"definition": kernel.name, "pairs": "all-unordered", "target": "reference"}
 
-    def prepare(self, blocks: BlockSource) -> dict[str, np.ndarray]:
+    def gather(self, arrays: ArraySource) -> dict[str, np.ndarray]:
         """The two square matrices, `[N,N]` and `[M,M]`."""
-        return {name: blocks.pairs(name, name, self.kernel) for name in ("samples", "reference")}
+        return {name: arrays.pairs(name, name, self.kernel) for name in ("samples", "reference")}
 
     def value(self, prepared: dict[str, np.ndarray], keep: Keep) -> float:
         return mean_of_pairs(prepared["samples"], keep["samples"])

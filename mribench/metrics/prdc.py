@@ -10,7 +10,7 @@ import numpy as np
 
 from mribench.errors import MribenchError
 from mribench.metrics.fid import checked_features
-from mribench.metrics.metric import Better, BlockSource, Keep, wilson
+from mribench.metrics.metric import ArraySource, Better, Keep, wilson
 from mribench.metrics.mmd import JOINED, VIEWS, JointDistances, squared_distances
 
 NEIGHBOURS = 5
@@ -67,30 +67,30 @@ class NeighbourShare:
 
     name: Literal["precision", "recall", "density", "coverage"]
     title: str
-    sees: tuple[str, ...]
-    share_of: str | None
-    unit: str = "share"
+    detects: tuple[str, ...]
+    proportion_of: str | None
+    unit: str = "proportion"
     family: str = "prdc"
     ranked: bool = False
     better: Better = "higher"
-    deletes: tuple[str, ...] = ("samples", "reference")
-    target_deletes: tuple[str, ...] = ()
+    resampled: tuple[str, ...] = ("samples", "reference")
+    target_resampled: tuple[str, ...] = ()
 
     @property
     def needs(self) -> Mapping[str, int]:
         """One volume may be left out, and each of the others then has a k-th neighbour."""
         return {"samples": NEIGHBOURS + 2, "reference": NEIGHBOURS + 2}
 
-    def definition(self, blocks: BlockSource) -> dict[str, Any]:
+    def definition(self, arrays: ArraySource) -> dict[str, Any]:
         return {
             "neighbours": NEIGHBOURS,
             "inside": "strict",
             "views": JOINED,
-            **blocks.feature_definition(*VIEWS),
+            **arrays.feature_definition(*VIEWS),
         }
 
-    def prepare(self, blocks: BlockSource) -> JointDistances:
-        return JointDistances.of(blocks)
+    def gather(self, arrays: ArraySource) -> JointDistances:
+        return JointDistances.of(arrays)
 
     def value(self, prepared: JointDistances, keep: Keep) -> float:
         found: float = getattr(_prdc(prepared.squared(keep), len(keep["reference"]), NEIGHBOURS), self.name)
@@ -101,13 +101,13 @@ class NeighbourShare:
 
     def least_interval(self, value: float, n: Mapping[str, int]) -> tuple[float, float]:
         """Wilson's."""
-        assert self.share_of
-        return wilson(value, n[self.share_of])
+        assert self.proportion_of
+        return wilson(value, n[self.proportion_of])
 
 
-PRECISION = NeighbourShare(name="precision", title="Precision", sees=("noise",), share_of="samples")
-RECALL = NeighbourShare(name="recall", title="Recall", sees=("mean_volume",), share_of="reference")
-DENSITY = NeighbourShare(name="density", title="Density", sees=("noise",), share_of=None, unit="")
+PRECISION = NeighbourShare(name="precision", title="Precision", detects=("noise",), proportion_of="samples")
+RECALL = NeighbourShare(name="recall", title="Recall", detects=("mean_volume",), proportion_of="reference")
+DENSITY = NeighbourShare(name="density", title="Density", detects=("noise",), proportion_of=None, unit="")
 COVERAGE = NeighbourShare(
-    name="coverage", title="Coverage", sees=("mean_volume", "noise"), share_of="reference"
+    name="coverage", title="Coverage", detects=("mean_volume", "noise"), proportion_of="reference"
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mribench.reports.rows import Cell, FloorCell, Leaderboard, Row, fixed, percent
-from mribench.reports.tables import FLOOR_NAME, caption, explanations, name, plain
+from mribench.reports.rows import BaselineCell, Cell, Leaderboard, Row, fixed, percent
+from mribench.reports.tables import BASELINE_NAME, caption, explanations, name, plain
 
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -35,13 +35,13 @@ def tex_text(text: object) -> str:
 
 
 def as_tex(board: Leaderboard) -> str:
-    """table.tex: a table with booktabs rules; controls below a rule, the floor below another."""
+    """table.tex: a table with booktabs rules; controls below a rule, the real baseline below another."""
     titles = ["model", *(tex_text(column.title) for column in board.columns), "mean rank"]
     titles += ["P(first)"] if board.has_chances else []
     groups = [
         [_tex_row(board, row) for row in board.contestants],
         [_tex_row(board, row) for row in board.controls],
-        [_tex_floor(board.floor, len(titles))] if board.floor else [],
+        [_tex_baseline(board.real_baseline, len(titles))] if board.real_baseline else [],
     ]
     lines = [
         "% needs \\usepackage{booktabs}",
@@ -67,8 +67,11 @@ def _tex_row(board: Leaderboard, row: Row) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _tex_floor(floor: Sequence[FloorCell], width: int) -> str:
-    cells = [FLOOR_NAME, *(_tex_interval(*cell.texts) if cell.floor else "--" for cell in floor)]
+def _tex_baseline(real_baseline: Sequence[BaselineCell], width: int) -> str:
+    cells = [
+        BASELINE_NAME,
+        *(_tex_interval(*cell.texts) if cell.real_baseline else "--" for cell in real_baseline),
+    ]
     return " & ".join(cells + [""] * (width - len(cells))) + r" \\"
 
 

@@ -11,13 +11,13 @@ from mribench.bench.folder import Bench
 from mribench.bench.protocol import Protocol
 from mribench.data.cohort import Cohort
 from mribench.files import write_text
-from mribench.metrics.metric import Score, deletions
+from mribench.metrics.metric import Score, jackknife_groups
 from mribench.reports.latex import as_tex
 from mribench.reports.markdown import as_markdown
 from mribench.reports.page import words
 from mribench.reports.ranking import mark_best, rank
 from mribench.reports.records import Entrant, read_cohort, read_entrants
-from mribench.reports.rows import Leaderboard, Row, fixed, floor_cells, make_cells, usual_scores
+from mribench.reports.rows import Leaderboard, Row, baseline_cells, fixed, make_cells, usual_scores
 from mribench.reports.tables import as_csv, as_scores_csv
 from mribench.reports.terminal import as_text
 
@@ -54,7 +54,9 @@ def from_scores(
     controls = sorted((row for row in rows if row.entrant.kind == "control"), key=_control_order)
     ranked, left_out = rank(mark_best(contestants))
     said = [*_too_few(ranked), *left_out, *_same_samples(entrants), *remarks]
-    board = Leaderboard(tuple(ranked), tuple(controls), _real(usual), tuple(said), floor=floor_cells(usual))
+    board = Leaderboard(
+        tuple(ranked), tuple(controls), _real(usual), tuple(said), real_baseline=baseline_cells(usual)
+    )
     met = [remark for row in board.rows for cell in row.cells for remark in cell.remarks]
     met += [row.unranked for row in board.rows if row.unranked]
     return replace(board, footnotes=tuple(dict.fromkeys(met)))
@@ -82,7 +84,7 @@ def _without_torn_scores(entrant: Entrant) -> Entrant:
 
 def _replicates_fit(score: Score, side: str) -> bool:
     count = score.n.get(side, 0)
-    return count > 1 and len(score.replicates[side]) == len(deletions(count))
+    return count > 1 and len(score.replicates[side]) == len(jackknife_groups(count))
 
 
 def _same_samples(entrants: Sequence[Entrant]) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from mribench.reports.rows import Cell, FloorCell, Leaderboard, Row, fixed, percent
-from mribench.reports.tables import FLOOR_NAME, caption, explanations, name, plain
+from mribench.reports.rows import BaselineCell, Cell, Leaderboard, Row, fixed, percent
+from mribench.reports.tables import BASELINE_NAME, caption, explanations, name, plain
 
 # What makes markup, links, HTML, entities, mathematics, emoji or references on GitHub.
 _MARKUP = re.compile(r"([\\`*_\[\]<>#|~$&@]|:(?=\S)|(?<=www)\.)", re.IGNORECASE)
@@ -18,7 +18,7 @@ def md_text(text: object) -> str:
 
 
 def as_markdown(board: Leaderboard) -> str:
-    """table.md: the columns of the page; controls and floor in italics below the models."""
+    """table.md: the columns of the page; controls and real baseline in italics below the models."""
     titles = ["model", *(column.title for column in board.columns), "mean rank"]
     titles += ["P(first)"] if board.has_chances else []
     lines = [
@@ -28,7 +28,7 @@ def as_markdown(board: Leaderboard) -> str:
         _line(["---", *["--:"] * (len(titles) - 1)]),
         *(_line(_row(board, row)) for row in board.contestants),
         *(_line(_row(board, row)) for row in board.controls),
-        *([_line(_floor(board.floor, len(titles)))] if board.floor else []),
+        *([_line(_baseline(board.real_baseline, len(titles)))] if board.real_baseline else []),
         "",
         *(f"{md_text(sentence)}\n" for sentence in (*explanations(board), *board.remarks, *_problems(board))),
         *(f"{i}. {md_text(note)}" for i, note in enumerate(board.footnotes, 1)),
@@ -63,9 +63,9 @@ def _cell(board: Leaderboard, cell: Cell) -> str:
     return f"{_bold(cell.text, cell.best)}{raised}{_interval(*cell.texts[1:])}"
 
 
-def _floor(floor: Sequence[FloorCell], width: int) -> list[str]:
-    cells = [f"_{md_text(FLOOR_NAME)}_"]
-    cells += [f"{c.texts[0]}{_interval(*c.texts[1:])}" if c.floor else "–" for c in floor]
+def _baseline(real_baseline: Sequence[BaselineCell], width: int) -> list[str]:
+    cells = [f"_{md_text(BASELINE_NAME)}_"]
+    cells += [f"{c.texts[0]}{_interval(*c.texts[1:])}" if c.real_baseline else "–" for c in real_baseline]
     return cells + [""] * (width - len(cells))
 
 

@@ -45,16 +45,16 @@ def _compared(cells: Mapping[str, Cell]) -> dict[str, Cell]:
     scores = {name: cell.score for name, cell in cells.items() if cell.comparable and cell.score}
     if len(scores) < 2:
         return {}
-    losses = [score.loss for score in scores.values()]
+    rank_keys = [score.rank_key for score in scores.values()]
     different = differing(list(scores.values()))
-    letters = tie_letters(losses, different)
-    best, alike = int(np.argmin(losses)), len(set(losses)) == 1
+    letters = tie_letters(rank_keys, different)
+    best, alike = int(np.argmin(rank_keys)), len(set(rank_keys)) == 1
     return {
         name: replace(
             cells[name],
             group=letters[i],
-            best=losses[i] == losses[best] and not alike,
-            tied=losses[i] != losses[best] and not different[i, best],
+            best=rank_keys[i] == rank_keys[best] and not alike,
+            tied=rank_keys[i] != rank_keys[best] and not different[i, best],
         )
         for i, name in enumerate(scores)
     }
@@ -73,7 +73,7 @@ def rank(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
         return sorted(rows, key=_order), []
     families = [[column.metric for column in RANKED[family]] for family in counting]
     scores = [row.entrant.scores for row in ranked]
-    means = mean_ranks(lambda m: np.array([one[m].loss for one in scores]), families)
+    means = mean_ranks(lambda m: np.array([one[m].rank_key for one in scores]), families)
     chances = rank_chances(scores, families)
     place = {row.entrant.name: i for i, row in enumerate(ranked)}
     done = [

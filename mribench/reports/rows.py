@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mribench.metrics import COMPARED_IN_A_SLAB
-from mribench.metrics.metric import Floor, Score
+from mribench.metrics.metric import RealBaseline, Score
 from mribench.metrics.statistics.comparison import COULD_BE_FIRST
 from mribench.reports.records import Entrant
 
@@ -33,9 +33,11 @@ class Column:
             value, low, high = score.value, score.low, score.high
         return self._in_units(value, low, high)
 
-    def floor_numbers(self, floor: Floor, target: float | None) -> tuple[float, float, float]:
-        """As `numbers`, of a floor; that of the gap is its distance from the target, whose own error is left out."""
-        value, low, high = floor.value, floor.low, floor.high
+    def baseline_numbers(
+        self, real_baseline: RealBaseline, target: float | None
+    ) -> tuple[float, float, float]:
+        """As `numbers`, of a real baseline; that of the gap: distance from the target, whose own error is left out."""
+        value, low, high = real_baseline.value, real_baseline.low, real_baseline.high
         if self.key == "gap":
             shift = target or 0.0
             value, low, high = abs(value - shift), *_fold(low - shift, high - shift)
@@ -146,17 +148,17 @@ class Row:
 
 
 @dataclass(frozen=True)
-class FloorCell:
-    """What real volumes of other subjects score in one column; without a floor, empty texts."""
+class BaselineCell:
+    """What real volumes of other subjects score in one column; without a real baseline, empty texts."""
 
     column: Column
-    floor: Floor | None = None
+    real_baseline: RealBaseline | None = None
     target: float | None = None
 
     @property
     def numbers(self) -> tuple[float, float, float] | None:
         """Value and 95 % interval in table units."""
-        return self.column.floor_numbers(self.floor, self.target) if self.floor else None
+        return self.column.baseline_numbers(self.real_baseline, self.target) if self.real_baseline else None
 
     @property
     def texts(self) -> tuple[str, str, str]:
@@ -165,7 +167,7 @@ class FloorCell:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Contestants (best first), controls and, if any score has one, the floor of each column.
+    """Contestants (best first), controls and, if any score has one, the real baseline of each column.
 
     `footnotes` are in the order in which the table meets them.
     """
@@ -175,7 +177,7 @@ class Leaderboard:
     real_ms_ssim: str
     remarks: tuple[str, ...]
     columns: tuple[Column, ...] = COLUMNS
-    floor: tuple[FloorCell, ...] = ()
+    real_baseline: tuple[BaselineCell, ...] = ()
     footnotes: tuple[str, ...] = field(default=())
 
     @property
@@ -233,13 +235,13 @@ def _other_definition(score: Score, usual: Score) -> str:
     return f"{score.title} is defined otherwise than for most entrants: {'; '.join(changed) or score.version}"
 
 
-def floor_cells(usual: Mapping[str, Score]) -> tuple[FloorCell, ...]:
-    """The floors of the usual scores, one a column; () when no score has any."""
+def baseline_cells(usual: Mapping[str, Score]) -> tuple[BaselineCell, ...]:
+    """The real baselines of the usual scores, one a column; () when no score has any."""
     found = [usual.get(column.metric) for column in COLUMNS]
-    if not any(score and score.floor for score in found):
+    if not any(score and score.real_baseline for score in found):
         return ()
     return tuple(
-        FloorCell(column, score.floor, score.target) if score else FloorCell(column)
+        BaselineCell(column, score.real_baseline, score.target) if score else BaselineCell(column)
         for column, score in zip(COLUMNS, found, strict=True)
     )
 

@@ -10,18 +10,18 @@ from collections.abc import Iterable, Sequence
 
 from mribench.metrics.metric import Score
 from mribench.reports.records import Entrant
-from mribench.reports.rows import TABLE_1, Cell, Column, FloorCell, Leaderboard, Row
+from mribench.reports.rows import TABLE_1, BaselineCell, Cell, Column, Leaderboard, Row
 
 LETTERS = (
     "Letters: two models that share a letter in a column do not differ there (paired jackknife tests, family-wise "
     "error 5 % after Holm); a holds the best."
 )
-FLOOR = (
-    "real (floor): what real volumes of other subjects score at that number of volumes, hence what a perfect "
+BASELINE = (
+    "real baseline: what real volumes of other subjects score at that number of volumes, hence what a perfect "
     "generator would get."
 )
 CHANCE = "P(first): the probability that this mean rank is the best one, from the joint errors of all scores."
-FLOOR_NAME = "real (floor)"
+BASELINE_NAME = "real baseline"
 _FORMULA = ("=", "+", "-", "@", "|", "%")  # what a spreadsheet may take for a formula or a command
 
 
@@ -42,7 +42,7 @@ def csv_text(text: object) -> str:
 def as_csv(board: Leaderboard) -> str:
     """table.csv: run, model, Table 1's columns, their intervals, n, notes, then everything else.
 
-    The last row, of kind "floor", is what real volumes of other subjects score.
+    The last row, of kind "real_baseline", is what real volumes of other subjects score.
     """
     extra = [column for column in board.columns if column not in TABLE_1]
     ranked = [column for column in board.columns if column.family]
@@ -52,8 +52,8 @@ def as_csv(board: Leaderboard) -> str:
     header += [f"{column.title} group" for column in ranked]
     header += [f"P(rank {place})" for place in range(1, places + 1)]
     rows = [_csv_row(row, extra) + _csv_ties(row, ranked, places) for row in board.rows]
-    if board.floor:
-        rows.append(_csv_floor(board.floor, extra, len(header)))
+    if board.real_baseline:
+        rows.append(_csv_baseline(board.real_baseline, extra, len(header)))
     return _csv(header, rows)
 
 
@@ -80,19 +80,19 @@ def _csv_ties(row: Row, ranked: Sequence[Column], places: int) -> list[str]:
     return [*groups, *(_number(p) for p in row.chances), *[""] * (places - len(row.chances))]
 
 
-def _csv_floor(floor: Sequence[FloorCell], extra: Sequence[Column], width: int) -> list[str]:
+def _csv_baseline(real_baseline: Sequence[BaselineCell], extra: Sequence[Column], width: int) -> list[str]:
     def values(columns: Sequence[Column]) -> list[str]:
-        numbers = [cell.numbers for cell in floor if cell.column in columns]
+        numbers = [cell.numbers for cell in real_baseline if cell.column in columns]
         ends = [_number(x) for n in numbers for x in (n[1:] if n else (None, None))]
         return [*(_number(n[0] if n else None) for n in numbers), *ends]
 
-    floors = [cell.floor for cell in floor if cell.floor]
-    counts = "/".join(str(n) for n in sorted({one.n for one in floors}))
-    known = [csv_text(FLOOR_NAME), "Real volumes of other subjects", *values(TABLE_1)]
+    real_baselines = [cell.real_baseline for cell in real_baseline if cell.real_baseline]
+    counts = "/".join(str(n) for n in sorted({one.n for one in real_baselines}))
+    known = [csv_text(BASELINE_NAME), "Real volumes of other subjects", *values(TABLE_1)]
     known += [
         f"{counts} samples",
-        csv_text("; ".join(dict.fromkeys(f.how for f in floors))),
-        "floor",
+        csv_text("; ".join(dict.fromkeys(f.how for f in real_baselines))),
+        "real_baseline",
         *values(extra),
     ]
     return known + [""] * (width - len(known))
@@ -161,10 +161,10 @@ _SCORE_COLUMNS = [
     "version",
     "signature",
     "seconds",
-    "floor",
-    "floor_low",
-    "floor_high",
-    "floor_how",
+    "real_baseline",
+    "real_baseline_low",
+    "real_baseline_high",
+    "real_baseline_how",
     "p_value",
     "group",
     "notes",
@@ -193,13 +193,20 @@ def _score_row(entrant: Entrant, score: Score, cell: Cell | None) -> list[str]:
     known += [score.better, _number(score.target), csv_text(score.unit)]
     known += [csv_text(" ".join(f"{side}={n}" for side, n in score.n.items()))]
     known += [csv_text(x) for x in (score.interval, score.version, score.signature)]
-    floor = score.floor
+    real_baseline = score.real_baseline
     known += (
-        [_number(score.seconds), *(_number(x) for x in (floor.value, floor.low, floor.high))]
-        if floor
+        [
+            _number(score.seconds),
+            *(_number(x) for x in (real_baseline.value, real_baseline.low, real_baseline.high)),
+        ]
+        if real_baseline
         else [_number(score.seconds), "", "", ""]
     )
-    known += [csv_text(floor.how) if floor else "", _number(score.p_value), cell.group if cell else ""]
+    known += [
+        csv_text(real_baseline.how) if real_baseline else "",
+        _number(score.p_value),
+        cell.group if cell else "",
+    ]
     return [*known, csv_text("; ".join(dict.fromkeys((*why_not, *score.notes))))]
 
 
@@ -226,9 +233,9 @@ def caption(board: Leaderboard) -> str:
 
 
 def explanations(board: Leaderboard) -> list[str]:
-    """What letters, the floor and P(first) mean, of those that the table shows."""
+    """What letters, the real baseline and P(first) mean, of those that the table shows."""
     letters = any(cell.group for row in board.rows for cell in row.cells)
-    shown = ((LETTERS, letters), (CHANCE, board.has_chances), (FLOOR, bool(board.floor)))
+    shown = ((LETTERS, letters), (CHANCE, board.has_chances), (BASELINE, bool(board.real_baseline)))
     return [sentence for sentence, there in shown if there]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mribench.metrics.metric import Score
 from mribench.reports.rows import Cell, Leaderboard, Row, fixed, percent, significant
-from mribench.reports.tables import FLOOR_NAME, companions, explanations, name, plain
+from mribench.reports.tables import BASELINE_NAME, companions, explanations, name, plain
 
 LEGEND = "^ best of the comparable models that make whole volumes   * not comparable   [n] see below"
 
@@ -27,24 +27,28 @@ def as_text(board: Leaderboard) -> str:
 
 
 def _list(board: Leaderboard, row: Row) -> list[str]:
-    """One line a score; columns for floor and p only where some score has one."""
-    floors = {cell.column.key: cell for cell in board.floor}
+    """One line a score; columns for real baseline and p only where some score has one."""
+    real_baselines = {cell.column.key: cell for cell in board.real_baseline}
     lines = []
     for column in board.columns:
-        cell, floor = row.cell(column.key), floors.get(column.key)
-        real = floor.texts if floor and floor.floor else ("", "", "")
+        cell, real_baseline = row.cell(column.key), real_baselines.get(column.key)
+        real = real_baseline.texts if real_baseline and real_baseline.real_baseline else ("", "", "")
         p = _p(cell.score) if column.key != "gap" else ""
         lines.append([column.title, _text_cell(board, cell), cell.interval, real[0], _interval(*real[1:]), p])
     lines += [_companion(score) for score in companions(row.entrant)]
-    table = [["metric", "value", "95 % interval", FLOOR_NAME, "95 % interval", "p"], *lines]
+    table = [["metric", "value", "95 % interval", BASELINE_NAME, "95 % interval", "p"], *lines]
     kept = [i for i in range(6) if i < 3 or any(line[i] for line in lines)]
     return [plain(name(row)), "", *_aligned([[line[i] for i in kept] for line in table])]
 
 
 def _companion(score: Score) -> list[str]:
     value, low, high = (significant(x) for x in (score.value, score.low, score.high))
-    floor = score.floor
-    real = [significant(x) for x in (floor.value, floor.low, floor.high)] if floor else ["", "", ""]
+    real_baseline = score.real_baseline
+    real = (
+        [significant(x) for x in (real_baseline.value, real_baseline.low, real_baseline.high)]
+        if real_baseline
+        else ["", "", ""]
+    )
     title = plain(f"{score.title} {score.unit}")
     return [title, value, _interval(low, high), real[0], _interval(*real[1:]), _p(score)]
 
@@ -58,14 +62,14 @@ def _interval(low: str, high: str) -> str:
 
 
 def _table(board: Leaderboard) -> list[str]:
-    """Contestants, controls and the floor, each group below a rule."""
+    """Contestants, controls and the real baseline, each group below a rule."""
     header = ["model", *(column.title for column in board.columns), "mean rank"]
     header += ["P(first)"] if board.has_chances else []
     groups = [
         [_text_row(board, row) for row in board.contestants],
         [_text_row(board, row) for row in board.controls],
-        [[FLOOR_NAME, *(cell.texts[0] if cell.floor else "-" for cell in board.floor)]]
-        if board.floor
+        [[BASELINE_NAME, *(cell.texts[0] if cell.real_baseline else "-" for cell in board.real_baseline)]]
+        if board.real_baseline
         else [],
     ]
     rows = [header, *(row for group in groups for row in group)]

@@ -189,7 +189,7 @@ GENERATOR_CHECKS: tuple[Check, ...] = (
 
 def _scored(name: str, samples: VolumeSet) -> Score:
     from mribench.evaluation import score
-    from mribench.metrics.arrays.cache import Blocks
+    from mribench.metrics.arrays.cache import Arrays
 
     sets = {
         "samples": samples,
@@ -197,7 +197,7 @@ def _scored(name: str, samples: VolumeSet) -> Score:
         "train": phantoms(8, 32, seed=2),
         "holdout": phantoms(8, 32, seed=3),
     }
-    return score(get_metric(name), Blocks(sets, None))
+    return score(get_metric(name), Arrays(sets, None))
 
 
 def _value_is_inside_its_interval(name: str, _: dict[str, Any]) -> None:
@@ -217,10 +217,10 @@ def _order_is_irrelevant(name: str, _: dict[str, Any]) -> None:
 
 def _noise_is_not_better(name: str, _: dict[str, Any]) -> None:
     """noise never scores better than clean volumes, for a metric that sees noise."""
-    if "noise" not in get_metric(name).sees:
+    if "noise" not in get_metric(name).detects:
         return
     clean, noisy = (_scored(name, phantoms(8, 32, seed=4, noise=level)) for level in (0.0, 0.5))
-    _expect(clean.loss < noisy.loss, f"clean {clean.loss}, noisy {noisy.loss}")
+    _expect(clean.rank_key < noisy.rank_key, f"clean {clean.rank_key}, noisy {noisy.rank_key}")
 
 
 def _definition_is_in_the_signature(name: str, _: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from mribench.errors import UsageError
 from mribench.evaluation import evaluate
 from mribench.files import digest_volume
 from mribench.metrics import DEFAULT_METRICS, get_metric
-from mribench.metrics.arrays.cache import Blocks
+from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features.weights import Weights
 from mribench.metrics.memorisation import copies
 from mribench.metrics.metric import Score
@@ -110,8 +110,8 @@ class Scorer:
         """Which of the copies planted among the probes are found."""
         garden = planted.plant(material.probes, material.train, per_kind, seed)
         sets = {"samples": self.samples(garden.volumes), **self.real}
-        blocks = Blocks(sets, self.cache, self.extractor, self.weights, device=self.device)
-        return planted.outcome(garden, copies(blocks))
+        arrays = Arrays(sets, self.cache, self.extractor, self.weights, device=self.device)
+        return planted.outcome(garden, copies(arrays))
 
 
 def doses_of(fault: Degradation, quick: bool) -> tuple[float, ...]:
@@ -137,7 +137,7 @@ def run(
     material = material_of(cohort, most)
     real = {"reference": cohort.set("reference"), "train": material.train, "holdout": material.spare}
     extractor = bench.protocol.evaluation.extractor
-    scorer = Scorer(real, cohort.grid, bench.blocks, extractor, Weights(weights), str(where))
+    scorer = Scorer(real, cohort.grid, bench.arrays, extractor, Weights(weights), str(where))
     ladders, controls = _score_everything(scorer, material, cohort, quick, seed, progress)
     cells = [cell for name, scored in ladders.items() for cell in verdicts.cells(name, scored)]
     record: dict[str, Any] = {
@@ -168,8 +168,8 @@ def _score_everything(
     scorer: Scorer, material: Material, cohort: Cohort, quick: bool, seed: int, progress: Progress
 ) -> tuple[dict[str, list[tuple[float, Scores]]], list[dict[str, Any]]]:
     """Fault -> (dose, scores), dose 0 first; and what became of every declared control."""
-    sees = {name: get_metric(name).sees for name in DEFAULT_METRICS}
-    declared = [one for one in CONTROLS.values() if any(one.name in seen for seen in sees.values())]
+    detects = {name: get_metric(name).detects for name in DEFAULT_METRICS}
+    declared = [one for one in CONTROLS.values() if any(one.name in seen for seen in detects.values())]
     total = 1 + len(declared) + sum(len(doses_of(one, quick)) for one in DEGRADATIONS.values())
     done = 1
     base = scorer.score(material.probes)
@@ -185,7 +185,7 @@ def _score_everything(
     for control in declared:
         count = available(cohort, control, len(material.probes))
         scores = scorer.score_array(make_volumes(cohort, control, seed)(range(count)))
-        metrics = [name for name in DEFAULT_METRICS if control.name in sees[name]]
+        metrics = [name for name in DEFAULT_METRICS if control.name in detects[name]]
         controls += verdicts.seen(control.name, metrics, base, scores)
         done += 1
         progress("sets of samples", done, total)

@@ -26,7 +26,7 @@ def scores(tmp_path_factory):
         for _ in commands.make_control(bench, cohort, control, count, overwrite=False):
             pass
         sets = comparison_sets(cohort, bench.run(control.name).samples())
-        values, missing = evaluate(sets, bench.blocks, metrics=METRICS)
+        values, missing = evaluate(sets, bench.arrays, metrics=METRICS)
         assert not missing
         found[control.name] = {score.metric: score for score in values}
     return found
@@ -34,13 +34,13 @@ def scores(tmp_path_factory):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_declared_faults_are_seen(scores, metric):
-    for control in get_metric(metric).sees:
+    for control in get_metric(metric).detects:
         _, low, _ = difference(scores[control][metric], scores["real_heldout"][metric])
         assert low > 0, f"{metric} does not tell {control} from real_heldout"
 
 
 def test_every_fault_but_a_mild_blur_is_declared_by_some_metric():
-    seen = {control for metric in METRICS for control in get_metric(metric).sees}
+    seen = {control for metric in METRICS for control in get_metric(metric).detects}
     assert seen >= set(controls.CONTROLS) - {"real_heldout", "blurred_real"}
 
 

@@ -7,15 +7,15 @@ import pytest
 
 from mribench.data.volume_set import VolumeSet
 from mribench.metrics import get_metric
-from mribench.metrics.arrays import cache as blocks_module
-from mribench.metrics.arrays.cache import Blocks
+from mribench.metrics.arrays import cache as cache_module
+from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.memorisation import COPY_RATE, MEMORISATION, copies
 from mribench.metrics.metric import wilson
 from mribench.metrics.ms_ssim import ms_ssim_matrix
 from mribench.selftest.contract import phantoms
 
 
-def blocks(train, holdout, samples=None, held=None, mirrored_train=None, mirrored_holdout=None):
+def arrays(train, holdout, samples=None, held=None, mirrored_train=None, mirrored_holdout=None):
     """A source of the similarities `[N,T]` and `[N,H]`, with digests that are equal where asked.
 
     Unless given, mirrored samples are unlike everything.
@@ -40,7 +40,7 @@ def blocks(train, holdout, samples=None, held=None, mirrored_train=None, mirrore
 
 
 def value(metric, source):
-    prepared = metric.prepare(source)
+    prepared = metric.gather(source)
     return metric.value(prepared, {"samples": np.arange(len(prepared))})
 
 
@@ -55,14 +55,14 @@ def test_the_interval_of_certain_wins_is_wilsons_in_units_of_the_value():
 def test_equal_sides_give_the_share_of_wins_with_ties_counting_half():
     train = [[0.9, 0.1], [0.2, 0.3], [0.5, 0.4], [0.1, 0.8]]
     holdout = [[0.8, 0.2], [0.6, 0.1], [0.1, 0.5], [0.7, 0.7]]
-    assert value(MEMORISATION, blocks(train, holdout)) == pytest.approx(2.5 / 4)
+    assert value(MEMORISATION, arrays(train, holdout)) == pytest.approx(2.5 / 4)
 
 
 def test_the_larger_side_is_not_favoured():
     """12 training against 4 held-out volumes of one law: the former win 3 of 4 times, the value is 1/2."""
     rng = np.random.default_rng(0)
-    source = blocks(rng.random((20000, 12)), rng.random((20000, 4)))
-    assert MEMORISATION.prepare(source)[:, 0].sum() * 12 / 20000 == pytest.approx(0.75, abs=0.01)
+    source = arrays(rng.random((20000, 12)), rng.random((20000, 4)))
+    assert MEMORISATION.gather(source)[:, 0].sum() * 12 / 20000 == pytest.approx(0.75, abs=0.01)
     assert value(MEMORISATION, source) == pytest.approx(0.5, abs=0.01)
 
 
@@ -70,7 +70,7 @@ def test_every_copy_counts_however_many_training_volumes_there_are():
     rng = np.random.default_rng(0)
     train, holdout = rng.random((30, 40)), rng.random((30, 4))
     train[np.arange(30), np.arange(30)] = 1.0
-    assert value(MEMORISATION, blocks(train, holdout)) == 1
+    assert value(MEMORISATION, arrays(train, holdout)) == 1
 
 
 def test_a_sample_is_not_compared_with_itself_in_the_held_out_set():
@@ -78,7 +78,7 @@ def test_a_sample_is_not_compared_with_itself_in_the_held_out_set():
     train, holdout = rng.random((5000, 6)), rng.random((5000, 6))
     names = [f"h{i % 6}" for i in range(5000)]
     holdout[np.arange(5000), np.arange(5000) % 6] = 1.0
-    found = value(MEMORISATION, blocks(train, holdout, samples=names))
+    found = value(MEMORISATION, arrays(train, holdout, samples=names))
     assert found == pytest.approx(0.5, abs=0.03)
 
 
@@ -92,7 +92,7 @@ def test_a_sample_is_not_compared_with_itself_in_the_held_out_set():
     ],
 )
 def test_a_copy_is_twice_as_near_as_the_next(similarities, copies):
-    assert value(COPY_RATE, blocks(similarities, [[0.5]])) == copies
+    assert value(COPY_RATE, arrays(similarities, [[0.5]])) == copies
 
 
 def test_both_sides_search_both_orientations_so_that_the_null_is_one_half():
@@ -104,7 +104,7 @@ def test_both_sides_search_both_orientations_so_that_the_null_is_one_half():
             f"mirrored_{name}": rng.random((20000, n))
             for name, n in zip(("train", "holdout"), sizes, strict=True)
         }
-        assert value(MEMORISATION, blocks(train, holdout, **flipped)) == pytest.approx(0.5, abs=0.01)
+        assert value(MEMORISATION, arrays(train, holdout, **flipped)) == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_sample_is_not_compared_with_itself_mirrored_either():
@@ -113,7 +113,7 @@ def test_a_sample_is_not_compared_with_itself_mirrored_either():
     names = [f"h{i % 6}" for i in range(4000)]
     for matrix in (holdout, flipped):
         matrix[np.arange(4000), np.arange(4000) % 6] = 1.0
-    source = blocks(train, holdout, names, mirrored_train=rng.random((4000, 6)), mirrored_holdout=flipped)
+    source = arrays(train, holdout, names, mirrored_train=rng.random((4000, 6)), mirrored_holdout=flipped)
     assert value(MEMORISATION, source) == pytest.approx(0.5, abs=0.03)
 
 
@@ -127,13 +127,13 @@ def test_a_sample_is_not_compared_with_itself_mirrored_either():
     ],
 )
 def test_the_second_is_of_another_training_volume(as_is, mirrored, expected):
-    found = copies(blocks([as_is], [[0.5]], mirrored_train=[mirrored]))
+    found = copies(arrays([as_is], [[0.5]], mirrored_train=[mirrored]))
     assert (found.neighbour[0], found.mirrored[0], found.similarity[0], found.second[0]) == expected
     assert found.ratio[0] == pytest.approx((1 - expected[2]) / (1 - expected[3]))
 
 
 def test_the_ratio_of_a_copy_of_two_equal_volumes_is_defined():
-    found = copies(blocks([[1.0, 1.0, 0.5]], [[0.5]]))
+    found = copies(arrays([[1.0, 1.0, 0.5]], [[0.5]]))
     assert found.ratio[0] == 1 and found.copied[0]
 
 
@@ -159,22 +159,22 @@ def test_values_are_those_of_the_full_matrices_to_the_last_bit(real, monkeypatch
     others = np.where(itself, -np.inf, similar["holdout"])
     win = np.heaviside(similar["train"].max(axis=1) - others.max(axis=1), 0.5)
     expected = np.stack([win / 9, (1 - win) / (7 - itself.sum(axis=1))], axis=1)
-    monkeypatch.setattr(blocks_module, "pair_matrix", lambda *a, **k: pytest.fail("a full matrix"))
-    source = Blocks(real, None)
-    assert np.array_equal(MEMORISATION.prepare(source), expected)
+    monkeypatch.setattr(cache_module, "pair_matrix", lambda *a, **k: pytest.fail("a full matrix"))
+    source = Arrays(real, None)
+    assert np.array_equal(MEMORISATION.gather(source), expected)
     found, ordered = copies(source), np.sort(similar["train"], axis=1)
     assert np.array_equal(found.neighbour, similar["train"].argmax(axis=1))
     assert np.array_equal([found.similarity, found.second], ordered[:, :-3:-1].T)
-    assert np.array_equal(COPY_RATE.prepare(source), [False] * 6 + [True])
+    assert np.array_equal(COPY_RATE.gather(source), [False] * 6 + [True])
     assert found.neighbour[6] == 4 and found.mirrored.tolist() == [False] * 6 + [True]
 
 
 def test_a_generator_of_flipped_copies_is_caught(real, tmp_path):
     sets = {**real, "samples": real["train"].mirrored()}
-    source = Blocks(sets, tmp_path)
+    source = Arrays(sets, tmp_path)
     assert value(MEMORISATION, source) == 1
     assert value(COPY_RATE, source) == 1
-    again = Blocks({**real, "samples": real["train"]}, tmp_path)  # the cache must not mix up the orientations
+    again = Arrays({**real, "samples": real["train"]}, tmp_path)  # the cache must not mix up the orientations
     assert not copies(again).mirrored.any() and copies(source).mirrored.all()
 
 

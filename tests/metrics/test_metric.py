@@ -13,10 +13,10 @@ from mribench.metrics import DEFAULT_METRICS, FAMILIES, METRICS, get_metric
 from mribench.metrics.metric import (
     Score,
     combined,
-    deletions,
     difference,
     half_width,
     interval,
+    jackknife_groups,
     least_variance,
     leave_out,
     paired,
@@ -59,16 +59,16 @@ def test_block_jackknife_of_the_mean_is_the_error_of_its_blocks():
     data = np.random.default_rng(0).normal(size=200)
     replicates = leave_out(lambda kept: data[kept].mean(), 200)
     assert len(replicates) == 50
-    blocks = data.reshape(50, 4).mean(axis=1)
-    assert squared_error(data.mean(), replicates, 200) == pytest.approx(blocks.var(ddof=1) / 50, rel=1e-9)
+    arrays = data.reshape(50, 4).mean(axis=1)
+    assert squared_error(data.mean(), replicates, 200) == pytest.approx(arrays.var(ddof=1) / 50, rel=1e-9)
 
 
 @pytest.mark.parametrize("n", [2, 100, 101, 149, 500])
 def test_deletions_cut_the_volumes_into_nearly_equal_blocks(n):
-    blocks = deletions(n)
-    assert np.array_equal(np.concatenate(blocks), np.arange(n))
-    assert len(blocks) == (n if n <= 100 else 50)
-    assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
+    arrays = jackknife_groups(n)
+    assert np.array_equal(np.concatenate(arrays), np.arange(n))
+    assert len(arrays) == (n if n <= 100 else 50)
+    assert max(map(len, arrays)) - min(map(len, arrays)) <= 1
 
 
 def test_uneven_blocks_do_not_turn_bias_into_variance():
@@ -130,10 +130,10 @@ def test_score_refuses_what_json_cannot_hold():
 
 
 @pytest.mark.parametrize(
-    ("better", "target", "loss"), [("lower", None, -3.0), ("higher", None, 3.0), ("match", 0.5, 3.5)]
+    ("better", "target", "rank_key"), [("lower", None, -3.0), ("higher", None, 3.0), ("match", 0.5, 3.5)]
 )
-def test_loss_is_what_ranks(better, target, loss):
-    assert score(-3.0, better=better, target=target).loss == loss
+def test_loss_is_what_ranks(better, target, rank_key):
+    assert score(-3.0, better=better, target=target).rank_key == rank_key
 
 
 def test_gap_interval_counts_the_error_of_an_estimated_target():
@@ -154,10 +154,10 @@ def test_a_gap_of_zero_is_as_uncertain_as_any_other():
     """AUC exactly 1/2: leaving out a win and leaving out a loss move it to either side."""
     replicates = (24 / 49, 25 / 49) * 25
     perfect = score(0.5, replicates, better="match", target=0.5)
-    assert squared_error(perfect.loss, perfect.loss_replicates("samples").tolist(), 50) == pytest.approx(
-        0.25 / 49
-    )
-    assert sorted(perfect.loss_replicates("samples"))[0] < 0
+    assert squared_error(
+        perfect.rank_key, perfect.rank_key_replicates("samples").tolist(), 50
+    ) == pytest.approx(0.25 / 49)
+    assert sorted(perfect.rank_key_replicates("samples"))[0] < 0
 
 
 def test_scores_that_count_have_a_least_variance():
@@ -193,7 +193,7 @@ def test_every_metric_is_in_the_table_under_its_own_name():
         metric = get_metric(name)
         assert metric.name == name
         assert metric.family in FAMILIES or not metric.ranked
-        assert set(metric.deletes) <= set(metric.needs)
+        assert set(metric.resampled) <= set(metric.needs)
     assert "ms_ssim_kwon2019" not in DEFAULT_METRICS
     assert {get_metric(name).family for name in DEFAULT_METRICS if get_metric(name).ranked} == set(FAMILIES)
 

@@ -17,7 +17,7 @@ from mribench.data.grid import quantise
 from mribench.data.nifti import write_nifti
 from mribench.files import digest_json, digest_volume, write_array, write_json, write_text
 from mribench.generation import slab_affine
-from mribench.metrics.metric import Score, deletions
+from mribench.metrics.metric import Score, jackknife_groups
 from mribench.reports.records import Entrant
 
 SIZE = 16
@@ -31,7 +31,7 @@ def score(
 ):
     """A score whose replicates differ from its value by about `spread`."""
     n = {"samples": samples, "reference": reference}
-    sides = {side: len(deletions(count)) for side, count in n.items()}
+    sides = {side: len(jackknife_groups(count)) for side, count in n.items()}
     replicates = {
         side: tuple(value + spread * ((-1) ** i) / (1 + i) for i in range(count))
         for side, count in sides.items()

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from markdown_it import MarkdownIt
 
-from mribench.metrics.metric import Floor
+from mribench.metrics.metric import RealBaseline
 from mribench.reports import latex, leaderboard, markdown, tables
 
 HOSTILE = '=HYPERLINK("http://x","a")\x1b[31m\u202e\n<script>\\input{/etc/passwd}$x$%'
@@ -115,16 +115,18 @@ def test_a_single_entrant_is_listed_with_intervals(make_entrant, make_scores, ma
 
 
 @pytest.fixture
-def floored_board(make_entrant, make_scores):
-    """Two clear models, a control, and floors for MS-SSIM and FID-A."""
-    floors = {
-        "ms_ssim": Floor(value=0.79, low=0.785, high=0.815, n=4, how="4 held-out volumes, =1+1"),
-        "fid_a": Floor(value=3.25, low=2.0, high=4.5, n=4, how="4 held-out volumes, =1+1"),
+def board_with_baseline(make_entrant, make_scores):
+    """Two clear models, a control, and real baselines for MS-SSIM and FID-A."""
+    real_baselines = {
+        "ms_ssim": RealBaseline(value=0.79, low=0.785, high=0.815, n=4, how="4 held-out volumes, =1+1"),
+        "fid_a": RealBaseline(value=3.25, low=2.0, high=4.5, n=4, how="4 held-out volumes, =1+1"),
     }
 
     def scores(quality):
         return {
-            m: s.model_copy(update={"floor": floors.get(m), "p_value": 0.25 if m == "mmd" else None})
+            m: s.model_copy(
+                update={"real_baseline": real_baselines.get(m), "p_value": 0.25 if m == "mmd" else None}
+            )
             for m, s in make_scores(quality, spread=1e-5).items()
         }
 
@@ -137,24 +139,24 @@ def floored_board(make_entrant, make_scores):
     )
 
 
-def test_the_floor_stands_apart_in_every_table(floored_board):
-    last = read(tables.as_csv(floored_board))[-1]
-    assert (last["run"], last["kind"], last["n"]) == ("real (floor)", "floor", "4 samples")
+def test_the_real_baseline_stands_apart_in_every_table(board_with_baseline):
+    last = read(tables.as_csv(board_with_baseline))[-1]
+    assert (last["run"], last["kind"], last["n"]) == ("real baseline", "real_baseline", "4 samples")
     assert (last["MS-SSIM (%)"], last["MS-SSIM (%) low"], last["FID-A high"]) == ("79", "78.5", "4.5")
     assert (last["gap"], last["gap low"], last["gap high"]) == ("1", "0", "1.5")  # the target is 80
     assert (last["MMD (x10³)"], last["mean rank"]) == ("", "")
-    tex = latex.as_tex(floored_board)
-    assert tex.count("\\midrule") == 3 and tex.index("\nnoise") < tex.index("real (floor) &") < tex.index(
+    tex = latex.as_tex(board_with_baseline)
+    assert tex.count("\\midrule") == 3 and tex.index("\nnoise") < tex.index("real baseline &") < tex.index(
         "bottomrule"
     )
-    table = leaderboard.as_text(floored_board).splitlines()
+    table = leaderboard.as_text(board_with_baseline).splitlines()
     assert table[6].startswith("noise") is False and table[6].startswith("---")
-    assert table[7].startswith("real (floor)") and "3.25" in table[7]
-    for text in (tex, leaderboard.as_text(floored_board), markdown.as_markdown(floored_board)):
+    assert table[7].startswith("real baseline") and "3.25" in table[7]
+    for text in (tex, leaderboard.as_text(board_with_baseline), markdown.as_markdown(board_with_baseline)):
         assert "3.25" in text and "what real volumes of other subjects score" in text
 
 
-def test_without_floors_no_table_speaks_of_them(make_entrant):
+def test_without_real_baselines_no_table_speaks_of_them(make_entrant):
     board = leaderboard.from_scores([make_entrant("a", 1.0), make_entrant("b", 2.0)])
     for text in (
         tables.as_csv(board),
@@ -162,33 +164,39 @@ def test_without_floors_no_table_speaks_of_them(make_entrant):
         leaderboard.as_text(board),
         markdown.as_markdown(board),
     ):
-        assert "floor" not in text
+        assert "real_baseline" not in text
 
 
-def test_scores_csv_has_floor_p_value_and_letters(floored_board):
-    rows = {(r["run"], r["metric"]): r for r in read(tables.as_scores_csv(floored_board))}
+def test_scores_csv_has_real_baseline_p_value_and_letters(board_with_baseline):
+    rows = {(r["run"], r["metric"]): r for r in read(tables.as_scores_csv(board_with_baseline))}
     one = rows["b", "fid_a"]
-    assert [one[key] for key in ("floor", "floor_low", "floor_high")] == ["3.25", "2", "4.5"]
-    assert one["floor_how"] == "4 held-out volumes, =1+1" and one["group"] == "b"
-    assert rows["a", "mmd"]["p_value"] == "0.25" and rows["a", "mmd"]["floor"] == ""
+    assert [one[key] for key in ("real_baseline", "real_baseline_low", "real_baseline_high")] == [
+        "3.25",
+        "2",
+        "4.5",
+    ]
+    assert one["real_baseline_how"] == "4 held-out volumes, =1+1" and one["group"] == "b"
+    assert rows["a", "mmd"]["p_value"] == "0.25" and rows["a", "mmd"]["real_baseline"] == ""
     assert rows["noise", "fid_a"]["group"] == "" and rows["a", "copy_rate"]["group"] == ""
 
 
-def test_tables_carry_letters_and_odds(floored_board):
-    first, second, control, _ = read(tables.as_csv(floored_board))
+def test_tables_carry_letters_and_odds(board_with_baseline):
+    first, second, control, _ = read(tables.as_csv(board_with_baseline))
     assert (first["FID-A group"], second["FID-A group"], control["FID-A group"]) == ("a", "b", "")
     assert (first["P(rank 1)"], first["P(rank 2)"], second["P(rank 1)"]) == ("1", "0", "0")
-    assert r"\mathrm{a}" in latex.as_tex(floored_board) and r"100 \%" in latex.as_tex(floored_board)
-    table = leaderboard.as_text(floored_board)
+    assert r"\mathrm{a}" in latex.as_tex(board_with_baseline) and r"100 \%" in latex.as_tex(
+        board_with_baseline
+    )
+    table = leaderboard.as_text(board_with_baseline)
     assert re.search(r"^a .* 10\.0\^a .* 1\.00\^ +100 %$", table, re.MULTILINE)
     assert re.search(r"^b .* 20\.0b .* 2\.00 +0 %$", table, re.MULTILINE)
     assert tables.LETTERS in table and tables.CHANCE in table
 
 
-def test_folder_mode_lists_floor_and_p(floored_board):
-    board = leaderboard.from_scores([floored_board.contestants[0].entrant])
+def test_folder_mode_lists_real_baseline_and_p(board_with_baseline):
+    board = leaderboard.from_scores([board_with_baseline.contestants[0].entrant])
     lines = leaderboard.as_text(board).splitlines()
-    assert lines[2].split()[-1] == "p" and "real (floor)" in lines[2]
+    assert lines[2].split()[-1] == "p" and "real baseline" in lines[2]
     fid = next(line for line in lines if line.startswith("FID-A"))
     assert fid.split()[4:] == ["3.25", "[2.00,", "4.50]"]
     assert next(line for line in lines if line.startswith("MMD")).split()[-1] == "0.25"
@@ -198,10 +206,10 @@ def rendered(board):
     return MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown.as_markdown(board))
 
 
-def test_markdown_is_a_table_with_bold_letters_and_notes(floored_board):
-    html = rendered(floored_board)
+def test_markdown_is_a_table_with_bold_letters_and_notes(board_with_baseline):
+    html = rendered(board_with_baseline)
     assert html.count("<tr>") == 1 + 2 + 1 + 1
-    assert "<strong>10.0" in html and "<sup>a</sup>" in html and "<em>real (floor)</em>" in html
+    assert "<strong>10.0" in html and "<sup>a</sup>" in html and "<em>real baseline</em>" in html
     assert "<td>100 %</td>" in re.sub(' style="[^"]*"', "", html)
 
 

@@ -18,7 +18,7 @@ from mribench.data.cohort import Task, build, open_cohort
 from mribench.data.grid import paper_grid
 from mribench.data.simulate import simulate
 from mribench.metrics import DEFAULT_METRICS, get_metric
-from mribench.metrics.arrays import cache as blocks_module
+from mribench.metrics.arrays import cache as cache_module
 from mribench.metrics.features import slices as features
 from mribench.metrics.features.weights import Weights
 from mribench.metrics.memorisation import Copies
@@ -82,8 +82,8 @@ def test_every_fault_and_metric_is_in_the_record_and_the_table(finished):
     assert record["failures"] == []
     for fault in DEGRADATIONS.values():
         assert f"| {fault.title} ({fault.unit}" in result.stdout
-    sees = {(control, name) for name in DEFAULT_METRICS for control in get_metric(name).sees}
-    assert {(c["control"], c["metric"]) for c in record["controls"]} == sees
+    detects = {(control, name) for name in DEFAULT_METRICS for control in get_metric(name).detects}
+    assert {(c["control"], c["metric"]) for c in record["controls"]} == detects
     assert set(record["first_component"]) == {"age"}
 
 
@@ -110,8 +110,8 @@ def test_a_second_run_computes_no_block(bench, finished, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(blocks_module, "pair_matrix", refuse)
-    monkeypatch.setattr(blocks_module, "nearest_neighbours", refuse)
+    monkeypatch.setattr(cache_module, "pair_matrix", refuse)
+    monkeypatch.setattr(cache_module, "nearest_neighbours", refuse)
     monkeypatch.setattr(features, "load_network", refuse)
     result = call("selftest", "--quick", "--json", "--bench", bench.folder)
     again = json.loads(result.stdout)
@@ -199,10 +199,10 @@ def test_a_copy_counts_as_found_only_with_its_source_and_orientation(garden, wro
     assert planted.problems(greedy) == ["3 of 3 fresh real volumes were taken for copies"]
 
 
-def score(loss, error=0.1, count=40):
+def score(rank_key, error=0.1, count=40):
     """A score of 40 samples whose loss has that standard error."""
     pattern = np.resize([1.0, -1.0], count)
-    replicates = loss + error * pattern / np.sqrt(count - 1)
+    replicates = rank_key + error * pattern / np.sqrt(count - 1)
     half = 1.96 * error
     return Score(
         metric="m",
@@ -210,9 +210,9 @@ def score(loss, error=0.1, count=40):
         unit="",
         family="fid",
         ranked=True,
-        value=loss,
-        low=loss - half,
-        high=loss + half,
+        value=rank_key,
+        low=rank_key - half,
+        high=rank_key + half,
         interval="jackknife",
         better="lower",
         target=None,
@@ -226,7 +226,7 @@ def score(loss, error=0.1, count=40):
 
 
 @pytest.mark.parametrize(
-    ("losses", "noticed", "monotone"),
+    ("rank_keys", "noticed", "monotone"),
     [
         ([0, 1, 2, 3], 1, True),
         ([0, 0.1, 2, 3], 2, True),
@@ -237,13 +237,15 @@ def score(loss, error=0.1, count=40):
         ([0, 0.25, 0.5, 0.45], 2, True),  # 0.25 is within 1.96 SE of the difference, sqrt(2) x 0.1
     ],
 )
-def test_verdicts_follow_the_intervals(losses, noticed, monotone):
-    scores = [score(loss) for loss in losses]
+def test_verdicts_follow_the_intervals(rank_keys, noticed, monotone):
+    scores = [score(rank_key) for rank_key in rank_keys]
     ladder = [(float(dose), {"m": one}) for dose, one in enumerate(scores)]
     (verdict,) = verdicts.verdicts("fault", ladder)
     assert (verdict["notices_from"], verdict["monotone"]) == (noticed, monotone)
     rows = verdicts.cells("fault", ladder)
-    assert [row["difference"] for row in rows] == pytest.approx([loss - losses[0] for loss in losses])
+    assert [row["difference"] for row in rows] == pytest.approx(
+        [rank_key - rank_keys[0] for rank_key in rank_keys]
+    )
     assert all(row["difference_low"] <= row["difference"] <= row["difference_high"] for row in rows)
 
 
@@ -261,7 +263,7 @@ def test_an_unseen_control_is_a_problem():
 
 
 def test_few_volumes_that_point_the_right_way_decide_nothing():
-    base, near, wrong = ({"m": score(loss, count=16)} for loss in (0, 0.1, -0.1))
+    base, near, wrong = ({"m": score(rank_key, count=16)} for rank_key in (0, 0.1, -0.1))
     near, wrong = (verdicts.seen("noise", ["m"], base, one) for one in (near, wrong))
     assert [(one["seen"], one["missed"]) for one in (*near, *wrong)] == [(False, False), (False, True)]
     assert "Too few volumes to tell: m (noise)" in verdicts._controls_line(near)

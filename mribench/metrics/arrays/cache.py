@@ -31,7 +31,7 @@ from mribench.metrics.ms_ssim import definition_for
 log = logging.getLogger(__name__)
 
 
-class Blocks:
+class Arrays:
     """The dear arrays of one entrant and its reference sets, each computed once and kept in `cache`.
 
     `sets` holds "samples" and "reference" and, where there are any, "train" and "holdout". When the samples
@@ -71,7 +71,7 @@ class Blocks:
                     f"and {name} is {list(one.shape)}. Prepare or resample both the same way."
                 )
 
-    def instead(self, samples: VolumeSet) -> Blocks:
+    def instead(self, samples: VolumeSet) -> Arrays:
         """The same with other samples, cropped alike and named in progress; cache, memory, network are shared."""
         other, report = copy.copy(self), self.progress
         if report:

@@ -177,7 +177,7 @@ def block_rows(device: torch.device | str) -> int:
     return BLOCK_ROWS if torch.device(device).type == "cpu" else BLOCK_ROWS_GPU
 
 
-class Share(NamedTuple):
+class Proportion(NamedTuple):
     """What a budget of memory allows: so many rows and, for each of the workers, so many columns."""
 
     rows: int
@@ -193,7 +193,7 @@ def allot(
     columns: int,
     threads: int,
     tile: int = NARROW,
-) -> Share:
+) -> Proportion:
     """Divides `memory` bytes, `state` of which hold one prepared volume `[D,H,W]` of `shape`.
 
     At most `rows` rows and `tile` columns a worker are held. A tile of several columns needs one state more, the
@@ -215,7 +215,7 @@ def allot(
     while size > 1 and held < count * (size + 1) + min(rows, 4 * size):
         size -= 1
     other = count * (size + 1) if size > 1 else count
-    return Share(max(1, min(rows, held - other)), size, count)
+    return Proportion(max(1, min(rows, held - other)), size, count)
 
 
 def _read_part(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:

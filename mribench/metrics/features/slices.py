@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from mribench.data.volume_set import Slab
 from mribench.errors import MribenchError
 from mribench.files import digest_file
-from mribench.metrics import known
+from mribench.metrics import check_name
 
 VIEWS = {"axial": 0, "coronal": 1, "sagittal": 2}  # axis of [D,H,W] that a view looks along
 BATCH = 16  # fixed, because features may depend on it on some devices
@@ -97,7 +97,7 @@ EXTRACTORS = {
 
 def get_extractor(name: str) -> Extractor:
     """The extractor called `name`; raises UsageError with the nearest known name when there is none."""
-    return EXTRACTORS[known("feature extractor", name, EXTRACTORS)]
+    return EXTRACTORS[check_name("feature extractor", name, EXTRACTORS)]
 
 
 def central_index(view: str, shape: tuple[int, ...], slab: Slab | None, full_depth: int) -> int:

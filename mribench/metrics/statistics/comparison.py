@@ -55,13 +55,13 @@ def differing(scores: Sequence[Score], level: float = LEVEL) -> np.ndarray:
     return matrix
 
 
-def tie_letters(losses: Sequence[float], different: np.ndarray) -> list[str]:
+def tie_letters(rank_keys: Sequence[float], different: np.ndarray) -> list[str]:
     """Letters such that two of K entrants share one if and only if they do not differ; "a" for the best.
 
     Insert and absorb (Piepho, Journal of Computational and Graphical Statistics 13, 2004): every pair that
     differs splits the groups that hold both, and a group within another is dropped.
     """
-    place = {int(entrant): rank for rank, entrant in enumerate(np.argsort(losses, kind="stable"))}
+    place = {int(entrant): rank for rank, entrant in enumerate(np.argsort(rank_keys, kind="stable"))}
     groups = [frozenset(place)]
     for i, j in zip(*np.nonzero(np.triu(different)), strict=True):
         both = {int(i), int(j)}
@@ -69,7 +69,9 @@ def tie_letters(losses: Sequence[float], different: np.ndarray) -> list[str]:
         kept = {group for group in groups if not both <= group} | set(split)
         groups = [group for group in kept if not any(group < other for other in kept)]
     groups.sort(key=lambda group: sorted(place[entrant] for entrant in group))
-    return ["".join(_letter(n) for n, group in enumerate(groups) if k in group) for k in range(len(losses))]
+    return [
+        "".join(_letter(n) for n, group in enumerate(groups) if k in group) for k in range(len(rank_keys))
+    ]
 
 
 def _letter(number: int) -> str:
@@ -78,13 +80,13 @@ def _letter(number: int) -> str:
     return f"{_ALPHABET[letter]}{again or ''}"
 
 
-def mean_ranks(losses: Callable[[str], np.ndarray], families: Sequence[Sequence[str]]) -> np.ndarray:
+def mean_ranks(rank_keys: Callable[[str], np.ndarray], families: Sequence[Sequence[str]]) -> np.ndarray:
     """`[...,K]`: per family the mean of the ranks by its metrics (`losses` of one: `[...,K]`), then their mean.
 
     1 = lowest loss; equal losses share their mean rank; every family has weight 1.
     """
     return np.mean(
-        [np.mean([rankdata(losses(m), axis=-1) for m in family], axis=0) for family in families], axis=0
+        [np.mean([rankdata(rank_keys(m), axis=-1) for m in family], axis=0) for family in families], axis=0
     )
 
 
@@ -99,7 +101,7 @@ def rank_chances(
     """
     gaps = _draw_gaps(entrants, [m for family in families for m in family], draws)
     drawn = mean_ranks(
-        lambda m: np.stack([_loss(e[m], gaps[k, m]) for k, e in enumerate(entrants)], -1), families
+        lambda m: np.stack([_rank_key(e[m], gaps[k, m]) for k, e in enumerate(entrants)], -1), families
     )
     first = rankdata(drawn, "min", axis=-1).astype(int)  # of the places that equal entrants share
     last = rankdata(drawn, "max", axis=-1).astype(int)
@@ -143,6 +145,6 @@ def _gap_deviations(score: Score, side: str) -> np.ndarray:
     return deviations(score.value, score.replicates[side], score.n[side])
 
 
-def _loss(score: Score, gaps: np.ndarray) -> np.ndarray:
-    """As `Score.loss`, of drawn gaps (without a target, of values)."""
+def _rank_key(score: Score, gaps: np.ndarray) -> np.ndarray:
+    """As `Score.rank_key`, of drawn gaps (without a target, of values)."""
     return np.abs(gaps) if score.better == "match" else gaps if score.better == "lower" else -gaps

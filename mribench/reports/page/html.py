@@ -16,7 +16,7 @@ from mribench import __version__
 from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
 from mribench.files import write_text
-from mribench.metrics.metric import Floor, Score
+from mribench.metrics.metric import RealBaseline, Score
 from mribench.reports.leaderboard import from_bench, write_tables
 from mribench.reports.page import published, words
 from mribench.reports.page.evidence import read_evidence
@@ -74,7 +74,7 @@ def render(bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str
         simulated=(cohort.source if cohort else bench.protocol.cohort.source) == "simulated",
         board=board,
         headline=_headline(board),
-        floor_how=_floor_how(board),
+        baseline_how=_baseline_how(board),
         explanations=explanations(board),
         published=published if published.shown_beside(bench.protocol.name) else None,
         chances=[row for row in board.contestants if row.chances],
@@ -155,7 +155,7 @@ def anchor(text: str) -> str:
 
 def sortkey(cell: Cell) -> str:
     """What a column is sorted by, small = good: distance from the target where there is one."""
-    return "" if cell.score is None else f"{cell.score.loss:.9g}"
+    return "" if cell.score is None else f"{cell.score.rank_key:.9g}"
 
 
 def _headline(board: Leaderboard) -> str:
@@ -177,7 +177,7 @@ class Companions:
 
     metrics: tuple[tuple[str, str], ...]
     rows: tuple[tuple[Row, tuple[tuple[str, str, str], ...]], ...]
-    floor: tuple[tuple[str, str], ...] = ()
+    real_baseline: tuple[tuple[str, str], ...] = ()
 
 
 def _companions(board: Leaderboard, usual: Mapping[str, Score]) -> Companions:
@@ -187,7 +187,7 @@ def _companions(board: Leaderboard, usual: Mapping[str, Score]) -> Companions:
         for scores in found.values()
         for m, s in scores.items()
     }
-    floors = [s.floor if (s := usual.get(metric)) else None for metric in titles]
+    real_baselines = [s.real_baseline if (s := usual.get(metric)) else None for metric in titles]
     return Companions(
         tuple(titles.items()),
         tuple(
@@ -195,20 +195,22 @@ def _companions(board: Leaderboard, usual: Mapping[str, Score]) -> Companions:
             for row in board.rows
             if row.entrant.scores
         ),
-        tuple(_texts(floor) for floor in floors) if any(floors) else (),
+        tuple(_texts(real_baseline) for real_baseline in real_baselines) if any(real_baselines) else (),
     )
 
 
 def _companion(score: Score | None) -> tuple[str, str, str]:
-    return (*_texts(score), f"{score.loss:.9g}" if score else "")
+    return (*_texts(score), f"{score.rank_key:.9g}" if score else "")
 
 
-def _texts(found: Score | Floor | None) -> tuple[str, str]:
+def _texts(found: Score | RealBaseline | None) -> tuple[str, str]:
     if found is None:
         return "–", ""
     return significant(found.value), f"[{significant(found.low)}, {significant(found.high)}]"
 
 
-def _floor_how(board: Leaderboard) -> str:
-    """Which volumes play the generator in the floor's row."""
-    return "; ".join(dict.fromkeys(cell.floor.how for cell in board.floor if cell.floor))
+def _baseline_how(board: Leaderboard) -> str:
+    """Which volumes play the generator in the real baseline's row."""
+    return "; ".join(
+        dict.fromkeys(cell.real_baseline.how for cell in board.real_baseline if cell.real_baseline)
+    )

@@ -1,4 +1,4 @@
-"""One plot per metric: every entrant's value with its interval, the target, and the floor of real volumes."""
+"""One plot per metric: every entrant's value with its interval, the target, and the real baseline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mribench.reports.page.figures import SHARP, Picture, plotted, short
 from mribench.reports.rows import Column, Leaderboard, Row, significant
 from mribench.reports.tables import companions, name
 
-MODEL, CONTROL, FLOOR, TARGET = "#1f5fa8", "#6b7580", "#cfe6d3", "#2a7f3f"
+MODEL, CONTROL, BASELINE, TARGET = "#1f5fa8", "#6b7580", "#cfe6d3", "#2a7f3f"
 INSIDE = "real_heldout"  # the only control that may widen the axis
 ROW_INCHES, WIDTH_INCHES = 0.19, 4.4
 
@@ -66,12 +66,12 @@ def _plot(column: Column, marks: Sequence[Mark], usual: Score | None) -> Picture
     figure = Figure(figsize=(WIDTH_INCHES, height), dpi=100)
     left = min(0.4, 0.04 + 0.0145 * max(len(short(mark.label)) for mark in marks))
     axes = figure.add_axes((left, 0.3 / height, 0.95 - left, (height - 0.62) / height))
-    floor = usual.floor if usual else None
-    band = column.floor_numbers(floor, usual.target) if usual and floor else None
+    real_baseline = usual.real_baseline if usual else None
+    band = column.baseline_numbers(real_baseline, usual.target) if usual and real_baseline else None
     target = usual.target * column.scale if usual and usual.target is not None else None
     low, high = _limits(marks, [*(band or ()), *([] if target is None else [target])], column.bounds)
     if band:
-        axes.axvspan(band[1], band[2], color=FLOOR, linewidth=0)
+        axes.axvspan(band[1], band[2], color=BASELINE, linewidth=0)
         axes.axvline(band[0], color=TARGET, linewidth=1, linestyle="--")
     if target is not None:
         axes.axvline(target, color=TARGET, linewidth=1.2)
@@ -84,7 +84,7 @@ def _plot(column: Column, marks: Sequence[Mark], usual: Score | None) -> Picture
 def _limits(
     marks: Sequence[Mark], others: Iterable[float], bounds: tuple[float, float]
 ) -> tuple[float, float]:
-    """The models, real volumes, target and floor; other controls may be so bad that nothing else is told apart."""
+    """The models, real volumes, target and real baseline; other controls may be so bad that they hide the rest."""
     inner = [mark for mark in marks if not mark.control or mark.name == INSIDE] or marks
     ends = [*(end for mark in inner for end in (mark.low, mark.high)), *others]
     if min(ends) == max(ends):

@@ -74,7 +74,7 @@ class MetricFacts:
 
     name: str
     title: str
-    sees: str
+    detects: str
     blind: str
     settings: tuple[str, ...]
     interval: str
@@ -89,9 +89,9 @@ def metric_facts(entrants: Sequence[Entrant]) -> list[MetricFacts]:
 
 
 def _metric(score: Score) -> MetricFacts:
-    sees, blind = words.SEES.get(score.metric, words.UNKNOWN_METRIC)
+    detects, blind = words.SEES.get(score.metric, words.UNKNOWN_METRIC)
     settings = tuple(part.replace(":", ": ", 1) for part in score.signature.split("|")[1:])
-    return MetricFacts(score.metric, score.title, sees, blind, settings, score.interval, score.version)
+    return MetricFacts(score.metric, score.title, detects, blind, settings, score.interval, score.version)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 
 from mribench.errors import MribenchError, TooLittleMemory
 from mribench.metrics.arrays import pairs
-from mribench.metrics.arrays.cache import Blocks
+from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.arrays.nearest import nearest_neighbours
 from mribench.metrics.arrays.pairs import DEFAULT_MEMORY, allot, pair_matrix
 from mribench.metrics.mmd import VoxelDistance
@@ -268,7 +268,7 @@ def test_two_evaluations_of_one_bench_at_once(brains, tmp_path, volume_set, monk
     found = [None, None]
 
     def evaluate(index):
-        found[index] = Blocks(sets, tmp_path).pairs("samples", "reference", MS_SSIM)
+        found[index] = Arrays(sets, tmp_path).pairs("samples", "reference", MS_SSIM)
 
     both = [threading.Thread(target=evaluate, args=(index,)) for index in (0, 1)]
     for one in both:
@@ -334,6 +334,6 @@ def test_killed_ten_times_and_restarted(tmp_path):
         killed.wait()
     assert child("killed").wait() == 0
     assert (tmp_path / "killed.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
-    blocks = [int(line) for line in (tmp_path / "killed.log").read_text().split()]
-    assert sorted(set(blocks)) == list(range(0, 50, 2))
-    assert 25 < len(blocks) <= 25 + 10
+    arrays = [int(line) for line in (tmp_path / "killed.log").read_text().split()]
+    assert sorted(set(arrays)) == list(range(0, 50, 2))
+    assert 25 < len(arrays) <= 25 + 10

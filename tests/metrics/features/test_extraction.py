@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mribench.errors import MribenchError
-from mribench.metrics.arrays.cache import Blocks
+from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features import medicalnet
 from mribench.metrics.features.extraction import slice_features, volume_features
 from mribench.metrics.features.slices import EXTRACTORS, VIEWS, grey_slice, load_network, network_input
@@ -158,12 +158,12 @@ def test_blocks_keep_volume_features_by_the_weights_digest(sets, tmp_path, monke
     path = tmp_path / "weights.pth"
     path.write_bytes(b"one")
     for _ in range(2):
-        blocks = Blocks(sets, tmp_path / "cache", weights=Weights(volumes=path))
-        first, other = blocks.volume_features("samples"), blocks.volume_features("reference")
+        arrays = Arrays(sets, tmp_path / "cache", weights=Weights(volumes=path))
+        first, other = arrays.volume_features("samples"), arrays.volume_features("reference")
     assert len(loaded) == 1 and first.dtype == np.float64
     assert np.array_equal(first, other[::-1])
     assert sorted(p.suffix for p in (tmp_path / "cache").iterdir()) == [".npy", ".npy"]
     path.write_bytes(b"another")
-    blocks = Blocks(sets, tmp_path / "cache", weights=Weights(volumes=path))
-    blocks.volume_features("samples")
+    arrays = Arrays(sets, tmp_path / "cache", weights=Weights(volumes=path))
+    arrays.volume_features("samples")
     assert len(loaded) == 2

@@ -64,8 +64,8 @@ def functional(state, x):
 
     x = F.max_pool3d(normed(convolved(x, "conv1", stride=2, padding=3), "bn1").relu(), 3, 2, 1)
     layers = (("layer1", 3, 1, 1), ("layer2", 4, 2, 1), ("layer3", 6, 1, 2), ("layer4", 3, 1, 4))
-    for layer, blocks, stride, dilation in layers:
-        for i in range(blocks):
+    for layer, arrays, stride, dilation in layers:
+        for i in range(arrays):
             name, step = f"{layer}.{i}", stride if i == 0 else 1
             y = normed(convolved(x, f"{name}.conv1"), f"{name}.bn1").relu()
             y = convolved(y, f"{name}.conv2", stride=step, padding=dilation, dilation=dilation)

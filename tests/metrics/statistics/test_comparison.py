@@ -119,7 +119,7 @@ def matrix(count, *pairs):
 
 
 @pytest.mark.parametrize(
-    ("losses", "pairs", "letters"),
+    ("rank_keys", "pairs", "letters"),
     [
         ([1, 2, 3], [], ["a", "a", "a"]),
         ([1, 2, 3], [(0, 1), (0, 2), (1, 2)], ["a", "b", "c"]),
@@ -130,8 +130,8 @@ def matrix(count, *pairs):
         ([1, 2, 3, 4], [(0, 1), (2, 3)], ["ab", "cd", "ac", "bd"]),
     ],
 )
-def test_letters_by_hand(losses, pairs, letters):
-    assert tie_letters(losses, matrix(len(losses), *pairs)) == letters
+def test_letters_by_hand(rank_keys, pairs, letters):
+    assert tie_letters(rank_keys, matrix(len(rank_keys), *pairs)) == letters
 
 
 def test_letters_say_exactly_what_the_tests_say():
@@ -140,11 +140,11 @@ def test_letters_say_exactly_what_the_tests_say():
         count = int(rng.integers(1, 10))
         different = np.triu(rng.random((count, count)) < rng.random(), 1)
         different |= different.T
-        losses = rng.random(count)
-        found = [set(text) for text in tie_letters(losses, different)]
+        rank_keys = rng.random(count)
+        found = [set(text) for text in tie_letters(rank_keys, different)]
         for i, j in itertools.combinations(range(count), 2):
             assert bool(found[i] & found[j]) != different[i, j]
-        assert all(found) and "a" in found[int(np.argmin(losses))]
+        assert all(found) and "a" in found[int(np.argmin(rank_keys))]
 
 
 def test_more_groups_than_letters_stay_apart():
@@ -164,8 +164,8 @@ def brute_force(means, covariance, draws=40_000):
         np.random.default_rng(9).multivariate_normal(means.ravel(), covariance, draws).reshape(draws, k, 3)
     )
 
-    def ranks(losses):
-        return 1 + (losses[:, None, :] < losses[:, :, None]).sum(axis=2)
+    def ranks(rank_keys):
+        return 1 + (rank_keys[:, None, :] < rank_keys[:, :, None]).sum(axis=2)
 
     match, low, high = (ranks(x) for x in (np.abs(drawn[..., 0]), drawn[..., 1], -drawn[..., 2]))
     overall = 2 * match + low + high

@@ -12,7 +12,7 @@ from PIL import Image
 from mribench.data.grid import paper_grid
 from mribench.files import read_json, write_json
 from mribench.metrics import METRICS
-from mribench.metrics.metric import Floor
+from mribench.metrics.metric import RealBaseline
 from mribench.models import MODELS
 from mribench.reports.leaderboard import from_bench
 from mribench.reports.page import html, words
@@ -206,27 +206,29 @@ def test_letters_and_chances_are_shown_where_the_board_has_them(shared_bench):
     assert "3D-DPM" not in heat
 
 
-def test_page_has_the_floor_row_between_models_and_controls(make_bench, make_scores):
+def test_page_has_the_real_baseline_row_between_models_and_controls(make_bench, make_scores):
     maker = make_bench()
-    floor = Floor(value=0.75, low=0.7, high=0.8, n=4, how="3 held-out volumes")
-    scores = {m: s.model_copy(update={"floor": floor}) for m, s in make_scores(1.0).items()}
+    real_baseline = RealBaseline(value=0.75, low=0.7, high=0.8, n=4, how="3 held-out volumes")
+    scores = {m: s.model_copy(update={"real_baseline": real_baseline}) for m, s in make_scores(1.0).items()}
     maker.add("cdpm", scores=scores)
     maker.add("noise", 9, kind="control")
     text, _ = render(maker)
     table = text[text.index('<table class="wide board') :]
     table = table[: table.index("</table>")]
     assert table.index("CDPM") < table.index("Real volumes, same n") < table.index("Uniform noise")
-    assert "the floor: 3 held-out volumes" in table
+    assert "the real baseline: 3 held-out volumes" in table
     assert table.count(">0.750") == 3  # FID per view
 
 
-def test_companions_have_their_floor_below(make_bench, make_scores, make_score):
+def test_companions_have_their_real_baseline_below(make_bench, make_scores, make_score):
     maker = make_bench()
-    floor = Floor(value=0.3, low=0.25, high=0.35, n=4, how="x")
-    maker.add("cdpm", scores={**make_scores(1.0), "kid_a": make_score("kid_a", 0.5, floor=floor)})
+    real_baseline = RealBaseline(value=0.3, low=0.25, high=0.35, n=4, how="x")
+    maker.add(
+        "cdpm", scores={**make_scores(1.0), "kid_a": make_score("kid_a", 0.5, real_baseline=real_baseline)}
+    )
     text, _ = render(maker)
     table = text[text.index('id="h-companions"') :]
-    row = re.search(r'<tbody class="floor">(.*?)</tbody>', table, re.S).group(1)
+    row = re.search(r'<tbody class="baseline">(.*?)</tbody>', table, re.S).group(1)
     assert re.findall(r">([^<>\n]+)<", row) == ["Real volumes, same n", "0.300", "[0.250, 0.350]"]
 
 

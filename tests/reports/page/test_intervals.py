@@ -1,6 +1,6 @@
 import pytest
 
-from mribench.metrics.metric import Floor
+from mribench.metrics.metric import RealBaseline
 from mribench.reports import leaderboard
 from mribench.reports.page import intervals
 from mribench.reports.rows import COLUMNS, usual_scores
@@ -30,9 +30,9 @@ def test_axis_ends_where_the_quantity_ends():
 def test_one_plot_a_column_and_one_a_companion_with_values_in_the_alt_text(
     make_entrant, make_scores, make_score
 ):
-    floor = Floor(value=0.78, low=0.77, high=0.79, n=4, how="x")
+    real_baseline = RealBaseline(value=0.78, low=0.77, high=0.79, n=4, how="x")
     scores = make_scores(1.0)
-    scores["ms_ssim"] = scores["ms_ssim"].model_copy(update={"floor": floor})
+    scores["ms_ssim"] = scores["ms_ssim"].model_copy(update={"real_baseline": real_baseline})
     scores["kid_a"] = make_score("kid_a", 0.25)
     entrants = [
         make_entrant("a", scores=scores),

@@ -9,11 +9,11 @@ from torch import nn
 from mribench.data.volume_set import VolumeSet
 from mribench.evaluation import evaluate
 from mribench.metrics import DEFAULT_METRICS, get_metric
-from mribench.metrics.arrays import cache as blocks_module
-from mribench.metrics.arrays.cache import Blocks
+from mribench.metrics.arrays import cache as cache_module
+from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features import slices as features
 from mribench.metrics.fid import FID_A, FrechetSubsets
-from mribench.metrics.statistics.floors import Floors, Split, continued, has_floor
+from mribench.metrics.statistics.real_baseline import RealBaselines, Split, continued, has_real_baseline
 
 CHOSEN = ("ms_ssim", "mmd", "fid_a", "kid_a", "coverage", "mmd_voxel", "copy_rate")
 
@@ -42,67 +42,71 @@ def coarse_network(monkeypatch):
     monkeypatch.setattr(features, "load_network", lambda *_: Coarse())
 
 
-def floors(metrics=CHOSEN, cache=None, **sets):
+def real_baselines(metrics=CHOSEN, cache=None, **sets):
     everyone = {"samples": volumes("model", 0, 8), "reference": volumes("reference", 100, 16), **sets}
     scores, missing = evaluate(everyone, cache, metrics=metrics)
     assert not missing
     return {score.metric: score for score in scores}
 
 
-def test_every_comparison_with_the_reference_has_a_floor_and_nothing_else():
-    without = {name for name in DEFAULT_METRICS if not has_floor(get_metric(name))}
+def test_every_comparison_with_the_reference_has_a_real_baseline_and_nothing_else():
+    without = {name for name in DEFAULT_METRICS if not has_real_baseline(get_metric(name))}
     assert without == {"memorisation", "copy_rate"}
 
 
 def test_held_out_volumes_come_first_and_score_as_if_they_were_samples():
     sets = {"holdout": volumes("holdout", 200, 9), "train": volumes("train", 300, 12)}
-    found = floors(**sets)
-    real = floors(**{**sets, "samples": volumes("real_heldout", 200, 8)})
+    found = real_baselines(**sets)
+    real = real_baselines(**{**sets, "samples": volumes("real_heldout", 200, 8)})
     for name, score in found.items():
         if name == "copy_rate":
-            assert score.floor is None and score.notes == ()
+            assert score.real_baseline is None and score.notes == ()
             continue
-        assert score.floor.how == "8 held-out volumes"
-        assert score.floor.n == 8
+        assert score.real_baseline.how == "8 held-out volumes"
+        assert score.real_baseline.n == 8
         expected = (real[name].value, real[name].low, real[name].high)
-        assert (score.floor.value, score.floor.low, score.floor.high) == pytest.approx(expected, rel=1e-9)
-        assert real[name].floor.how == "8 held-out volumes: these samples themselves"
+        assert (
+            score.real_baseline.value,
+            score.real_baseline.low,
+            score.real_baseline.high,
+        ) == pytest.approx(expected, rel=1e-9)
+        assert real[name].real_baseline.how == "8 held-out volumes: these samples themselves"
 
 
 def test_a_collapsed_generator_has_a_score_and_a_small_p():
     """Thirty times the same volume against eight: most pooled distances are 0."""
     same = volumes("model", 0, 1).subset([0] * 30)
-    found = floors(("mmd",), samples=same, reference=volumes("reference", 100, 8))["mmd"]
+    found = real_baselines(("mmd",), samples=same, reference=volumes("reference", 100, 8))["mmd"]
     assert found.value > 0.1 and found.p_value < 0.01
 
 
-def test_volumes_of_the_reference_are_never_their_own_floor():
+def test_volumes_of_the_reference_are_never_their_own_real_baseline():
     """The folder mode's holdout is the reference itself, and a reference drawn from train shares volumes."""
     train = volumes("train", 100, 24)  # the first 16 are the reference
-    found = floors(holdout=volumes("reference", 100, 16), train=train)
-    assert found["fid_a"].floor.how == "8 training volumes outside the reference"
-    fresh = floors(("fid_a",), train=train, **{"samples": volumes("x", 116, 8)})
-    assert found["fid_a"].floor.value == pytest.approx(fresh["fid_a"].value, rel=1e-9)
+    found = real_baselines(holdout=volumes("reference", 100, 16), train=train)
+    assert found["fid_a"].real_baseline.how == "8 training volumes outside the reference"
+    fresh = real_baselines(("fid_a",), train=train, **{"samples": volumes("x", 116, 8)})
+    assert found["fid_a"].real_baseline.value == pytest.approx(fresh["fid_a"].value, rel=1e-9)
 
 
 def test_without_other_volumes_the_reference_is_split():
-    found = floors(metrics=CHOSEN[:-1], reference=volumes("reference", 100, 24))
-    assert found["fid_a"].floor.how == "parts of the reference, extrapolated from 6 against 18"
-    assert found["fid_a"].floor.n == 8
-    assert found["mmd"].floor.how == "parts of the reference, 6 against 18, not extrapolated"
-    assert found["mmd"].floor.n == 6
-    assert found["coverage"].floor is None
+    found = real_baselines(metrics=CHOSEN[:-1], reference=volumes("reference", 100, 24))
+    assert found["fid_a"].real_baseline.how == "parts of the reference, extrapolated from 6 against 18"
+    assert found["fid_a"].real_baseline.n == 8
+    assert found["mmd"].real_baseline.how == "parts of the reference, 6 against 18, not extrapolated"
+    assert found["mmd"].real_baseline.n == 6
+    assert found["coverage"].real_baseline is None
     assert "Coverage needs 7 real volumes in place of the samples" in found["coverage"].notes[0]
     for name in ("ms_ssim", "mmd", "fid_a", "kid_a", "mmd_voxel"):
-        floor = found[name].floor
-        assert floor.low <= floor.value <= floor.high
+        real_baseline = found[name].real_baseline
+        assert real_baseline.low <= real_baseline.value <= real_baseline.high
 
 
 def test_a_split_of_identical_samples_and_reference_is_about_no_difference():
-    """The floor of an unbiased metric holds its target."""
-    found = floors(("ms_ssim", "mmd_voxel", "kid_a"))
+    """The real baseline of an unbiased metric holds its target."""
+    found = real_baselines(("ms_ssim", "mmd_voxel", "kid_a"))
     for score in found.values():
-        assert score.floor.low <= score.target <= score.floor.high
+        assert score.real_baseline.low <= score.target <= score.real_baseline.high
 
 
 def test_ms_ssim_of_a_split_keeps_the_gap_between_the_parts():
@@ -121,16 +125,16 @@ def test_ms_ssim_of_a_split_keeps_the_gap_between_the_parts():
 
 
 def test_too_small_a_reference_gives_a_note_and_keeps_the_score():
-    found = floors(("fid_a",), reference=volumes("reference", 100, 4))["fid_a"]
-    assert found.floor is None
-    assert "no floor: FID-A needs 2 real volumes" in found.notes[0]
+    found = real_baselines(("fid_a",), reference=volumes("reference", 100, 4))["fid_a"]
+    assert found.real_baseline is None
+    assert "no real baseline: FID-A needs 2 real volumes" in found.notes[0]
 
 
-def test_a_fault_in_the_floor_keeps_the_score(monkeypatch):
-    monkeypatch.setattr(Floors, "of", lambda *_: 1 / 0)
-    found = floors(("mmd_voxel",))["mmd_voxel"]
-    assert found.floor is None
-    assert found.notes == ("no floor: ZeroDivisionError: division by zero",)
+def test_a_fault_in_the_real_baseline_keeps_the_score(monkeypatch):
+    monkeypatch.setattr(RealBaselines, "of", lambda *_: 1 / 0)
+    found = real_baselines(("mmd_voxel",))["mmd_voxel"]
+    assert found.real_baseline is None
+    assert found.notes == ("no real baseline: ZeroDivisionError: division by zero",)
 
 
 @pytest.mark.parametrize("power", [0.0, 0.3, 1.0])
@@ -148,7 +152,7 @@ def test_a_parabola_is_continued_exactly_within_bounds():
 
 
 @pytest.mark.parametrize(("alpha", "error"), [(0.7, 0.06), (1.0, 0.06)])
-def test_extrapolated_floor_of_power_law_spectra(alpha, error):
+def test_extrapolated_real_baseline_of_power_law_spectra(alpha, error):
     """Fewer volumes than features, where the bias is no power of n: within a few per cent of fresh volumes."""
     rng, d = np.random.default_rng(5), 512
     deviations = np.arange(1, d + 1) ** (-alpha / 2)
@@ -159,55 +163,56 @@ def test_extrapolated_floor_of_power_law_spectra(alpha, error):
     assert low < expected < high
 
 
-def test_a_slab_has_the_floor_of_the_same_slab():
+def test_a_slab_has_the_real_baseline_of_the_same_slab():
     slab = (2, 9)
     sets = {"holdout": volumes("holdout", 200, 9)}
-    found = floors(("ms_ssim", "fid_a"), **sets, **{"samples": volumes("model", 0, 8, slab)})
-    real = floors(("ms_ssim", "fid_a"), **sets, **{"samples": volumes("real", 200, 8, slab)})
+    found = real_baselines(("ms_ssim", "fid_a"), **sets, **{"samples": volumes("model", 0, 8, slab)})
+    real = real_baselines(("ms_ssim", "fid_a"), **sets, **{"samples": volumes("real", 200, 8, slab)})
     for name, score in found.items():
-        assert score.floor.value == pytest.approx(real[name].value, rel=1e-9)
+        assert score.real_baseline.value == pytest.approx(real[name].value, rel=1e-9)
 
 
-def test_a_second_entrant_reuses_the_floors(tmp_path, monkeypatch):
+def test_a_second_entrant_reuses_the_real_baselines(tmp_path, monkeypatch):
     sets = {"holdout": volumes("holdout", 200, 9)}
-    first = floors(cache=tmp_path, metrics=("ms_ssim", "fid_a"), **sets)
-    monkeypatch.setattr(Blocks, "instead", _reading_only(Blocks.instead))
-    second = floors(
+    first = real_baselines(cache=tmp_path, metrics=("ms_ssim", "fid_a"), **sets)
+    monkeypatch.setattr(Arrays, "instead", _reading_only(Arrays.instead))
+    second = real_baselines(
         cache=tmp_path, metrics=("ms_ssim", "fid_a"), **sets, **{"samples": volumes("other", 50, 8)}
     )
-    assert [s.floor for s in second.values()] == [s.floor for s in first.values()]
+    assert [s.real_baseline for s in second.values()] == [s.real_baseline for s in first.values()]
 
 
 def _reading_only(instead):
     def wrapped(self, samples):
         other = instead(self, samples)
-        monkey = lambda *_: pytest.fail("a block of the floor was computed again")  # noqa: E731
+        monkey = lambda *_: pytest.fail("a block of the real baseline was computed again")  # noqa: E731
         other.features = other.pairs = monkey
         return other
 
     return wrapped
 
 
-def test_floors_of_two_n_are_kept_apart(tmp_path):
+def test_real_baselines_of_two_n_are_kept_apart(tmp_path):
     """9 and 10 samples both split 24 volumes into 7 and 17, but are extrapolated to another n."""
     sets = {"reference": volumes("reference", 100, 24)}
     assert Split(9, 24).sizes(24) == Split(10, 24).sizes(24) == (7, 17)
     few, more = (
-        floors(("fid_a",), tmp_path, **sets, **{"samples": volumes("model", 0, n)})["fid_a"] for n in (9, 10)
+        real_baselines(("fid_a",), tmp_path, **sets, **{"samples": volumes("model", 0, n)})["fid_a"]
+        for n in (9, 10)
     )
-    assert few.floor.value > more.floor.value
+    assert few.real_baseline.value > more.real_baseline.value
 
 
-def test_progress_names_the_volumes_of_the_floor():
+def test_progress_names_the_volumes_of_the_real_baseline():
     seen = []
     sets = {"samples": volumes("model", 0, 8), "reference": volumes("reference", 100, 16)}
-    blocks = Blocks(sets, None, progress=lambda what, *_: seen.append(what))
-    blocks.instead(samples=volumes("holdout", 200, 8)).features("samples", "axial")
+    arrays = Arrays(sets, None, progress=lambda what, *_: seen.append(what))
+    arrays.instead(samples=volumes("holdout", 200, 8)).features("samples", "axial")
     assert set(seen) == {"holdout: features holdout"}
 
 
 def test_the_network_is_loaded_once(monkeypatch):
     loaded = []
-    monkeypatch.setattr(blocks_module.feature_module, "load_network", lambda *_: loaded.append(1) or Coarse())
-    floors(("fid_a", "kid_a"), holdout=volumes("holdout", 200, 9))
+    monkeypatch.setattr(cache_module.feature_module, "load_network", lambda *_: loaded.append(1) or Coarse())
+    real_baselines(("fid_a", "kid_a"), holdout=volumes("holdout", 200, 9))
     assert loaded == [1]

@@ -1,4 +1,4 @@
-"""The floor of a metric: what real volumes of other subjects score in the samples' place, at the same n."""
+"""The real baseline of a metric: what real volumes of other subjects score in the samples' place, at the same n."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import NotApplicable
 from mribench.files import digest_json
-from mribench.metrics.arrays.cache import Blocks
+from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.metric import (
-    Floor,
     Keep,
     Metric,
+    RealBaseline,
     interval,
     jackknife,
     jackknife_part,
@@ -32,38 +32,40 @@ Found = tuple[float, float, float]  # value, low, high
 Way = Callable[[Metric, Any], Found]
 
 
-def has_floor(metric: Metric) -> bool:
+def has_real_baseline(metric: Metric) -> bool:
     """Whether real volumes can take the samples' place: for every comparison of samples with the reference."""
     return set(metric.needs) == {"samples", "reference"}
 
 
-class Floors:
+class RealBaselines:
     """Floors of one entrant's metrics. Their source is chosen once, and a bench computes each of them once.
 
     Held-out volumes outside the reference, else training volumes outside the reference; where neither are
     as many as the samples, the reference is split in two in the ratio of the sets' sizes.
     """
 
-    def __init__(self, blocks: Blocks) -> None:
-        self.blocks = blocks
-        self.n, self.m = len(blocks.sets["samples"]), len(blocks.sets["reference"])
-        self.others = _others(blocks, self.n)
+    def __init__(self, arrays: Arrays) -> None:
+        self.arrays = arrays
+        self.n, self.m = len(arrays.sets["samples"]), len(arrays.sets["reference"])
+        self.others = _others(arrays, self.n)
 
-    def of(self, metric: Metric) -> Floor:
-        """The floor of one metric; raises MribenchError when there are too few real volumes."""
+    def of(self, metric: Metric) -> RealBaseline:
+        """The real baseline of one metric; raises MribenchError when there are too few real volumes."""
         find, n, how = self._way(metric)
-        blocks = self.blocks.instead(samples=self.others or self.blocks.sets["reference"])
-        sets = [blocks.sets[name].digest for name in ("samples", "reference")]
-        key = digest_json(["floor", metric.name, metric.definition(blocks), METHOD, how, self.n, sets])
-        value, low, high = blocks.kept(
-            f"floor-{key[:24]}", lambda: np.array(find(metric, metric.prepare(blocks))), rows=3
+        arrays = self.arrays.instead(samples=self.others or self.arrays.sets["reference"])
+        sets = [arrays.sets[name].digest for name in ("samples", "reference")]
+        key = digest_json(
+            ["real_baseline", metric.name, metric.definition(arrays), METHOD, how, self.n, sets]
         )
-        itself = self.others and self.others.digests == self.blocks.sets["samples"].digests
+        value, low, high = arrays.kept(
+            f"real-baseline-{key[:24]}", lambda: np.array(find(metric, metric.gather(arrays))), rows=3
+        )
+        itself = self.others and self.others.digests == self.arrays.sets["samples"].digests
         how += ": these samples themselves" if itself else ""
-        return Floor(value=float(value), low=float(low), high=float(high), n=n, how=how)
+        return RealBaseline(value=float(value), low=float(low), high=float(high), n=n, how=how)
 
     def _way(self, metric: Metric) -> tuple[Way, int, str]:
-        """How to find the floor from what the metric prepared, at which n, and that in words."""
+        """How to find the real baseline from what the metric prepared, at which n, and that in words."""
         if self.others:
             holdout = self.others.name == "holdout"
             kind = "held-out volumes" if holdout else "training volumes outside the reference"
@@ -77,13 +79,13 @@ class Floors:
         return split.measured, split.sizes(self.m)[0], f"parts of the reference, {sizes}, not extrapolated"
 
 
-def _others(blocks: Blocks, n: int) -> VolumeSet | None:
+def _others(arrays: Arrays, n: int) -> VolumeSet | None:
     """The first n held-out or training volumes that the reference does not hold too."""
-    known = set(blocks.sets["reference"].digests)
+    known = set(arrays.sets["reference"].digests)
     for name in ("holdout", "train"):
-        if name not in blocks.sets:
+        if name not in arrays.sets:
             continue
-        volumes = blocks.sets[name]
+        volumes = arrays.sets[name]
         outside = [i for i, digest in enumerate(volumes.digests) if digest not in known][:n]
         if len(outside) == n:
             return volumes.subset(outside, name)
@@ -93,7 +95,7 @@ def _others(blocks: Blocks, n: int) -> VolumeSet | None:
 def _measured(metric: Metric, prepared: Any, keep: Keep) -> Found:
     """Value and 95 % interval on the volumes of `keep`, in the metric's own unit."""
     value = metric.value(prepared, keep)
-    parts = _parts(metric, prepared, keep, value)[: len(metric.deletes)]
+    parts = _parts(metric, prepared, keep, value)[: len(metric.resampled)]
     return value, *interval(metric, value, parts, _sizes(keep))
 
 
@@ -103,7 +105,7 @@ def _sizes(keep: Keep) -> dict[str, int]:
 
 def _parts(metric: Metric, prepared: Any, keep: Keep, value: float) -> list[tuple[float, int]]:
     """Variances and their blocks: of the value's sides, then of the target's."""
-    centres = dict.fromkeys(metric.target_deletes, metric.target(prepared, keep) or 0.0)
+    centres = dict.fromkeys(metric.target_resampled, metric.target(prepared, keep) or 0.0)
     return [
         jackknife_part(centres.get(side, value), varied, len(keep[side]))
         for side, varied in jackknife(metric, prepared, keep).items()
@@ -129,7 +131,7 @@ class Split:
             fewest = 2 if extrapolates else metric.needs[side]
             if size < fewest:
                 raise NotApplicable(
-                    f"no floor: {metric.title} needs {fewest} real volumes in place of the {side}, but "
+                    f"no real baseline: {metric.title} needs {fewest} real volumes in place of the {side}, but "
                     f"there are too few outside the reference, and a split of its {self.m} leaves {size}"
                 )
 
