@@ -88,7 +88,7 @@ class Record(BaseModel):
     `REMEDY` says what to do when a file cannot be read.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     SCHEMA: ClassVar[str]
     REMEDY: ClassVar[str] = "Remove it, then run the command that writes it."
@@ -96,6 +96,13 @@ class Record(BaseModel):
     def as_json(self) -> dict[str, Any]:
         """The JSON object, "schema" first."""
         return {"schema": self.SCHEMA, **self.model_dump(mode="json")}
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of the file."""
+        schema = cls.model_json_schema()
+        properties = {"schema": {"const": cls.SCHEMA}, **schema.get("properties", {})}
+        return {"$id": cls.SCHEMA, **schema, "properties": properties}
 
     def write(self, path: Path) -> None:
         """Write the file atomically."""
@@ -111,16 +118,21 @@ class Record(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
             raise MribenchError(
-                f"{where} must be a record of {cls.SCHEMA}, but {field or 'it'}: {first['msg']}. {cls.REMEDY}"
+                f"{where} must be a record of {cls.SCHEMA}, but {first_error(error)}. {cls.REMEDY}"
             ) from error
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """The record in that file; raises MribenchError when it is missing, torn, damaged or newer."""
         return cls.from_json(read_json(path), path)
+
+
+def first_error(error: ValidationError) -> str:
+    """Field and fault of the first thing that is wrong."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return f"{field or 'it'}: {first['msg']}"
 
 
 def _check_schema(readable: str, given: Any, where: object, remedy: str) -> None:

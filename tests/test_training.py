@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from mribench.commands.steps import load_generator
 
 from mribench import training
 from mribench.bench.folder import Run
-from mribench.commands.steps import load_generator
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError
 from mribench.files import write_json

@@ -152,6 +152,12 @@ class Generator(nn.Module):
             if not name.startswith("ema") and any(True for _ in child.parameters())
         }
 
+    @classmethod
+    def count_parameters(cls, config: GeneratorConfig) -> dict[str, int]:
+        """`parameter_count` of a configuration, without allocating the parameters."""
+        with torch.device("meta"):
+            return cls(config).parameter_count()
+
     def save(self, path: Path) -> None:
         """Write the submodules named in `needs` as safetensors, atomically."""
         state = {

@@ -11,7 +11,7 @@ from mribench.bench.folder import Bench
 from mribench.bench.protocol import Protocol
 from mribench.data.cohort import Cohort
 from mribench.files import write_text
-from mribench.metrics.metric import Score, jackknife_groups
+from mribench.metrics.metric import Missing, Score, jackknife_groups
 from mribench.reports.latex import as_tex
 from mribench.reports.markdown import as_markdown
 from mribench.reports.page import words
@@ -60,6 +60,16 @@ def from_scores(
     met = [remark for row in board.rows for cell in row.cells for remark in cell.remarks]
     met += [row.unranked for row in board.rows if row.unranked]
     return replace(board, footnotes=tuple(dict.fromkeys(met)))
+
+
+def from_set(name: str, scores: Iterable[Score], missing: Iterable[Missing]) -> Leaderboard:
+    """The leaderboard of one set of samples that belongs to no bench."""
+    entrant = Entrant(
+        name=name,
+        scores={score.metric: score for score in scores},
+        missing={absent.metric: absent.reason for absent in missing},
+    )
+    return from_scores([entrant])
 
 
 def write_tables(board: Leaderboard, folder: Path) -> None:

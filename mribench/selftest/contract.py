@@ -13,14 +13,15 @@ import torch
 
 from mribench import training
 from mribench.bench.folder import Run
+from mribench.bench.records import RunRecord
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import UsageError
-from mribench.files import digest_json, write_json
+from mribench.files import digest_json
 from mribench.metrics import METRICS, get_metric
 from mribench.metrics.metric import Score
 from mribench.models import MODELS, get_model
 from mribench.models.generator import Generator
-from mribench.runtime import Noise, derive, seed_everything
+from mribench.runtime import Context, Noise, derive, seed_everything
 
 CPU = torch.device("cpu")
 Check = Callable[[str, dict[str, Any]], None]
@@ -156,12 +157,14 @@ def _resume_is_exact(name: str, overrides: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for label, stops in (("unbroken", ()), ("broken", (1, 2))):
             target = Run(Path(folder) / label)
-            record = {"kind": "model", "model": name, "seed": 0, "cohort_digest": ""}
-            write_json(target.record, {**record, "config": config.model_dump(mode="json")})
+            settings = config.model_dump(mode="json")
+            RunRecord(kind="model", model=name, seed=0, cohort_digest="", config=settings).write(
+                target.record
+            )
             for stop in (*stops, None):
                 seed_everything(0)
                 model = get_model(name)(config)
-                steps = training.train(model, volumes, target, seed=0, device=CPU, checkpoint_seconds=-1)
+                steps = training.training_steps(model, volumes, target, Context(CPU), checkpoint_seconds=-1)
                 for _ in itertools.islice(steps, stop):
                     pass
             weights.append(target.weights.read_bytes())
@@ -188,8 +191,8 @@ GENERATOR_CHECKS: tuple[Check, ...] = (
 
 
 def _scored(name: str, samples: VolumeSet) -> Score:
-    from mribench.evaluation import score
     from mribench.metrics.arrays.cache import Arrays
+    from mribench.metrics.scoring import score
 
     sets = {
         "samples": samples,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,14 @@ from mribench.data.cohort import Cohort
 from mribench.data.grid import Grid, dequantise, quantise
 from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import UsageError
-from mribench.evaluation import evaluate
+from mribench.evaluation import make_arrays
 from mribench.files import digest_volume
 from mribench.metrics import DEFAULT_METRICS, get_metric
 from mribench.metrics.arrays.cache import Arrays
-from mribench.metrics.features.weights import Weights
 from mribench.metrics.memorisation import copies
 from mribench.metrics.metric import Score
-from mribench.runtime import choose_device, describe
+from mribench.metrics.scoring import score_all
+from mribench.runtime import Context, no_progress
 from mribench.selftest import planted, verdicts
 from mribench.selftest.degradations import DEGRADATIONS, Degradation, Material, first_component, twice_as_many
 
@@ -75,21 +75,17 @@ class Scorer:
     grid: Grid
     cache: Path
     extractor: str
-    weights: Weights
-    device: str
+    context: Context
     failures: dict[str, str] = field(default_factory=dict)  # metric -> why it could not be computed
 
     def score(self, samples: VolumeSet) -> Scores:
         """Metric -> score; what fails is left out and noted in `failures`."""
-        scores, missing = evaluate(
-            {"samples": samples, **self.real},
-            self.cache,
-            extractor=self.extractor,
-            weights=self.weights,
-            device=self.device,
-        )
+        scores, missing = score_all(self._arrays(samples))
         self.failures |= {one.metric: one.reason for one in missing if not one.by_design}
         return {score.metric: score for score in scores}
+
+    def _arrays(self, samples: VolumeSet) -> Arrays:
+        return make_arrays({"samples": samples, **self.real}, self.cache, self.extractor, self.context)
 
     def score_array(self, volumes: np.ndarray) -> Scores:
         """The same of `[N,D,H,W]` in [0,1]."""
@@ -109,9 +105,7 @@ class Scorer:
     def planted(self, material: Material, per_kind: int, seed: int) -> dict[str, Any]:
         """Which of the copies planted among the probes are found."""
         garden = planted.plant(material.probes, material.train, per_kind, seed)
-        sets = {"samples": self.samples(garden.volumes), **self.real}
-        arrays = Arrays(sets, self.cache, self.extractor, self.weights, device=self.device)
-        return planted.outcome(garden, copies(arrays))
+        return planted.outcome(garden, copies(self._arrays(self.samples(garden.volumes))))
 
 
 def doses_of(fault: Degradation, quick: bool) -> tuple[float, ...]:
@@ -122,23 +116,21 @@ def doses_of(fault: Degradation, quick: bool) -> tuple[float, ...]:
 def run(
     bench: Bench,
     cohort: Cohort,
+    context: Context,
     *,
     most: int = PROBES,
     quick: bool = False,
-    weights: Path | None = None,
-    device: str = "auto",
-    progress: Progress,
 ) -> dict[str, Any]:
     """Every fault in every dose, the declared controls and planted copies; the record that is selftest.json.
 
     Raises UsageError when too few volumes are held out, or for an unknown extractor.
     """
-    begun, seed, where = time.perf_counter(), bench.protocol.seed, choose_device(device)
+    begun, seed = time.perf_counter(), bench.protocol.seed
     material = material_of(cohort, most)
     real = {"reference": cohort.set("reference"), "train": material.train, "holdout": material.spare}
     extractor = bench.protocol.evaluation.extractor
-    scorer = Scorer(real, cohort.grid, bench.arrays, extractor, Weights(weights), str(where))
-    ladders, controls = _score_everything(scorer, material, cohort, quick, seed, progress)
+    scorer = Scorer(real, cohort.grid, bench.arrays, extractor, replace(context, progress=no_progress))
+    ladders, controls = _score_everything(scorer, material, cohort, quick, seed, context.progress)
     cells = [cell for name, scored in ladders.items() for cell in verdicts.cells(name, scored)]
     record: dict[str, Any] = {
         "command": f"mribench selftest{' --quick' if quick else ''}",
@@ -147,7 +139,7 @@ def run(
         "n": {"samples": len(material.probes), **{name: len(one) for name, one in real.items()}},
         "extractor": extractor,
         "versions": versions(),
-        "device": describe(where, "fp32"),
+        "device": context.described("fp32").model_dump(),
         "degradations": [
             {"name": one.name, "title": one.title, "unit": one.unit, "doses": doses_of(one, quick)}
             for one in DEGRADATIONS.values()

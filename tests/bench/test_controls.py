@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from mribench.scoring import comparison_sets
 
 from mribench.bench import controls
 from mribench.bench.protocol import load_protocol
@@ -11,7 +12,6 @@ from mribench.data.cohort import simulated_cohort
 from mribench.evaluation import evaluate
 from mribench.metrics import get_metric
 from mribench.metrics.metric import difference
-from mribench.scoring import comparison_sets
 
 METRICS = load_protocol("demo").evaluation.metrics
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from mribench.bench.folder import Bench
+from mribench.bench.folder import Bench, start_bench
 from mribench.bench.protocol import differences
-from mribench.commands import steps as commands
 from mribench.data.cohort import Cohort, open_cohort
 from mribench.data.prepare.own_cohort import prepared_cohort
 from mribench.data.prepare.raw_cohort import RawPlan, raw_cohort
@@ -45,7 +44,7 @@ def prepare(
         discover(
             source, manifest, registered=_registered(raw)
         )  # nothing to prepare must leave no bench behind
-    bench = commands.start_bench(folder, protocol, simulated=False)
+    bench = start_bench(folder, protocol, simulated=False)
     if bench.protocol.cohort.source != "prepared":
         raise UsageError(
             f"Protocol {bench.protocol.name} makes simulated brains and takes no own volumes. "

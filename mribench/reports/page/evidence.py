@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
 from mribench.errors import MribenchError
-from mribench.files import read_json
-from mribench.reports.records import first_error, said
+from mribench.files import first_error, read_json
+from mribench.reports.records import said
 
 RECORD = "selftest.json"
 NO_FAULT = "other_subjects"  # the self-test's dose that nothing should notice

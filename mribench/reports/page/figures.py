@@ -17,9 +17,10 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 from scipy.ndimage import zoom
 
+from mribench.bench.records import TrainingStep
 from mribench.data.grid import Grid
 from mribench.data.volume_set import Slab
-from mribench.reports.records import Point, TrainingRecord
+from mribench.reports.records import Point
 from mribench.reports.tables import plain
 
 VIEWS = ("axial", "coronal", "sagittal")
@@ -154,7 +155,7 @@ def _size(points: Sequence[Point]) -> float:
     return float(np.clip(9000 / len(points), 8, 40))
 
 
-def training_curves(records: Sequence[TrainingRecord], label: str) -> Picture:
+def training_curves(records: Sequence[TrainingStep], label: str) -> Picture:
     """Losses against volumes seen: every record pale, their running mean dark."""
     names = sorted({name for record in records for name in record.losses})
     figure = Figure(figsize=(5.2, 2.9), dpi=110)
@@ -191,7 +192,7 @@ def _shown(name: str) -> str:
     return short(name.lstrip("_"))
 
 
-def _curve(records: Sequence[TrainingRecord], name: str) -> tuple[np.ndarray, np.ndarray]:
+def _curve(records: Sequence[TrainingStep], name: str) -> tuple[np.ndarray, np.ndarray]:
     """(volumes seen, loss), thinned by averaging neighbours."""
     points = np.array([(r.seen, r.losses[name]) for r in records if name in r.losses])
     size = math.ceil(len(points) / MOST_POINTS)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mribench.bench.folder import Bench
+from mribench.bench.records import NearestPair
 from mribench.data.cohort import Cohort
 from mribench.data.grid import Grid
 from mribench.data.volume_set import Slab, VolumeSet
@@ -15,7 +16,7 @@ from mribench.errors import MribenchError
 from mribench.metrics.memorisation import DUPLICATE
 from mribench.reports.page.figures import Picture, central_pictures, embedding_panel, training_curves
 from mribench.reports.page.profiles import measure, profile_plot
-from mribench.reports.records import Entrant, Pair, read_embedding, said
+from mribench.reports.records import Entrant, read_embedding, said
 
 SAMPLES_SHOWN = 5  # the paper's figure shows five
 PAIRS_SHOWN = 3
@@ -130,7 +131,9 @@ class Gallery:
         except (MribenchError, ValueError) as error:
             return Group(entrant, problem=said(error, self.bench.folder))
 
-    def _pair(self, samples: VolumeSet, train: VolumeSet, pair: Pair, entrant: Entrant) -> PairOfVolumes:
+    def _pair(
+        self, samples: VolumeSet, train: VolumeSet, pair: NearestPair, entrant: Entrant
+    ) -> PairOfVolumes:
         i, k = pair.sample_index, pair.neighbour_index
         if samples.names[i : i + 1] != (pair.sample,) or train.names[k : k + 1] != (pair.neighbour,):
             raise MribenchError(

@@ -14,7 +14,7 @@ from mribench.files import read_json
 from mribench.metrics import METRICS
 from mribench.metrics.metric import Score
 from mribench.reports.page import words
-from mribench.reports.records import Entrant, device_name
+from mribench.reports.records import Entrant
 from mribench.reports.rows import COLUMNS, Leaderboard, Row, significant, usual_scores
 from mribench.reports.tables import counts
 
@@ -127,7 +127,7 @@ def card(row: Row, bench: Bench, cohort: Cohort | None, usual_versions: Mapping[
         known += _training(entrant, bench, cohort)
     known += [
         ("Seed", _seed(entrant)),
-        ("Device", entrant.devices or device_name(entrant.samples.device if entrant.samples else None)),
+        ("Device", entrant.devices or str((entrant.samples and entrant.samples.device) or "")),
         ("Weights digest", entrant.weights.digest[:SHORT] if entrant.weights else ""),
         ("Samples digest", _samples_digest(entrant)),
         ("Scored with", counts(entrant)),
