@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from mribench.scoring import comparison_sets
 
 from mribench.bench import controls
+from mribench.bench.cohort import start_cohort
+from mribench.bench.folder import create_bench
 from mribench.bench.protocol import load_protocol
-from mribench.commands import steps as commands
 from mribench.data.cohort import simulated_cohort
-from mribench.evaluation import evaluate
+from mribench.evaluation import comparison_sets, make_arrays
+from mribench.generation import make_control
 from mribench.metrics import get_metric
 from mribench.metrics.metric import difference
+from mribench.metrics.scoring import score_all
+from mribench.runtime import make_context
 
 METRICS = load_protocol("demo").evaluation.metrics
 
@@ -19,14 +22,14 @@ METRICS = load_protocol("demo").evaluation.metrics
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory):
     """Scores of every control under the demo protocol: control -> metric -> Score."""
-    bench = commands.create_bench(tmp_path_factory.mktemp("controls"), load_protocol("demo"))
-    cohort = commands.start_cohort(bench, lambda *_: None)
+    bench = create_bench(tmp_path_factory.mktemp("controls"), load_protocol("demo"))
+    cohort = start_cohort(bench, lambda *_: None)
     found = {}
-    for control, count in commands.possible_controls(bench, cohort):
-        for _ in commands.make_control(bench, cohort, control, count, overwrite=False):
-            pass
+    context = make_context("cpu")
+    for control, count in controls.possible_controls(cohort, bench.protocol.evaluation.samples):
+        assert make_control(bench, cohort, control, count, context) == "done"
         sets = comparison_sets(cohort, bench.run(control.name).samples())
-        values, missing = evaluate(sets, bench.arrays, metrics=METRICS)
+        values, missing = score_all(make_arrays(sets, bench.arrays, "effnet-lite0", context), METRICS)
         assert not missing
         found[control.name] = {score.metric: score for score in values}
     return found

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from mribench.errors import MribenchError
-from mribench.evaluation import score
 from mribench.metrics import METRICS, get_metric
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features import medicalnet
 from mribench.metrics.features import slices as features
 from mribench.metrics.features.weights import Weights
 from mribench.metrics.metric import Score
+from mribench.metrics.scoring import score
 
 SIZE = 16
 DISTANCES = [name for name in METRICS if get_metric(name).family not in ("memorisation", "prdc")]

@@ -20,9 +20,9 @@ from mribench.data.simulate import simulate
 from mribench.metrics import DEFAULT_METRICS, get_metric
 from mribench.metrics.arrays import cache as cache_module
 from mribench.metrics.features import slices as features
-from mribench.metrics.features.weights import Weights
 from mribench.metrics.memorisation import Copies
 from mribench.metrics.metric import Score
+from mribench.runtime import make_context
 from mribench.selftest import planted, run, verdicts
 from mribench.selftest.contract import phantoms
 from mribench.selftest.degradations import DEGRADATIONS, Material
@@ -163,7 +163,7 @@ def test_a_bench_is_made_only_where_there_is_none(bench, tmp_path):
 def garden(tmp_path_factory):
     """Two copies of every kind of four simulated brains at 32^3 among three fresh ones."""
     grid = paper_grid(32)
-    scorer = run.Scorer({}, grid, tmp_path_factory.mktemp("garden"), "effnet-lite0", Weights(), "cpu")
+    scorer = run.Scorer({}, grid, tmp_path_factory.mktemp("garden"), "effnet-lite0", make_context("cpu"))
     brains = scorer.samples(np.stack([simulate(5, i, 32)[0] for i in range(7)]))
     fresh, train = brains.subset(range(3)), brains.subset(range(3, 7))
     scorer.real = {"reference": train, "train": train}

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from mribench.bench.cohort import start_cohort
+from mribench.bench.folder import start_bench
 from mribench.bench.protocol import load_protocol
 from mribench.cli import main
-from mribench.commands import steps as commands
 from mribench.data.cohort import open_cohort
 from mribench.data.grid import paper_grid
 from mribench.data.nifti import write_nifti
@@ -114,8 +115,8 @@ def test_too_few_subjects_and_wrong_protocols_are_refused(scans, tmp_path):
     with pytest.raises(UsageError, match="takes no own volumes"):
         preparation.prepare(tmp_path / "c", "demo", scans, None, False, lambda *_: None)
     with pytest.raises(UsageError, match="mribench prepare SRC"):
-        bench = commands.start_bench(tmp_path / "d", "peng2023", False)
-        commands.start_cohort(bench, lambda *_: None)
+        bench = start_bench(tmp_path / "d", "peng2023", False)
+        start_cohort(bench, lambda *_: None)
 
 
 def test_a_manifest_needs_no_folder(scans, protocol, tmp_path):

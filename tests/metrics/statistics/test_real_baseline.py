@@ -7,12 +7,12 @@ import pytest
 from torch import nn
 
 from mribench.data.volume_set import VolumeSet
-from mribench.evaluation import evaluate
 from mribench.metrics import DEFAULT_METRICS, get_metric
 from mribench.metrics.arrays import cache as cache_module
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features import slices as features
 from mribench.metrics.fid import FID_A, FrechetSubsets
+from mribench.metrics.scoring import score_all
 from mribench.metrics.statistics.real_baseline import RealBaselines, Split, continued, has_real_baseline
 
 CHOSEN = ("ms_ssim", "mmd", "fid_a", "kid_a", "coverage", "mmd_voxel", "copy_rate")
@@ -44,7 +44,7 @@ def coarse_network(monkeypatch):
 
 def real_baselines(metrics=CHOSEN, cache=None, **sets):
     everyone = {"samples": volumes("model", 0, 8), "reference": volumes("reference", 100, 16), **sets}
-    scores, missing = evaluate(everyone, cache, metrics=metrics)
+    scores, missing = score_all(Arrays(everyone, cache), metrics)
     assert not missing
     return {score.metric: score for score in scores}
 

@@ -19,7 +19,8 @@ from mribench.reports.page import html, words
 from mribench.reports.page.figures import central_pictures
 from mribench.reports.page.html import TABLES, duration, write_report
 from mribench.reports.page.pictures import Gallery
-from mribench.reports.records import device_name, read_cohort, read_entrant, read_entrants
+from mribench.reports.records import read_cohort, read_entrant, read_entrants
+from mribench.runtime import DeviceRecord
 
 
 class Page(HTMLParser):
@@ -262,7 +263,7 @@ def test_cards_say_what_was_trained_on_what_and_at_which_cost(shown):
         "metric:memorisation|extractor:a|n:4", "size: 16",
     ):  # fmt: skip
         assert said in card
-    assert device_name({"device": "cpu", "threads": 1}) == "cpu, 1 thread"
+    assert str(DeviceRecord(device="cpu", threads=1)) == "cpu, 1 thread"
     assert page.text.count(words.NO_CLINICAL_USE) == 1 + len(page.all("details")) - 1
 
 
