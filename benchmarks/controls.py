@@ -3,7 +3,7 @@
     python benchmarks/controls.py --bench DIR          (makes or finishes a demo bench without models)
 
 Separated = the difference of the two losses, taken on the same reference volumes, has a 95 % interval above 0.
-Prints the table of docs/metrics.md and writes benchmarks/results/controls.json.
+Writes benchmarks/results/controls.json; `python docs/figures.py` makes the table of docs/evidence.md from it.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def quiet(what: str, done: int, total: int) -> None:
 
 def scores_of(bench: Bench) -> dict[str, dict[str, Score]]:
     cohort = commands.start_cohort(bench, quiet)
-    found = {}
+    scores_of_control = {}
     for control, count in commands.possible_controls(bench, cohort):
         for _ in commands.make_control(bench, cohort, control, count, overwrite=False):
             pass
         run = bench.run(control.name)
         commands.evaluate(bench, cohort, run, weights=None, device="cpu", overwrite=False, progress=quiet)
         scores = [Score.model_validate(s) for s in read_json(run.scores)["scores"]]
-        found[control.name] = {score.metric: score for score in scores}
-    return found
+        scores_of_control[control.name] = {score.metric: score for score in scores}
+    return scores_of_control
 
 
 def row(metric: str, scores: dict[str, dict[str, Score]]) -> dict:
@@ -56,23 +56,9 @@ def row(metric: str, scores: dict[str, dict[str, Score]]) -> dict:
     return {
         "metric": metric,
         "target": real.target,
-        "sees": list(get_metric(metric).detects),
+        "detects": list(get_metric(metric).detects),
         "controls": cells,
     }
-
-
-def markdown(rows: list[dict]) -> str:
-    lines = ["| metric | target | " + " | ".join(f"`{name}`" for name in CONTROLS) + " |"]
-    lines.append("|---" * (len(CONTROLS) + 2) + "|")
-    for one in rows:
-        target = "" if one["target"] is None else f"{one['target']:.3g}"
-        cells = [
-            f"{'**' if c['separated'] else ''}{c['value']:.3g}{'**' if c['separated'] else ''}"
-            f"{' (declared)' if name in one['sees'] else ''}"
-            for name, c in one["controls"].items()
-        ]
-        lines.append(f"| `{one['metric']}` | {target} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -85,7 +71,6 @@ def main() -> None:
         ROOT / "benchmarks" / "results" / "controls.json",
         {"command": "python benchmarks/controls.py", "versions": versions(), "rows": rows},
     )
-    print(markdown(rows))
 
 
 if __name__ == "__main__":

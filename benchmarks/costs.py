@@ -73,6 +73,7 @@ def one_step(model: str, preset: str) -> dict[str, Any]:
         generator.training_step(next_batch)
     return {
         "parameters": generator.parameter_count(),
+        "budget": kind.build_config(preset).budget,
         "volumes_per_step": len(drawn),
         "training_step_gflop": counter.total / 1e9,
         "training_step_seconds": time.monotonic() - begun,

@@ -10,7 +10,7 @@ the true standard deviation. MS-SSIM is a smooth kernel of latents here; its gap
 cell takes subsets of 160 simulated brains of 32^3.
 
 Then: the permutation test's level with the kernel of `exchangeable` and, for comparison, with the bandwidth of the
-reference; and extrapolated floors of FID against fresh volumes. Writes benchmarks/results/coverage.json.
+reference; and extrapolated real baselines of FID against fresh volumes. Writes benchmarks/results/coverage.json.
 This file must not be called coverage.py: numba would import it in place of the package of that name.
 """
 
@@ -41,8 +41,8 @@ from mribench.metrics.statistics.real_baseline import Split
 
 D, VIEWS = 256, 3
 DEVIATIONS = 10 * np.arange(1, D + 1) ** -0.5 / math.sqrt((1 / np.arange(1, D + 1)).sum())
-CHEAP, DEAR = ("ms_ssim", "kid_a"), ("mmd", "fid_a", "precision", "coverage")
-TRIALS = {16: (1000, 300), 24: (600, 200), 60: (250, 200), 200: (100, 100)}  # cheap metrics, dear ones
+CHEAP, EXPENSIVE = ("ms_ssim", "kid_a"), ("mmd", "fid_a", "precision", "coverage")
+TRIALS = {16: (1000, 300), 24: (600, 200), 60: (250, 200), 200: (100, 100)}  # cheap metrics, expensive ones
 LAWS, GENERATORS = ("gaussian", "clustered"), ("same", "shifted", "collapsed")
 LARGE = {("gaussian", "same"), ("gaussian", "shifted"), ("clustered", "same")}  # the cells at n = 200
 POPULATION, SIDE = 160, 32
@@ -117,11 +117,11 @@ def summary(trials: list[Trial], truth: float | None = None) -> dict[str, Any]:
 def cell(law: str, generator: str, n: int, share: float) -> dict[str, Any]:
     """All metrics of one law, generator and n."""
     rng = np.random.default_rng([LAWS.index(law), GENERATORS.index(generator), n])
-    cheap, dear = (max(4, round(share * count)) for count in TRIALS[n])
-    found: dict[str, list[Trial]] = {name: [] for name in (*CHEAP, *DEAR)}
+    cheap, expensive = (max(4, round(share * count)) for count in TRIALS[n])
+    found: dict[str, list[Trial]] = {name: [] for name in (*CHEAP, *EXPENSIVE)}
     for count in range(cheap):
         real, fake = latents(rng, law, "same", n), latents(rng, law, generator, n)
-        for name in (*CHEAP, *DEAR) if count < dear else CHEAP:
+        for name in (*CHEAP, *EXPENSIVE) if count < expensive else CHEAP:
             found[name].append(trial(name, prepare(name, real, fake), n))
     metrics = {name: summary(trials) for name, trials in found.items()}
     return {"law": law, "generator": generator, "n": n, "metrics": metrics}
@@ -165,7 +165,7 @@ def levels(n: int, m: int, trials: int) -> dict[str, Any]:
 
 
 def real_baseline(alpha: float, n: int, m: int, trials: int) -> dict[str, Any]:
-    """Extrapolated floor of FID against fresh volumes, 2048 features, eigenvalues 1 / i^alpha."""
+    """Extrapolated real baseline of FID against fresh volumes, 2048 features, eigenvalues 1 / i^alpha."""
     rng = np.random.default_rng([round(10 * alpha), n, m])
     eigenvalues = np.arange(1, 2049) ** -alpha
     deviations = np.sqrt(100 * eigenvalues / eigenvalues.sum())
@@ -219,12 +219,12 @@ def measure(share: float, processes: int) -> dict[str, Any]:
         for found in rows[-2:]:
             print(line(found))
         permutation, real_baselines = ([job.result() for job in jobs] for jobs in (tested, extrapolated))
-    print(json.dumps({"permutation": permutation, "floors": real_baselines}, indent=1))
+    print(json.dumps({"permutation": permutation, "real_baselines": real_baselines}, indent=1))
     return {
         "command": "python " + " ".join(sys.argv),
         "intervals": rows,
         "permutation": permutation,
-        "floors": real_baselines,
+        "real_baselines": real_baselines,
         "seconds": round(time.perf_counter() - begun),
         "machine": machine(),
     }

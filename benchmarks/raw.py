@@ -8,7 +8,7 @@ state, and go through the recipe as anybody's scan, with deepbet's mask and with
 
 The truth is the clean brain (true mask, no bias, no noise) on the protocol's grid. Affine registration to MNI152 has
 no true answer, so it is placed in two ways:
-- "end to end": by its own registration in its own pose. What a user sees: whatever the scanner and the pose did, the
+- "end to end": by its own registration in its own pose. What a user gets: whatever the scanner and the pose did, the
   same person must come out the same.
 - "same place": by the recovered registration, through the known pose: what mask, N4, denoising and interpolation do.
 Then Colin27 (Debian's mricron-data), a real head, if it is installed, and registration of turned heads.
@@ -93,7 +93,7 @@ def lattice_affine() -> np.ndarray:
 
 
 def posed(image: np.ndarray, pose: np.ndarray, order: int) -> np.ndarray:
-    """`image` as a scanner sees it whose voxels are those of LATTICE, the head turned by `pose`."""
+    """`image` on the voxels of LATTICE, as of a scanner in which the head is turned by `pose`."""
     affine = lattice_affine()
     matrix = np.linalg.inv(affine) @ pose @ affine
     return affine_transform(image, matrix[:3, :3][::-1, ::-1], matrix[:3, 3][::-1], order=order)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from mribench.models.arrays import UpConv
+from mribench.models.blocks import UpConv
 from torch import nn
 
 from mribench.bench.folder import versions
