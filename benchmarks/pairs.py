@@ -214,7 +214,7 @@ def roofline(found: dict[str, Any]) -> dict[str, Any]:
         f"A dense pair is {flop / 1e6:.0f} MFLOP on {moved / 1e6:.0f} MB of cached statistics; in "
         f"{best * 1e3:.1f} ms that is {flop / best / 1e9:.0f} GFLOP/s. One thread streams {stream / 1e9:.0f} GB/s "
         f"from memory here, {1e3 * moved / stream:.1f} ms for the statistics; "
-        "a block of 4 x 4 pairs fetches them once for four."
+        "a tile of 4 x 4 pairs fetches them once for four."
     )
     return {"flop": flop, "bytes": moved, "stream_bytes_per_second": stream, "sentence": sentence}
 

@@ -32,24 +32,33 @@ def text_of(expression: str) -> str:
         return table()
     figure = FIGURE.fullmatch(expression)
     if figure is None:
-        raise ValueError(f"{expression!r} must be a function of docs/tables.py or 'FILE/KEY/... FORMAT'.")
-    values = tables.result(figure["path"])
+        raise ValueError("it must be a function of docs/tables.py or 'FILE/KEY/... FORMAT'")
+    try:
+        values = tables.result(figure["path"])
+    except (LookupError, OSError) as error:
+        raise ValueError(f"benchmarks/results has no such value ({error!r})") from error
     if figure["format"] == "clock":
         return tables.clock(*values)
-    return tables.span([value * float(figure["factor"] or 1) for value in values], figure["format"])
+    factor = figure["factor"]
+    return tables.span([value * float(factor) if factor else value for value in values], figure["format"])
 
 
-def fill(page: str) -> tuple[str, list[str]]:
-    """The text of a page with every marked place filled in, and the expressions whose text was another."""
-    stale = []
+def fill(page: str) -> tuple[str, list[str], list[str]]:
+    """The text of a page with every marked place filled in, the expressions whose text was another, and faults."""
+    stale, faults = [], []
 
     def place(match: re.Match[str]) -> str:
-        text = text_of(match["expression"])
+        expression = match["expression"]
+        try:
+            text = text_of(expression)
+        except ValueError as error:
+            faults.append(f"{expression}: {error}")
+            return match[0]
         if text != match["text"]:
-            stale.append(match["expression"])
-        return f"<!--= {match['expression']} -->{text}<!--/-->"
+            stale.append(expression)
+        return f"<!--= {expression} -->{text}<!--/-->"
 
-    return PLACE.sub(place, page), stale
+    return PLACE.sub(place, page), stale, faults
 
 
 def main() -> None:
@@ -58,16 +67,21 @@ def main() -> None:
         "--check", action="store_true", help="change nothing; exit with 1 when a place is stale"
     )
     check = parser.parse_args().check
-    count = 0
+    failed = False
     for path in pages():
-        text, stale = fill(path.read_text())
-        count += len(stale)
+        text, stale, faults = fill(path.read_text())
+        name = path.relative_to(ROOT)
         for expression in stale:
-            print(f"{path.relative_to(ROOT)}: {expression}", "is stale" if check else "was filled in")
+            print(
+                f"{name}: {expression}",
+                "is stale; run `python docs/figures.py`" if check else "was filled in",
+            )
+        for fault in faults:
+            print(f"{name}: {fault}")
+        failed |= bool(faults or (check and stale))
         if stale and not check:
             path.write_text(text)
-    if check and count:
-        raise SystemExit("Run `python docs/figures.py`.")
+    raise SystemExit(failed)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def clock(seconds: float) -> str:
 def span(values: Iterable[float], form: str = ".0f", join: str = " to ") -> str:
     """The lowest and the highest value; one figure when both read the same."""
     values = list(values)
-    low, high = (format(limit, form) for limit in (min(values), max(values)))
+    low, high = (format(limit, form).replace("e-0", "e-") for limit in (min(values), max(values)))
     return low if low == high else low + join + high
 
 
@@ -106,6 +106,19 @@ def controls() -> str:
     return table(["metric", "target", *(f"`{control}`" for control in CONTROLS)], rows)
 
 
+def conventions() -> str:
+    """MS-SSIM of one pair of volumes under several conventions."""
+    return table(
+        ["convention", "score"], [[k, f"{v:.3f}"] for k, v in read("conventions")["conventions"].items()]
+    )
+
+
+def pairs_as_independent() -> str:
+    """Standard error of a mean over pairs by the jackknife over that of independent pairs."""
+    pairs = read("simulate")["ms_ssim"]
+    return f"{pairs['standard_error'] / (pairs['sd_of_pairs'] / pairs['pairs'] ** 0.5):.0f}"
+
+
 def interval_coverage() -> str:
     """Per cent of nominal 95 % intervals that hold the expected value: lowest to highest cell (trials)."""
     cells = read("coverage")["intervals"]
@@ -132,11 +145,12 @@ def real_baseline_errors() -> str:
             f"{cell['fresh']:.3g}",
             f"{100 * cell['relative_error']['mean']:+.1f} %",
             f"{100 * cell['relative_error']['largest']:.0f} %",
+            f"{cell['held_by_interval']:.2g}",
         ]
         for cell in read("coverage")["real_baselines"]
     ]
     header = [
-        "exponent of the spectrum",
+        "exponent",
         "n",
         "M",
         "trials",
@@ -352,6 +366,21 @@ def pair_speed() -> str:
         cells = [speed(ours), speed(theirs), f"{ratios[0]:.0f}", speed(warm), f"{ratios[1]:.0f}"]
         rows.append([title.format(**row), *cells])
     return table(["", "ours", "pytorch-msssim", "ratio", "with warm memory", "ratio"], rows)
+
+
+def roofline() -> str:
+    return read("pairs")["roofline"]["sentence"]
+
+
+def pair_agreement() -> str:
+    """Largest differences of our scores to other implementations."""
+    names = {"float64_oracle": "float64 oracle", "pytorch_msssim": "pytorch-msssim", "monai": "MONAI"}
+    agreement = read("pairs")["agreement"]
+    rows = [
+        [title, *(span([agreement[kind][key]], ".0e") for kind in ("brain", "dense"))]
+        for key, title in names.items()
+    ]
+    return table(["", "brains", "uniform noise"], rows)
 
 
 def nearest_speed() -> str:
