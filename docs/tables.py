@@ -221,6 +221,23 @@ def demo_origin() -> str:
     return demo["origin"] if demo["recorded"] else "`benchmarks/demo.py`"
 
 
+def eight_minutes_clock() -> str:
+    models = read("eight_minutes")["models"].values()
+    return span([model["training_seconds"] / 60 for model in models]) + " minutes"
+
+
+def cdpm_trials() -> str:
+    """Losses of short trials that chose cDPM's `tiny`."""
+    loss = read("recorded")["cdpm_trials"]
+    rows = [
+        ["base 16, (1,2,4), rate 1e-3", f"{loss['base_16']}", ""],
+        ["base 32, (1,1,2,2), rate 1e-3", f"{loss['base_32']}", ""],
+        ["base 32, (1,1,2,2), rate 2e-3, norm per slice (**chosen**)", f"{loss['chosen_200']}", f"{loss['chosen_250']}"],
+        ["the same, norm over the set, attention also at 16 pixels", "", f"{loss['set_norm_250']}"],
+    ]
+    return table(["change", "loss after 200", "after 250"], rows)
+
+
 def _sampled(scores: dict[str, Any], whole: bool) -> list[str]:
     mark = "" if whole else "*"
     value = {name: score["value"] for name, score in scores.items()}
