@@ -353,6 +353,21 @@ def table_1_costs() -> str:
     return table(header, rows)
 
 
+def hours_of_preparing(scans: int = 820) -> str:
+    """Of one core, from the CPU seconds of a raw scan."""
+    return span([subject["deepbet"]["cpu_seconds"] * scans / 3600 for subject in read("raw")["subjects"]], ".1f")
+
+
+def hours_of_preparing_the_paper() -> str:
+    return hours_of_preparing(1262)
+
+
+def hours_of_scoring() -> str:
+    """MS-SSIM pairs of 500 samples, and their nearest of 1,262 training volumes in two orientations, one core."""
+    pairs = PAPER_SAMPLES * (PAPER_SAMPLES - 1) / 2 + 2 * PAPER_SAMPLES * 1262
+    return f"{pairs * read('pairs')['brain']['ours_ms']['median'] / 3.6e6:.1f}"
+
+
 def hours_of_training() -> str:
     return f"{sum(map(_training_eflop, TITLES)) / 0.36:.0f}"
 
