@@ -14,6 +14,7 @@ import argparse
 import re
 from pathlib import Path
 
+import results
 import tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,19 +29,19 @@ def pages() -> list[Path]:
 
 def text_of(expression: str) -> str:
     """The text that `expression` stands for; raises ValueError when it names nothing."""
-    if callable(table := getattr(tables, expression, None)):
-        return table()
+    if expression in vars(tables):
+        return getattr(tables, expression)()
     figure = FIGURE.fullmatch(expression)
     if figure is None:
         raise ValueError("it must be a function of docs/tables.py or 'FILE/KEY/... FORMAT'")
     try:
-        values = tables.result(figure["path"])
+        values = results.at(figure["path"])
     except (LookupError, OSError) as error:
         raise ValueError(f"benchmarks/results has no such value ({error!r})") from error
     if figure["format"] == "clock":
-        return tables.clock(*values)
+        return results.clock(*values)
     factor = figure["factor"]
-    return tables.span([value * float(factor) if factor else value for value in values], figure["format"])
+    return results.span([value * float(factor) if factor else value for value in values], figure["format"])
 
 
 def fill(page: str) -> tuple[str, list[str], list[str]]:

@@ -1,14 +1,11 @@
-"""Tables and derived figures of the docs, each a function that returns Markdown; `figures.py` puts them in their places."""
+"""Tables and derived figures of the docs: functions that return Markdown, which `figures.py` puts in its places."""
 
 from __future__ import annotations
 
-import functools
-import json
-from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
+from results import read, span, speed, table
+
 # In the order of the cDPM paper's Table 1.
 TITLES = {
     "vae_gan": "3D-VAE-GAN",
@@ -24,47 +21,6 @@ CONTROLS = ("real_heldout", "train_copy", "mean_volume", "blurred_real", "noise"
 # FLOPs of a training step (forward alone, of half the stack).
 CDPM_SLICES, CDPM_STEPS, CDPM_SHARE = 248, 1000, 1 / 60
 PAPER_SAMPLES = 500
-
-
-@functools.cache
-def read(name: str) -> Any:
-    """The contents of benchmarks/results/NAME.json."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
-
-
-def result(path: str) -> list[Any]:
-    """The values at FILE/KEY/...; a number names the entry of a list, and * stands for all entries."""
-    name, *keys = path.split("/")
-    values = [read(name)]
-    for key in keys:
-        if key == "*":
-            values = [entry for v in values for entry in (v if isinstance(v, list) else v.values())]
-        else:
-            values = [v[int(key)] if isinstance(v, list) else v[key] for v in values]
-    return values
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table on lines of its own."""
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    return "\n\n" + "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n\n"
-
-
-def clock(seconds: float) -> str:
-    """`470` as `7 min 50 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
-
-
-def span(values: Iterable[float], form: str = ".0f", join: str = " to ") -> str:
-    """The lowest and the highest value; one figure when both read the same."""
-    values = list(values)
-    low, high = (format(limit, form).replace("e-0", "e-") for limit in (min(values), max(values)))
-    return low if low == high else low + join + high
-
-
-def speed(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds:.2g} s"
 
 
 # Metrics
@@ -232,7 +188,11 @@ def cdpm_trials() -> str:
     rows = [
         ["base 16, (1,2,4), rate 1e-3", f"{loss['base_16']}", ""],
         ["base 32, (1,1,2,2), rate 1e-3", f"{loss['base_32']}", ""],
-        ["base 32, (1,1,2,2), rate 2e-3, norm per slice (**chosen**)", f"{loss['chosen_200']}", f"{loss['chosen_250']}"],
+        [
+            "base 32, (1,1,2,2), rate 2e-3, norm per slice (**chosen**)",
+            f"{loss['chosen_200']}",
+            f"{loss['chosen_250']}",
+        ],
         ["the same, norm over the set, attention also at 16 pixels", "", f"{loss['set_norm_250']}"],
     ]
     return table(["change", "loss after 200", "after 250"], rows)
@@ -355,7 +315,9 @@ def table_1_costs() -> str:
 
 def hours_of_preparing(scans: int = 820) -> str:
     """Of one core, from the CPU seconds of a raw scan."""
-    return span([subject["deepbet"]["cpu_seconds"] * scans / 3600 for subject in read("raw")["subjects"]], ".1f")
+    return span(
+        [subject["deepbet"]["cpu_seconds"] * scans / 3600 for subject in read("raw")["subjects"]], ".1f"
+    )
 
 
 def hours_of_preparing_the_paper() -> str:
