@@ -1,6 +1,6 @@
-"""MS-SSIM of one pair of simulated brains at 128^3 under conventions that are all in use.
+"""MS-SSIM of one pair of simulated brains at 128^3 under settings that scripts use without naming them.
 
-    OMP_NUM_THREADS=1 python benchmarks/conventions.py         (under a minute; writes benchmarks/results/conventions.json)
+    OMP_NUM_THREADS=1 python benchmarks/conventions.py      (under a minute; writes benchmarks/results/conventions.json)
 
 Also what padding, lower intensities and a wrong data range do to the score of that pair.
 """

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 import torch
-from mribench.models.blocks import UpConv
 from torch import nn
 
 from mribench.bench.folder import versions
 from mribench.files import write_json
+from mribench.models.blocks import UpConv
 
 SHAPES = (
     (64, 32, 4),

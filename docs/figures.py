@@ -3,9 +3,9 @@
     python docs/figures.py             rewrite every marked place
     python docs/figures.py --check     change nothing; name every stale place and exit with 1
 
-A marked place is `<!--= EXPRESSION -->text<!--/-->`. EXPRESSION is the name of a function of docs/tables.py, or a path
-into a results file, perhaps a factor, and a format: `pairs/brain/ours_ms/median .1f`, `selftest/seconds clock` (7 min
-50 s), `coverage/permutation/*/level/mmd * 100 .1f` (`*` stands for all entries; the text is their range).
+A marked place is `<!--= EXPRESSION -->text<!--/-->`. EXPRESSION is the name of a function of docs/*_tables.py, or a
+path into a results file, perhaps a factor, and a format: `pairs/brain/ours_ms/median .1f`, `selftest/seconds clock`
+(7 min 50 s), `coverage/permutation/*/level/mmd * 100 .1f` (`*` stands for all entries; the text is their range).
 """
 
 from __future__ import annotations
@@ -14,12 +14,19 @@ import argparse
 import re
 from pathlib import Path
 
+import cost_tables
+import evidence_tables
 import results
-import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = re.compile(r"<!--= (?P<expression>[^>]+?) -->(?P<text>.*?)<!--/-->", re.DOTALL)
 FIGURE = re.compile(r"(?P<path>\S+/.+?)(?: \* (?P<factor>[\d.]+))? (?P<format>\S+)")
+FUNCTIONS = {
+    name: value
+    for module in (cost_tables, evidence_tables)
+    for name, value in vars(module).items()
+    if getattr(value, "__module__", "") == module.__name__
+}
 
 
 def pages() -> list[Path]:
@@ -29,11 +36,11 @@ def pages() -> list[Path]:
 
 def text_of(expression: str) -> str:
     """The text that `expression` stands for; raises ValueError when it names nothing."""
-    if expression in vars(tables):
-        return getattr(tables, expression)()
+    if expression in FUNCTIONS:
+        return FUNCTIONS[expression]()
     figure = FIGURE.fullmatch(expression)
     if figure is None:
-        raise ValueError("it must be a function of docs/tables.py or 'FILE/KEY/... FORMAT'")
+        raise ValueError("it must be a function of docs/*_tables.py or 'FILE/KEY/... FORMAT'")
     try:
         values = results.at(figure["path"])
     except (LookupError, OSError) as error:

@@ -11,6 +11,18 @@ from typing import Any
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 
 
+# In the order of the cDPM paper's Table 1.
+TITLES = {
+    "vae_gan": "3D-VAE-GAN",
+    "gan_gp": "3D-GAN-GP",
+    "alpha_wgan": "3D-alpha-WGAN",
+    "cce_gan": "CCE-GAN",
+    "ha_gan": "HA-GAN",
+    "dpm3d": "3D-DPM",
+    "cdpm": "cDPM",
+}
+
+
 @functools.cache
 def read(name: str) -> Any:
     """The contents of benchmarks/results/NAME.json."""
