@@ -188,8 +188,7 @@ def _sampled(scores: dict[str, Any], whole: bool) -> list[str]:
     mark = "" if whole else "*"
     value = {name: score["value"] for name, score in scores.items()}
     fids = [f"{value[name]:.0f}" if name in value else "–" for name in ("fid_a", "fid_c", "fid_s")]
-    similarity, distance = f"{100 * value['ms_ssim']:.1f}{mark}", f"{1000 * value['mmd']:.1f}{mark}"
-    return [similarity, distance, *fids, f"{value['memorisation']:.2f}{mark}"]
+    return [f"{100 * value['ms_ssim']:.1f}{mark}", f"{1000 * value['mmd']:.1f}{mark}", *fids]
 
 
 def eight_minutes() -> str:
@@ -205,7 +204,7 @@ def eight_minutes() -> str:
     for name in ("real_heldout", "blurred_real", "mean_volume", "noise"):
         rows.append([f"`{name}`", "", "", *_sampled(trained["scores"][name], True)])
     target = 100 * trained["scores"]["real_heldout"]["ms_ssim"]["target"]
-    columns = [f"MS-SSIM (target {target:.1f})", "MMD x 10³", "FID-A", "FID-C", "FID-S", "memorisation AUC"]
+    columns = [f"MS-SSIM (target {target:.1f})", "MMD x 10³", "FID-A", "FID-C", "FID-S"]
     return table(["", "volumes seen", "one head", *columns], rows)
 
 
