@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mribench.metrics.arrays.similarity import Definition, Kwon2019
 from pairs import machine
 from pytorch_msssim import ms_ssim
 
 from mribench.data.simulate import simulate
 from mribench.files import write_json
-from mribench.metrics.ms_ssim import Definition, Kwon2019, ms_ssim_matrix
+from mribench.metrics.ms_ssim import ms_ssim_matrix
 
 SIDE, PADDED = 128, 160
 

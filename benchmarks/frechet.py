@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mribench.metrics.statistics.intervals import jackknife
 from scipy.linalg import sqrtm
 
 from mribench.bench.folder import versions
 from mribench.files import write_json
 from mribench.metrics.fid import FID_A, FrechetSubsets, frechet_distance
-from mribench.metrics.metric import jackknife
 
 
 def seconds(call: Callable[[], Any]) -> float:

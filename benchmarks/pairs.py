@@ -31,6 +31,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.metrics.regression import compute_ms_ssim
+from mribench.metrics.arrays.similarity import Definition
 from pytorch_msssim import ms_ssim
 
 from mribench.bench.folder import versions
@@ -38,7 +39,7 @@ from mribench.data.simulate import simulate
 from mribench.files import write_json
 from mribench.metrics.arrays.nearest import nearest_neighbours
 from mribench.metrics.arrays.pairs import State
-from mribench.metrics.ms_ssim import Definition, ms_ssim_matrix
+from mribench.metrics.ms_ssim import ms_ssim_matrix
 
 DEFINITION = Definition(window=7, scales=5)
 SEED, SIDE, VOLUMES = 0, 128, 17
