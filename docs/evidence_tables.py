@@ -12,24 +12,25 @@ CONTROLS = ("real_heldout", "train_copy", "mean_volume", "blurred_real", "noise"
 # Metrics
 
 
+BETTER = {"match": "nearest to its target"}
+FACTS = ("name", "title", "family", "ranked", "better", "detects", "measures", "blind_to")
+
+
 def metrics() -> str:
-    """Name, aim, family and limits of every metric, from the metrics themselves."""
+    """What every metric declares about itself: aim, family, rank and controls, then what it measures and what not."""
     from mribench.metrics import METRICS, get_metric
 
-    rows = []
+    facts, limits = [], []
     for metric in map(get_metric, METRICS):
-        for attribute in ("title", "family", "ranked", "better", "detects", "measures", "blind_to"):
-            if not hasattr(metric, attribute):
-                raise ValueError(
-                    f"The metric {metric.name!r} must have {attribute!r} to stand in docs/metrics.md."
-                )
-        better = {"match": "equal to the reference's"}.get(metric.better, metric.better)
-        detects = " ".join(f"`{name}`" for name in metric.detects)
-        limits = [str(getattr(metric, name)) for name in ("measures", "blind_to")]
-        rows.append(
-            [f"`{metric.name}`", better, metric.family, "yes" if metric.ranked else "no", detects, *limits]
-        )
-    return table(["name", "better", "family", "ranked", "detects", "measures", "does not measure"], rows)
+        if lacking := [name for name in FACTS if not hasattr(metric, name)]:
+            raise ValueError(f"the metric {metric.name!r} must have {', '.join(lacking)}")
+        ranked = "yes" if metric.ranked else "no, opt-in" if getattr(metric, "opt_in", False) else "no"
+        detects = " ".join(f"`{control}`" for control in metric.detects)
+        better = BETTER.get(metric.better, metric.better)
+        facts.append([f"`{metric.name}`", metric.title, better, metric.family, ranked, detects])
+        limits.append([f"`{metric.name}`", metric.measures, metric.blind_to])
+    header = ["name", "title", "better", "family", "ranked", "must detect"]
+    return table(header, facts) + table(["name", "measures", "cannot show"], limits).lstrip("\n")
 
 
 def controls() -> str:
