@@ -37,6 +37,9 @@ AWAITED = {
     "mribench.Metric",
     "mribench.open_bench",
     "mribench.Protocol",
+    "mribench.make_context",
+    "mribench list schemas --json",
+    "mribench list schemas",
     # imported by benchmarks/
     "mribench.bench.cohort.start_cohort",
     "mribench.bench.controls.possible_controls",
@@ -182,7 +185,7 @@ def test_the_parser_of_the_docs_refuses_what_the_command_line_refuses():
 
 @each(OURS)
 def test_every_command_line_parses_and_names_a_model_that_exists(page):
-    for line in command_lines(page):
+    for line in set(command_lines(page)) - AWAITED:
         try:
             parsed = parse(line)
         except (AssertionError, click.UsageError) as error:
@@ -229,11 +232,21 @@ def resolves(dotted):
         return False
 
 
+def is_there(name):
+    """True when the command line parses, the file exists or the dotted name resolves."""
+    if " " in name:
+        try:
+            parse(name)
+        except (AssertionError, click.UsageError):
+            return False
+        return True
+    if "/" in name:
+        return ((PACKAGE.parent if name.startswith("mribench/") else ROOT) / name).exists()
+    return resolves(name)
+
+
 def test_what_the_docs_await_is_not_there_yet():
-    for name in AWAITED:
-        place = PACKAGE.parent if name.startswith("mribench/") else ROOT
-        there = (place / name).exists() if "/" in name else resolves(name)
-        assert not there, f"{name} is there: take it out of AWAITED"
+    assert not [name for name in AWAITED if is_there(name)], "take these out of AWAITED"
 
 
 def modules_of_rooms():
