@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mribench.metrics.arrays.similarity import Definition, Kwon2019
-from pairs import machine
+from provenance import machine
 from pytorch_msssim import ms_ssim
 
 from mribench.data.simulate import simulate
@@ -52,7 +52,7 @@ def main() -> None:
         "padded": own(padded, plain),
         "halved": own(pair / 2, plain),
         "range_255": peer(pair, data_range=255.0),
-        "machine": machine(),
+        "machine": machine("pytorch-msssim"),
     }
     write_json(Path(__file__).resolve().parent / "results" / "conventions.json", result)
     print(json.dumps(result, indent=1))

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from pairs import machine
+from provenance import machine
 
 from mribench.files import read_json, write_json
 

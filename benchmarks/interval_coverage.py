@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from frechet import machine
 from mribench.metrics.arrays.distances import JointDistances, squared_distances
 from mribench.metrics.statistics.intervals import interval, jackknife
 from mribench.metrics.statistics.jackknife import combined, half_width, jackknife_part
+from provenance import machine
 
 from mribench.data.simulate import simulate
 from mribench.files import write_json
@@ -101,16 +101,16 @@ def trial(name: str, prepared: Any, n: int) -> Trial:
 def summary(trials: list[Trial], truth: float | None = None) -> dict[str, Any]:
     gaps = np.array([gap for gap, _, _ in trials])
     truth = float(gaps.mean()) if truth is None else truth
-    known = [combined(parts) for _, parts, _ in trials]
+    estimates = [combined(parts) for _, parts, _ in trials]
     errors = np.abs(gaps - truth)
     spread = float(gaps.std(ddof=1))
     return {
         "trials": len(trials),
         "expected": truth,
         "standard_deviation": spread,
-        "ratio": float(math.sqrt(np.mean([v for v, _ in known])) / spread) if spread > 1e-12 else None,
+        "ratio": float(math.sqrt(np.mean([v for v, _ in estimates])) / spread) if spread > 1e-12 else None,
         "normal": float(
-            np.mean([e <= half_width(v, math.inf) for e, (v, _) in zip(errors, known, strict=True)])
+            np.mean([e <= half_width(v, math.inf) for e, (v, _) in zip(errors, estimates, strict=True)])
         ),
         "now": float(np.mean([low <= truth <= high for _, _, (low, high) in trials])),
     }
@@ -120,12 +120,12 @@ def cell(law: str, generator: str, n: int, share: float) -> dict[str, Any]:
     """All metrics of one law, generator and n."""
     rng = np.random.default_rng([LAWS.index(law), GENERATORS.index(generator), n])
     cheap, expensive = (max(4, round(share * count)) for count in TRIALS[n])
-    found: dict[str, list[Trial]] = {name: [] for name in (*CHEAP, *EXPENSIVE)}
+    trials_of_metric: dict[str, list[Trial]] = {name: [] for name in (*CHEAP, *EXPENSIVE)}
     for count in range(cheap):
         real, fake = latents(rng, law, "same", n), latents(rng, law, generator, n)
         for name in (*CHEAP, *EXPENSIVE) if count < expensive else CHEAP:
-            found[name].append(trial(name, prepare(name, real, fake), n))
-    metrics = {name: summary(trials) for name, trials in found.items()}
+            trials_of_metric[name].append(trial(name, prepare(name, real, fake), n))
+    metrics = {name: summary(trials) for name, trials in trials_of_metric.items()}
     return {"law": law, "generator": generator, "n": n, "metrics": metrics}
 
 
@@ -139,7 +139,7 @@ def brains(share: float) -> list[dict[str, Any]]:
         for _ in range(max(4, round(600 * share))):
             order = rng.permutation(POPULATION)[: 2 * n]
             cut = {"samples": order[:n], "reference": order[n:]}
-            prepared = {side: matrix[np.ix_(kept, kept)] for side, kept in cut.items()}
+            prepared = {side: matrix[np.ix_(subset, subset)] for side, subset in cut.items()}
             trials.append(trial("ms_ssim", prepared, n))
         row = {"law": f"simulated brains {SIDE}^3", "generator": "same", "n": n}
         rows.append({**row, "metrics": {"ms_ssim": summary(trials, truth=0.0)}})
@@ -162,7 +162,7 @@ def levels(n: int, m: int, trials: int) -> dict[str, Any]:
         )
         for name, gram in zip(below, grams, strict=True):
             below[name].append(permutation_p(gram, m, permutations=399, seed=index) <= 0.05)
-    level = {name: float(np.mean(found)) for name, found in below.items()}
+    level = {name: float(np.mean(rejected)) for name, rejected in below.items()}
     return {"n": n, "m": m, "trials": trials, "nominal": 0.05, "level": level}
 
 
@@ -189,9 +189,9 @@ def real_baseline(alpha: float, n: int, m: int, trials: int) -> dict[str, Any]:
     }
 
 
-def line(found: dict[str, Any]) -> str:
-    shown = [f"{name} {one['normal']:.3f} > {one['now']:.3f}" for name, one in found["metrics"].items()]
-    return f"{found['law']:>22} {found['generator']:>9} n={found['n']:<3} before > now: " + "; ".join(shown)
+def line(row: dict[str, Any]) -> str:
+    shown = [f"{name} {hits['normal']:.3f} > {hits['now']:.3f}" for name, hits in row["metrics"].items()]
+    return f"{row['law']:>22} {row['generator']:>9} n={row['n']:<3} before > now: " + "; ".join(shown)
 
 
 def measure(share: float, processes: int) -> dict[str, Any]:
@@ -214,12 +214,12 @@ def measure(share: float, processes: int) -> dict[str, Any]:
         ]
         volumes = pool.submit(brains, share)
         rows = []
-        for found in pool.map(cell, *zip(*cells, strict=True)):
-            rows.append(found)
-            print(line(found), flush=True)
+        for row in pool.map(cell, *zip(*cells, strict=True)):
+            rows.append(row)
+            print(line(row), flush=True)
         rows += volumes.result()
-        for found in rows[-2:]:
-            print(line(found))
+        for row in rows[-2:]:
+            print(line(row))
         permutation, real_baselines = ([job.result() for job in jobs] for jobs in (tested, extrapolated))
     print(json.dumps({"permutation": permutation, "real_baselines": real_baselines}, indent=1))
     return {
