@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +21,15 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
+from mribench.metrics.arrays.similarity import definition_for
+from mribench.metrics.statistics.jackknife import leave_out, squared_error
+from provenance import machine
 
 from mribench.data import simulate as simulator
 from mribench.data.anatomy import mni_anatomy
 from mribench.data.grid import PAPER_FOV_MM
 from mribench.files import atomic, write_json
-from mribench.metrics.metric import leave_out, squared_error
-from mribench.metrics.ms_ssim import definition_for, mean_of_pairs, ms_ssim_matrix
+from mribench.metrics.ms_ssim import mean_of_pairs, ms_ssim_matrix
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 0
@@ -122,17 +121,6 @@ def draw_views(row: np.ndarray, volume: np.ndarray) -> None:
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1, origin="lower", extent=(0, width, 0, height))
         axis.set(ylim=((height - y) / 2, (height + y) / 2))
         axis.axis("off")
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "load_average": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "numpy", "scipy", "nilearn")},
-    }
 
 
 def measure(count: int) -> dict[str, Any]:
