@@ -11,7 +11,8 @@ from mribench import generation, scoring, training
 from mribench.bench.controls import CONTROLS, Control, available, make_volumes
 from mribench.bench.folder import Bench, Run, check_same_run, create_bench, open_bench, versions
 from mribench.bench.protocol import load_protocol
-from mribench.data.cohort import Cohort, open_cohort, simulated_cohort
+from mribench.data.cohort import Cohort, open_cohort
+from mribench.data.prepare.simulated import simulated_cohort
 from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_json, read_json, write_json
@@ -44,7 +45,7 @@ def start_cohort(bench: Bench, progress: Progress) -> Cohort:
             "(or start another bench with --simulated to try it on simulated brains)."
         )
     with bench.lock("cohort"):
-        return simulated_cohort(bench.cohort_folder, bench.protocol, progress)
+        return simulated_cohort(bench.cohort_folder, bench.protocol.cohort_plan, progress)
 
 
 def plan_training(

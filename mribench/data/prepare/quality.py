@@ -9,28 +9,9 @@ from scipy.ndimage import affine_transform
 
 from mribench.data.nifti import NiftiVolume
 from mribench.data.prepare.recipe import Quality
-from mribench.data.prepare.stripped import ScanRecord
+from mribench.data.records import RawRecord
 
 FACES = ("left", "right", "posterior", "anterior", "inferior", "superior")
-
-
-class RawRecord(ScanRecord):
-    """What is written down of one raw scan. `brain_cm3` is that of its mask, before registration.
-
-    `affine` `[4,4]` maps the scan's world mm to MNI152's, `determinant` is its own. `border_cm2`: area of brain
-    on that face of the scan where most is; `border` names the face.
-    """
-
-    stages: tuple[str, ...]
-    mask_sha256: str  # of the given mask; "" without
-    saturated_fraction: float  # of the masked voxels as read, at the scan's largest value
-    noise_sd: float  # in the scan's own units, before denoising
-    bias_range: float  # 99th over 1st percentile of the removed field in the brain
-    affine: tuple[tuple[float, ...], ...]
-    determinant: float
-    dice: float
-    border_cm2: float
-    border: str
 
 
 @lru_cache(maxsize=1)

@@ -1,14 +1,13 @@
-"""Every choice that turns a raw scan into a volume; the digest of all of it belongs to the cohort."""
+"""Recipes: every choice that turns a stripped scan, or a raw one, into a volume, besides the grid."""
 
 from __future__ import annotations
 
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from mribench.data.prepare.stripped import Recipe
 from mribench.errors import UsageError
 from mribench.files import digest_json
 
@@ -19,6 +18,44 @@ Proportion = Annotated[float, Field(ge=0, le=1)]
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Recipe(_Settings):
+    """What both recipes answer; `kind` names their scans in messages."""
+
+    kind: ClassVar[str]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of all settings."""
+        return digest_json(self.model_dump(mode="json"))
+
+
+class StrippedRecipe(_Recipe):
+    """Scans that are stripped and in MNI152: one interpolation, then intensities to [0,1]."""
+
+    kind = "scans that were stripped and registered before (without --raw)"
+    registered: ClassVar[bool] = True  # the scans must be in MNI152
+    quality: ClassVar[None] = None
+
+    name: Literal["prepare-1"] = "prepare-1"
+    scan_of_subject: Literal["first session, first name"] = "first session, first name"
+    interpolation: Literal["linear"] = "linear"
+    # Sigma against aliasing, in source voxels: presmoothing * (step of the grid in source voxels - 1).
+    presmoothing: Annotated[float, Field(ge=0)] = 0.6
+    # Brain = above this proportion of the 99.9th percentile of the positive voxels.
+    foreground: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    percentile: Annotated[float, Field(gt=0, le=100)] = 99.5  # of the brain's voxels; becomes 1
+    brain_cm3: tuple[float, float] = (800.0, 2500.0)  # outside: not stripped, or not a brain
+    max_outside_fov: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of the brain; more: not registered
+
+    def recorded(self) -> dict[str, Any]:
+        """What volumes.json says of the recipe."""
+        return self.model_dump(mode="json")
+
+    def voxels(self) -> dict[str, Any]:
+        """The settings that can move a voxel, with the versions of what does the work."""
+        return {**self.recorded(), "versions": _versions("numpy", "scipy")}
 
 
 class Masking(_Settings):
@@ -85,8 +122,10 @@ class Quality(_Settings):
         return limits
 
 
-class RawRecipe(_Settings):
+class RawRecipe(_Recipe):
     """The stages in order, with all their settings. `registration` None: the scans are in MNI152 already."""
+
+    kind = "raw scans (prepare --raw)"
 
     name: Literal["raw-1"] = "raw-1"
     order: Literal["mask, denoise, N4, mask, affine, one interpolation, intensity"] = (
@@ -96,22 +135,24 @@ class RawRecipe(_Settings):
     denoising: Denoising = Denoising()
     bias: BiasCorrection = BiasCorrection()
     registration: Registration | None = Registration()
-    volume: Recipe = Recipe()
+    volume: StrippedRecipe = StrippedRecipe()
     quality: Quality = Quality()
 
     @property
-    def digest(self) -> str:
-        """SHA-256 of the canonical JSON of all settings."""
-        return digest_json(self.model_dump(mode="json"))
+    def registered(self) -> bool:
+        """Whether the scans must be in MNI152."""
+        return self.registration is None
+
+    def recorded(self) -> dict[str, Any]:
+        """What volumes.json says of the recipe: all settings, and the versions of what does the work."""
+        return {**self.model_dump(mode="json"), "versions": backend_versions()}
 
     def voxels(self) -> dict[str, Any]:
-        """The settings that can move a voxel, with the versions of what does the work; thresholds cannot."""
-        return {**self.model_dump(mode="json", exclude={"quality"}), "versions": backend_versions()}
+        """What of it can move a voxel; the thresholds of quality cannot."""
+        return {key: value for key, value in self.recorded().items() if key != "quality"}
 
 
-def build_recipe(
-    *, given_masks: bool, stripped: bool, registered: bool, quality: dict[str, Any]
-) -> RawRecipe:
+def raw_recipe(*, given_masks: bool, stripped: bool, registered: bool, quality: dict[str, Any]) -> RawRecipe:
     """The recipe that the command line's words mean; raises UsageError for words that contradict or are unknown."""
     if given_masks and stripped:
         raise UsageError(
@@ -147,4 +188,8 @@ def require_backends(recipe: RawRecipe) -> None:
 def backend_versions() -> dict[str, str]:
     """Versions of the libraries that are installed and can move a voxel."""
     names = [name for module, name in BACKENDS.items() if find_spec(module)]
-    return {name: metadata.version(name) for name in [*names, "torch", "numpy", "scipy", "nilearn"]}
+    return _versions(*names, "torch", "numpy", "scipy", "nilearn")
+
+
+def _versions(*names: str) -> dict[str, str]:
+    return {name: metadata.version(name) for name in names}

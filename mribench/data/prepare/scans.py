@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
+from typing import Any
 
 from mribench.data.formats import DICOM_ADVICE, digest_scan, scan_stem
 from mribench.data.prepare.layouts import (
@@ -25,6 +26,7 @@ from mribench.data.prepare.layouts import (
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_json
 
+_LABELS = ("subject", "session", "source", "name")
 _COLUMNS = ("path", "subject", "session", "source", "done")
 _SPACE = re.compile(r"_space-([A-Za-z0-9]+)")
 _DERIVED = re.compile(r"_(label-[A-Za-z0-9]+|desc-(?!preproc(?:_|\b))[A-Za-z0-9]+)")
@@ -57,6 +59,10 @@ class Scan:
             return safe
         return f"{safe}-{hashlib.sha256(repr(self.subject).encode()).hexdigest()[:8]}".lstrip("-")
 
+    def labels(self) -> dict[str, Any]:
+        """What a record says of it."""
+        return {"id": self.id, **{key: getattr(self, key) for key in _LABELS}}
+
 
 def without_paths(text: str, scan: Scan, mask: Path | None = None) -> str:
     """A message as it may be written down: the scan by its name, other files beside it or the mask by theirs."""
@@ -73,8 +79,12 @@ def discover(source: Path | None, manifest: Path | None = None, *, registered: b
     With `manifest` its rows are the scans. Otherwise the first layout of layouts.LAYOUTS that fits decides.
     The first scan is that of the first session, then of the first file name, where numbers count as numbers.
     `registered` says that they must be in MNI152 already. Raises UsageError when nothing can be found, for a
-    folder of DICOM, and for one subject under two sources.
+    folder of DICOM, for one subject under two sources, and for a folder together with a manifest.
     """
+    if source is not None and manifest is not None:
+        raise UsageError(
+            f"prepare takes SRC or --manifest, but both are given: {source}, {manifest}. Leave one out."
+        )
     if manifest is not None:
         found = _from_manifest(Path(manifest))
     elif source is None or not Path(source).is_dir():

@@ -1,0 +1,174 @@
+"""The cohort of one's own scans, stripped or raw: find them, make volumes, judge them, give subjects their roles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from mribench.data.cohort import Cohort, CohortPlan
+from mribench.data.formats import digest_scan
+from mribench.data.grid import Grid
+from mribench.data.prepare.builder import (
+    LedgerLine,
+    Product,
+    Refusal,
+    Task,
+    in_this_process,
+    make_volumes,
+    write_cohort,
+)
+from mribench.data.prepare.quality import failures
+from mribench.data.prepare.recipe import RawRecipe, StrippedRecipe
+from mribench.data.prepare.roles import assign_roles
+from mribench.data.prepare.scans import Scan, digest_inputs, discover, mask_of, without_paths
+from mribench.data.prepare.stages import process_raw
+from mribench.data.prepare.stripped import process_stripped
+from mribench.data.prepare.workers import in_workers
+from mribench.data.records import RawRecord, RefusedScan, ScanRecord, VolumeEntry
+from mribench.data.volume_set import Progress
+from mribench.errors import MribenchError, UsageError
+from mribench.files import digest_json
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which scans become a cohort, and by which recipe. `workers`: processes at a time, 0 = this process alone."""
+
+    source: Path | None
+    manifest: Path | None = None
+    recipe: StrippedRecipe | RawRecipe = field(default_factory=StrippedRecipe)
+    masks: Path | None = None
+    workers: int = 0
+
+    def scans(self) -> list[Scan]:
+        """All scans, chosen or skipped; raises UsageError when there are none."""
+        return discover(self.source, self.manifest, registered=self.recipe.registered)
+
+    def inputs(self) -> str:
+        """Identity of the chosen scans, their labels and masks."""
+        return digest_inputs(self.scans(), self.masks)
+
+
+def own_cohort(folder: Path, plan: CohortPlan, request: Request, progress: Progress) -> Cohort:
+    """Make a volume of every subject's scan, judge it, give subjects their roles, write volumes.json.
+
+    A killed preparation loses the scans that were in work and goes on with the others. Scans that cannot be
+    used, end their worker, or miss a threshold of the recipe's quality, are listed with their reasons. Raises
+    UsageError when too few subjects are usable for the plan's roles.
+    """
+    scans, grid = request.scans(), plan.spec.voxels
+    tasks, refused = _tasks(scans, request, grid)
+    run = partial(in_workers, count=request.workers) if request.workers else in_this_process
+    lines = make_volumes(folder, grid, list(tasks.values()), progress, run)
+    usable, unusable = _judged([(scan, lines[scan.id]) for scan in tasks], request.recipe)
+    refused += unusable
+    volumes = _in_roles(usable, plan, refused)
+    inputs = digest_inputs(scans, request.masks)
+    return write_cohort(folder, plan, request.recipe.recorded(), volumes, refused, inputs)
+
+
+def _tasks(scans: Sequence[Scan], request: Request, grid: Grid) -> tuple[dict[Scan, Task], list[RefusedScan]]:
+    """One task per scan that can be read at all and has its mask; the others with their reasons."""
+    tasks, masks, refused = {}, {}, []
+    settings = request.recipe.voxels()
+    for scan in scans:
+        mask = None
+        try:
+            if scan.skipped:
+                raise MribenchError(f"{scan.name} is {scan.skipped}.")
+            mask = mask_of(scan, request.masks) if request.masks else None
+            labels = [scan.name, scan.subject, scan.session, scan.source, *scan.done]
+            sources = [digest_scan(scan.path), digest_scan(mask) if mask else None]
+            made_from = digest_json([labels, sources, settings, grid.model_dump(mode="json")])
+        except MribenchError as error:
+            refused.append(_refused(scan, without_paths(str(error), scan, mask)))
+        else:
+            tasks[scan] = Task(scan.id, made_from, partial(_make, scan, mask, grid, request.recipe))
+            masks[scan] = mask
+    _check_masks(masks)
+    return tasks, refused
+
+
+def _check_masks(masks: Mapping[Scan, Path | None]) -> None:
+    """A mask that is found by its file name alone may fit the files of several people."""
+    owners: dict[Path, Scan] = {}
+    for scan, mask in masks.items():
+        if mask is not None and (other := owners.setdefault(mask, scan)) is not scan:
+            raise UsageError(
+                f"A mask must belong to one scan, but {mask.name} fits {other.name} ({other.subject}) and "
+                f"{scan.name} ({scan.subject}). Name masks after the scans' relative paths or subjects."
+            )
+
+
+def _make(scan: Scan, mask: Path | None, grid: Grid, recipe: StrippedRecipe | RawRecipe) -> Product | Refusal:
+    """The volume of one scan; whatever the scan raises is a refusal, so that the others are made."""
+    try:
+        if isinstance(recipe, RawRecipe):
+            return process_raw(scan, mask, grid, recipe)
+        return process_stripped(scan, grid, recipe)
+    except MribenchError as error:
+        return Refusal(without_paths(str(error), scan, mask))
+    except MemoryError:
+        return Refusal(
+            f"{scan.name} must fit into memory, but did not. Use fewer --workers, and --overwrite if the "
+            "cohort is finished.",
+            passing=True,
+        )
+    except Exception as error:  # a library's or our own mistake, which the next version may not make
+        reason = (
+            f"it must go through every stage, but raised {type(error).__name__}: {error}. Look at the scan."
+        )
+        return Refusal(without_paths(reason, scan, mask), passing=True)
+
+
+def _judged(
+    made: Sequence[tuple[Scan, LedgerLine]], recipe: StrippedRecipe | RawRecipe
+) -> tuple[list[LedgerLine], list[RefusedScan]]:
+    """The lines whose volumes are used, and the scans that are kept out."""
+    usable, refused = [], []
+    first_of: dict[str, Scan] = {}
+    for scan, line in made:
+        reasons, record = [line.reason] if line.reason else [], None
+        if isinstance(line.record, ScanRecord):
+            record = line.record
+            if isinstance(record, RawRecord) and recipe.quality is not None:
+                reasons = failures(record, recipe.quality)
+            twins = [first_of.setdefault(digest, scan) for digest in (record.digest, record.sha256)]
+            if twin := next((twin for twin in twins if twin is not scan), None):
+                reasons.append(
+                    f"it must be another person than {twin.name} ({twin.subject}), but both are the same scan. "
+                    "Leave one out, or give them one subject in a manifest"
+                )
+        if reasons:
+            refused.append(_refused(scan, "; ".join(reasons), record))
+        else:
+            usable.append(line)
+    if isinstance(recipe, StrippedRecipe):  # their order is part of the digest of cohorts that are finished
+        usable.sort(key=lambda line: line.name)
+    return usable, refused
+
+
+def _refused(scan: Scan, reason: str, record: ScanRecord | None = None) -> RefusedScan:
+    reason = reason if scan.name in reason else f"{scan.name}: {reason}"
+    return RefusedScan(name=scan.name, reason=reason, record=record)
+
+
+def _in_roles(
+    usable: Sequence[LedgerLine], plan: CohortPlan, refused: Sequence[RefusedScan]
+) -> list[VolumeEntry]:
+    """The volumes that play a role; raises UsageError, naming what was kept out, when too few are left."""
+    subjects = [
+        (line.record.subject, line.record.source) for line in usable if isinstance(line.record, ScanRecord)
+    ]
+    try:
+        roles = assign_roles(subjects, plan)
+    except UsageError as error:
+        kept_out = "".join(f"\n  {scan.name}: {scan.reason}" for scan in refused[:10])
+        raise UsageError(f"{error} {len(refused)} scans were kept out.{kept_out}") from error
+    return [
+        line.as_volume(roles[subject])
+        for line, (subject, _) in zip(usable, subjects, strict=True)
+        if subject in roles
+    ]
