@@ -35,10 +35,10 @@ from mribench.data import simulate as sim
 from mribench.data.anatomy import Lattice
 from mribench.data.grid import dequantise, paper_grid
 from mribench.data.nifti import NiftiVolume
+from mribench.data.prepare.layouts import Scan
 from mribench.data.prepare.quality import failures
 from mribench.data.prepare.recipe import Masking, RawRecipe, Registration, backend_versions
 from mribench.data.prepare.registration import register
-from mribench.data.prepare.scans import Scan
 from mribench.data.prepare.stages import process_raw
 from mribench.data.prepare.stripped import resample
 from mribench.files import write_json

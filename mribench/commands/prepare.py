@@ -167,6 +167,7 @@ def _check_same(cohort: Cohort, request: Request) -> None:
     """Raise UsageError, naming what differs, unless the finished cohort is what would be made now."""
     from mribench.bench.protocol import differences
     from mribench.data.prepare.recipe import RawRecipe, StrippedRecipe
+    from mribench.data.prepare.scans import digest_inputs, identify
 
     made = {key: value for key, value in cohort.record.recipe.items() if key != "versions"}
     asked = request.recipe.model_dump(mode="json")
@@ -178,9 +179,10 @@ def _check_same(cohort: Cohort, request: Request) -> None:
             f"{request.recipe.kind}: {ways}."
         )
     reasons = differences(made, asked)
-    given = request.source or request.manifest
-    if given and cohort.record.inputs and request.inputs() != cohort.record.inputs:
-        reasons.append("other scans, masks or labels than it was made from")
+    if cohort.record.inputs and (request.source or request.manifest):
+        inputs = digest_inputs(identify(request.scans(), request.masks))
+        if inputs != cohort.record.inputs:
+            reasons.append("other scans, masks or labels than it was made from")
     if reasons:
         raise UsageError(
             f"The cohort in {cohort.folder} is finished, but this asks for another: {'; '.join(reasons)}. To have "

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from mribench.data.cohort import Cohort, CohortPlan
-from mribench.data.formats import digest_scan
 from mribench.data.grid import Grid
 from mribench.data.prepare.builder import (
     LedgerLine,
@@ -19,10 +18,11 @@ from mribench.data.prepare.builder import (
     make_volumes,
     write_cohort,
 )
+from mribench.data.prepare.layouts import Scan
 from mribench.data.prepare.quality import failures
 from mribench.data.prepare.recipe import RawRecipe, StrippedRecipe
 from mribench.data.prepare.roles import assign_roles
-from mribench.data.prepare.scans import Scan, digest_inputs, discover, mask_of, without_paths
+from mribench.data.prepare.scans import Input, digest_inputs, discover, identify, without_paths
 from mribench.data.prepare.stages import process_raw
 from mribench.data.prepare.stripped import process_stripped
 from mribench.data.prepare.workers import in_workers
@@ -46,10 +46,6 @@ class Request:
         """All scans, chosen or skipped; raises UsageError when there are none."""
         return discover(self.source, self.manifest, registered=self.recipe.registered)
 
-    def inputs(self) -> str:
-        """Identity of the chosen scans, their labels and masks."""
-        return digest_inputs(self.scans(), self.masks)
-
 
 def own_cohort(folder: Path, plan: CohortPlan, request: Request, progress: Progress) -> Cohort:
     """Make a volume of every subject's scan, judge it, give subjects their roles, write volumes.json.
@@ -58,44 +54,37 @@ def own_cohort(folder: Path, plan: CohortPlan, request: Request, progress: Progr
     used, end their worker, or miss a threshold of the recipe's quality, are listed with their reasons. Raises
     UsageError when too few subjects are usable for the plan's roles.
     """
-    scans, grid = request.scans(), plan.spec.voxels
-    tasks, refused = _tasks(scans, request, grid)
+    scans, recipe, grid = request.scans(), request.recipe, plan.spec.voxels
+    inputs = identify(scans, request.masks)
+    _check_masks(inputs)
+    refused = [_refused(scan, f"{scan.name} is {scan.skipped}.") for scan in scans if scan.skipped]
+    refused += [_refused(each.scan, each.reason) for each in inputs if each.reason]
+    tasks = _tasks([each for each in inputs if not each.reason], grid, recipe)
     run = partial(in_workers, count=request.workers) if request.workers else in_this_process
     lines = make_volumes(folder, grid, list(tasks.values()), progress, run)
-    usable, unusable = _judged([(scan, lines[scan.id]) for scan in tasks], request.recipe)
+    usable, unusable = _judged([(scan, lines[task.name]) for scan, task in tasks.items()], recipe)
     refused += unusable
     volumes = _in_roles(usable, plan, refused)
-    inputs = digest_inputs(scans, request.masks)
-    return write_cohort(folder, plan, request.recipe.recorded(), volumes, refused, inputs)
+    return write_cohort(folder, plan, recipe.recorded(), volumes, refused, digest_inputs(inputs))
 
 
-def _tasks(scans: Sequence[Scan], request: Request, grid: Grid) -> tuple[dict[Scan, Task], list[RefusedScan]]:
-    """One task per scan that can be read at all and has its mask; the others with their reasons."""
-    tasks, masks, refused = {}, {}, []
-    settings = request.recipe.voxels()
-    for scan in scans:
-        mask = None
-        try:
-            if scan.skipped:
-                raise MribenchError(f"{scan.name} is {scan.skipped}.")
-            mask = mask_of(scan, request.masks) if request.masks else None
-            labels = [scan.name, scan.subject, scan.session, scan.source, *scan.done]
-            sources = [digest_scan(scan.path), digest_scan(mask) if mask else None]
-            made_from = digest_json([labels, sources, settings, grid.model_dump(mode="json")])
-        except MribenchError as error:
-            refused.append(_refused(scan, without_paths(str(error), scan, mask)))
-        else:
-            tasks[scan] = Task(scan.id, made_from, partial(_make, scan, mask, grid, request.recipe))
-            masks[scan] = mask
-    _check_masks(masks)
-    return tasks, refused
+def _tasks(inputs: Sequence[Input], grid: Grid, recipe: StrippedRecipe | RawRecipe) -> dict[Scan, Task]:
+    settings = digest_json([recipe.voxels(), grid.model_dump(mode="json")])
+    return {
+        each.scan: Task(
+            each.scan.id,
+            digest_json([settings, each.identity()]),
+            partial(_make, each.scan, each.mask, grid, recipe),
+        )
+        for each in inputs
+    }
 
 
-def _check_masks(masks: Mapping[Scan, Path | None]) -> None:
+def _check_masks(inputs: Sequence[Input]) -> None:
     """A mask that is found by its file name alone may fit the files of several people."""
     owners: dict[Path, Scan] = {}
-    for scan, mask in masks.items():
-        if mask is not None and (other := owners.setdefault(mask, scan)) is not scan:
+    for scan, mask in ((each.scan, each.mask) for each in inputs if each.mask is not None):
+        if (other := owners.setdefault(mask, scan)) is not scan:
             raise UsageError(
                 f"A mask must belong to one scan, but {mask.name} fits {other.name} ({other.subject}) and "
                 f"{scan.name} ({scan.subject}). Name masks after the scans' relative paths or subjects."

@@ -18,10 +18,10 @@ from mribench.data.formats import digest_scan, read_scan
 from mribench.data.grid import Grid, quantise
 from mribench.data.nifti import NiftiVolume
 from mribench.data.prepare.builder import Product
+from mribench.data.prepare.layouts import Scan
 from mribench.data.prepare.quality import border_contact, brain_dice
 from mribench.data.prepare.recipe import BiasCorrection, Denoising, Masking, RawRecipe
 from mribench.data.prepare.registration import one_thread, register
-from mribench.data.prepare.scans import Scan
 from mribench.data.prepare.stripped import remarks, resample
 from mribench.data.records import RawRecord
 from mribench.errors import MribenchError

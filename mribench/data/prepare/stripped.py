@@ -13,8 +13,8 @@ from mribench.data.formats import digest_scan, read_scan
 from mribench.data.grid import Grid, paper_grid, quantise
 from mribench.data.nifti import NiftiVolume
 from mribench.data.prepare.builder import Product
+from mribench.data.prepare.layouts import Scan
 from mribench.data.prepare.recipe import StrippedRecipe
-from mribench.data.prepare.scans import Scan
 from mribench.data.records import ScanRecord
 from mribench.errors import MribenchError
 from mribench.files import digest_volume

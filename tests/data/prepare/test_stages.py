@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from mribench.data.grid import dequantise, paper_grid
 from mribench.data.nifti import NiftiVolume
 from mribench.data.prepare import stages as raw
+from mribench.data.prepare.layouts import Scan
 from mribench.data.prepare.quality import border_contact, brain_dice, failures, template
 from mribench.data.prepare.recipe import (
     BACKENDS,
@@ -23,7 +24,6 @@ from mribench.data.prepare.recipe import (
     Registration,
 )
 from mribench.data.prepare.registration import register
-from mribench.data.prepare.scans import Scan
 from mribench.data.prepare.stages import (
     Brain,
     brain_mask,
