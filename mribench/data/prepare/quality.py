@@ -11,7 +11,7 @@ from mribench.data.nifti import NiftiVolume
 from mribench.data.prepare.recipe import Quality
 from mribench.data.records import RawRecord
 
-FACES = ("left", "right", "posterior", "anterior", "inferior", "superior")
+_FACES = ("left", "right", "posterior", "anterior", "inferior", "superior")
 
 
 @lru_cache(maxsize=1)
@@ -43,7 +43,7 @@ def border_contact(mask: np.ndarray, affine: np.ndarray) -> tuple[float, str]:
         face_mm2 = float(np.prod(np.delete(sides, axis)))
         for end in (0, -1):
             cut = np.take(mask, end, axis=2 - axis)
-            areas[FACES[2 * axis + (end == -1)]] = float(cut.sum()) * face_mm2 / 100
+            areas[_FACES[2 * axis + (end == -1)]] = float(cut.sum()) * face_mm2 / 100
     name = max(areas, key=lambda face: areas[face])
     return areas[name], name if areas[name] > 0 else ""
 

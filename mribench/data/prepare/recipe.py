@@ -12,8 +12,8 @@ from mribench.errors import UsageError
 from mribench.files import digest_json
 
 BACKENDS = {"deepbet": "deepbet", "dipy": "dipy", "SimpleITK": "simpleitk"}  # module -> distribution
-Positive = Annotated[float, Field(gt=0)]
-Proportion = Annotated[float, Field(ge=0, le=1)]
+_Positive = Annotated[float, Field(gt=0)]
+_Proportion = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Settings(BaseModel):
@@ -62,7 +62,7 @@ class Masking(_Settings):
     """Where the brain is: the network deepbet (Fisch 2024) on the raw head, masks that were given, or the scan."""
 
     by: Literal["deepbet", "given mask", "values above 0"] = "deepbet"
-    threshold: Proportion = 0.5
+    threshold: _Proportion = 0.5
 
 
 class Denoising(_Settings):
@@ -78,7 +78,7 @@ class BiasCorrection(_Settings):
     """N4 (Tustison 2010; SimpleITK) inside the mask, on voxels shrunk to about `shrink_mm`."""
 
     by: Literal["SimpleITK N4"] = "SimpleITK N4"
-    shrink_mm: Positive = 4.0
+    shrink_mm: _Positive = 4.0
     iterations: tuple[int, ...] = (50, 50, 30, 20)
 
 
@@ -96,23 +96,23 @@ class Registration(_Settings):
     seed: int = 1
     shrink: tuple[int, ...] = (8, 4, 2)
     smoothing_mm: tuple[float, ...] = (8.0, 4.0, 2.0)
-    sampled: tuple[Proportion, ...] = (0.5, 0.1, 0.1)  # share of the template's voxels per level
+    sampled: tuple[_Proportion, ...] = (0.5, 0.1, 0.1)  # proportion of the template's voxels per level
     around_brain_mm: int = 8  # only template voxels this near to its brain are sampled
     iterations: int = 200  # at most, per level
-    first_step_mm: Positive = 4.0
-    last_step_mm: Positive = 1e-3
-    relaxation: Proportion = 0.8  # of the step, when the gradient turns round
+    first_step_mm: _Positive = 4.0
+    last_step_mm: _Positive = 1e-3
+    relaxation: _Proportion = 0.8  # of the step, when the gradient turns round
 
 
 class Quality(_Settings):
     """What a scan must reach to be used. These are the settings that `--set` can change."""
 
-    min_dice: Proportion = 0.9
+    min_dice: _Proportion = 0.9
     min_correlation: Annotated[float, Field(ge=-1, le=1)] = 0.6
     brain_cm3: tuple[float, float] = (900.0, 2100.0)  # of the mask, before registration
     determinant: tuple[float, float] = (0.7, 2.5)  # of the affine to MNI152
-    max_border_cm2: Positive = 15.0  # brain cut by one face of the scan
-    max_saturated: Proportion = 0.02  # of the masked voxels as read, at the scan's largest value
+    max_border_cm2: _Positive = 15.0  # brain cut by one face of the scan
+    max_saturated: _Proportion = 0.02  # of the masked voxels as read, at the scan's largest value
 
     @field_validator("brain_cm3", "determinant")
     @classmethod
