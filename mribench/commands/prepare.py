@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -75,6 +74,7 @@ def prepare(
     from mribench.commands.console import display
     from mribench.data.cohort import ROLES
     from mribench.data.prepare.own import Request
+    from mribench.data.prepare.recipe import RawRecipe, StrippedRecipe, raw_recipe
 
     words = {
         "--mask": masks,
@@ -85,10 +85,15 @@ def prepare(
     }
     if not raw and (given := [word for word, value in words.items() if value]):
         raise UsageError(f"{', '.join(given)} goes with --raw; without it nothing is masked or registered.")
-    request = Request(source, manifest)
+    recipe: RawRecipe | StrippedRecipe = StrippedRecipe()
     if raw:
-        stages = {"stripped": already_stripped, "registered": already_registered}
-        request = _raw_request(request, masks, workers, parse_settings(settings), **stages)
+        recipe = raw_recipe(
+            given_masks=masks is not None,
+            stripped=already_stripped,
+            registered=already_registered,
+            quality=parse_settings(settings),
+        )
+    request = Request(source, manifest, recipe, masks, workers)
     with display(quiet) as screen:
         bench, cohort, new = prepare_cohort(folder, protocol, request, overwrite, screen.report)
     for scan in cohort.record.problems:
@@ -100,25 +105,6 @@ def prepare(
 
         click.echo(f"look at every scan: {quality_page(cohort, anew=new)}", err=True)
     click.echo(bench.cohort_folder)
-
-
-def _raw_request(
-    request: Request,
-    masks: Path | None,
-    workers: int | None,
-    quality: dict[str, Any],
-    *,
-    stripped: bool,
-    registered: bool,
-) -> Request:
-    from mribench.data.prepare.recipe import raw_recipe, require_backends
-    from mribench.data.prepare.workers import default_workers
-
-    recipe = raw_recipe(
-        given_masks=masks is not None, stripped=stripped, registered=registered, quality=quality
-    )
-    require_backends(recipe)
-    return replace(request, recipe=recipe, masks=masks, workers=workers or default_workers())
 
 
 def prepare_cohort(

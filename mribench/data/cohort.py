@@ -102,7 +102,8 @@ class Cohort:
 
     def altered(self) -> list[str]:
         """Names of volumes whose voxels no longer have the recorded digest (or cannot be read); reads all of them."""
-        return [volume.name for volume in self.record.volumes if not self._is_intact(volume)]
+        volumes = self.record.volumes
+        return [v.name for v in volumes if not is_intact(self.folder, v.name, v.digest, self.grid)]
 
     def _verified_voxels(self, volume: VolumeEntry) -> np.ndarray:
         voxels = read_voxels(self.folder, volume.name)
@@ -114,9 +115,6 @@ class Cohort:
                 )
             self._verified.add(volume.name)
         return voxels
-
-    def _is_intact(self, volume: VolumeEntry) -> bool:
-        return is_intact(self.folder, volume.name, volume.digest, self.grid)
 
 
 def open_cohort(folder: Path) -> Cohort:

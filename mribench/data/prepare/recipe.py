@@ -21,14 +21,20 @@ class _Settings(BaseModel):
 
 
 class _Recipe(_Settings):
-    """What both recipes answer; `kind` names their scans in messages."""
-
-    kind: ClassVar[str]
+    kind: ClassVar[str]  # names the scans in messages
 
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of all settings."""
         return digest_json(self.model_dump(mode="json"))
+
+    def recorded(self) -> dict[str, Any]:
+        """What volumes.json says of the recipe."""
+        return self.model_dump(mode="json")
+
+    def voxels(self) -> dict[str, Any]:
+        """What can move a voxel: all settings but the thresholds of quality, and the versions of the libraries."""
+        return {key: value for key, value in self.recorded().items() if key != "quality"}
 
 
 class StrippedRecipe(_Recipe):
@@ -49,13 +55,8 @@ class StrippedRecipe(_Recipe):
     brain_cm3: tuple[float, float] = (800.0, 2500.0)  # outside: not stripped, or not a brain
     max_outside_fov: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of the brain; more: not registered
 
-    def recorded(self) -> dict[str, Any]:
-        """What volumes.json says of the recipe."""
-        return self.model_dump(mode="json")
-
     def voxels(self) -> dict[str, Any]:
-        """The settings that can move a voxel, with the versions of what does the work."""
-        return {**self.recorded(), "versions": _versions("numpy", "scipy")}
+        return {**super().voxels(), "versions": _versions("numpy", "scipy")}
 
 
 class Masking(_Settings):
@@ -144,45 +145,36 @@ class RawRecipe(_Recipe):
         return self.registration is None
 
     def recorded(self) -> dict[str, Any]:
-        """What volumes.json says of the recipe: all settings, and the versions of what does the work."""
-        return {**self.model_dump(mode="json"), "versions": backend_versions()}
-
-    def voxels(self) -> dict[str, Any]:
-        """What of it can move a voxel; the thresholds of quality cannot."""
-        return {key: value for key, value in self.recorded().items() if key != "quality"}
+        return {**super().recorded(), "versions": backend_versions()}
 
 
 def raw_recipe(*, given_masks: bool, stripped: bool, registered: bool, quality: dict[str, Any]) -> RawRecipe:
-    """The recipe that the command line's words mean; raises UsageError for words that contradict or are unknown."""
+    """The recipe that the command line's words mean.
+
+    Raises UsageError for words that contradict or are unknown, and when a library that it needs is missing.
+    """
     if given_masks and stripped:
         raise UsageError(
             "--mask goes with scans that have their skull; leave out --already-stripped or --mask."
         )
     by = "given mask" if given_masks else "values above 0" if stripped else "deepbet"
+    registration = None if registered else Registration()
     try:
-        chosen = Quality.model_validate(quality)
-        return RawRecipe.model_validate(
-            {
-                "masking": {"by": by},
-                "registration": None if registered else Registration(),
-                "quality": chosen,
-            }
+        recipe = RawRecipe.model_validate(
+            {"masking": {"by": by}, "registration": registration, "quality": quality}
         )
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"][1:])
         raise UsageError(
             f"--set takes the thresholds {', '.join(Quality.model_fields)}, but {where}: {first['msg']}."
         ) from error
-
-
-def require_backends(recipe: RawRecipe) -> None:
-    """Raise UsageError when a library that this recipe needs is not installed."""
-    needed = [name for name in BACKENDS if name != "deepbet" or recipe.masking.by == "deepbet"]
+    needed = [name for name in BACKENDS if name != "deepbet" or by == "deepbet"]
     if missing := [name for name in needed if find_spec(name) is None]:
         raise UsageError(
             f"Raw scans need {', '.join(missing)}, not installed here. Run: pip install 'mribench[prepare]'"
         )
+    return recipe
 
 
 def backend_versions() -> dict[str, str]:

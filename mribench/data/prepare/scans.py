@@ -141,11 +141,11 @@ def mask_of(scan: Scan, folder: Path) -> Path:
     for stem in dict.fromkeys((beside, PurePath(beside).name, scan.subject)):
         for ending in _MASK_ENDINGS:
             named = [f"{stem}{ending}{suffix}" for suffix in (".nii.gz", ".nii", ".mgz", ".hdr")]
-            found = [folder / name for name in named if (folder / name).is_file()]
-            if len(found) > 1:
-                raise MribenchError(f"{scan.name} must have one mask, but {found[0].name} and others fit.")
-            if found:
-                return found[0]
+            masks = [folder / name for name in named if (folder / name).is_file()]
+            if len(masks) > 1:
+                raise MribenchError(f"{scan.name} must have one mask, but {masks[0].name} and others fit.")
+            if masks:
+                return masks[0]
     raise MribenchError(
         f"{scan.name} must have a mask in --mask DIR, named {PurePath(beside).name}_mask.nii.gz or after its "
         f"relative path or its subject, but none was found."

@@ -146,8 +146,8 @@ def _given_mask(head: NiftiVolume, mask_file: Path) -> np.ndarray:
 def _deepbet_mask(head: np.ndarray, threshold: float) -> np.ndarray:
     network = _deepbet()
     probability = network.run_model(np.ascontiguousarray(head.T))
-    found: np.ndarray = network.postprocess(probability > threshold)
-    return np.ascontiguousarray(found.T)
+    mask: np.ndarray = network.postprocess(probability > threshold)
+    return np.ascontiguousarray(mask.T)
 
 
 @lru_cache(maxsize=1)
@@ -212,8 +212,8 @@ def unbiased(brain: Brain, settings: BiasCorrection) -> tuple[Brain, float]:
     import SimpleITK as sitk
 
     image, mask = sitk.GetImageFromArray(brain.scan.data), sitk.GetImageFromArray(brain.mask.astype(np.uint8))
-    for one in (image, mask):
-        one.SetSpacing(brain.scan.spacing_mm)
+    for grid in (image, mask):
+        grid.SetSpacing(brain.scan.spacing_mm)
     shrink = [max(1, round(settings.shrink_mm / s)) for s in brain.scan.spacing_mm]
     corrector = sitk.N4BiasFieldCorrectionImageFilter()
     corrector.SetMaximumNumberOfIterations(list(settings.iterations))

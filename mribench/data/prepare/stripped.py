@@ -141,9 +141,10 @@ def remarks(source: NiftiVolume, measures: Mapping[str, Any]) -> tuple[str, ...]
     """What the user should look at, though the scan is used."""
     alike, negative = measures["template_correlation"], measures["negative_fraction"]
     clipped = measures["clipped_fraction"]
-    found = {
+    notes = {
+        source.remark: bool(source.remark),
         f"correlates with the MNI152 T1 by only {alike:.2f}": alike < _LOW_CORRELATION,
         f"{negative:.1%} of the voxels were negative and became 0": negative > _MANY_NEGATIVE,
         f"{clipped:.1%} of the brain was clipped to 1": clipped > _MANY_CLIPPED,
     }
-    return tuple(text for text, holds in {source.remark: bool(source.remark), **found}.items() if holds)
+    return tuple(text for text, holds in notes.items() if holds)
