@@ -77,7 +77,7 @@ def make_volumes(
     progress: Progress,
     run: Callable[[Sequence[Task]], Outcomes] = in_this_process,
 ) -> dict[str, LedgerLine]:
-    """Make every volume that is missing and remove those of no task; a line for each task, by its name.
+    """Make every volume that is missing; a line for each task, by its name.
 
     Killed, it goes on where it stopped: a task is finished when the ledger says that its volume was made from
     the same inputs and the voxels still have that digest.
@@ -87,9 +87,6 @@ def make_volumes(
     for task, outcome in run([task for task in tasks if task.name not in lines]):
         lines[task.name] = _stored(folder, grid, task, outcome)
         progress("volumes", len(lines), len(tasks))
-    for path in (folder / "volumes").glob("*.npy"):
-        if path.stem not in lines:
-            path.unlink()
     return lines
 
 
@@ -140,7 +137,7 @@ def write_cohort(
     refused: Sequence[RefusedScan] = (),
     inputs: str = "",
 ) -> Cohort:
-    """Write volumes.json, which makes the arrays beside it a cohort.
+    """Write volumes.json, which makes the arrays beside it a cohort; arrays that it does not name are removed.
 
     Across machines a simulated cohort is identified by its recipe, since its bytes differ between
     processors; a prepared one by its volumes. `inputs` identifies the files that a prepared one was made from.
@@ -159,4 +156,8 @@ def write_cohort(
         digest=digest_json([content, grid.model_dump(mode="json")]),
     )
     record.write(folder / "volumes.json")
+    named = {volume.name for volume in volumes} | {scan.record.id for scan in refused if scan.record}
+    for path in (folder / "volumes").glob("*.npy"):
+        if path.stem not in named:
+            path.unlink()
     return Cohort(folder, record)

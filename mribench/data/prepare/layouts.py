@@ -141,12 +141,14 @@ def _matches(folder: Path, layout: Layout) -> Iterator[Scan]:
             yield Scan(path, name, subject, parts.get("session") or "", source, done=layout.done)
 
 
-def misfits(folder: Path, layout: Layout, scans: list[Scan]) -> dict[str, str]:
-    """Scans that lie where `layout` or another one has its scans, but do not fit `layout`; and why they are left out.
+def left_out(folder: Path, layout: Layout, scans: list[Scan]) -> dict[str, str]:
+    """What gives none of `scans`, by name, and why: subjects' folders without one, and scans that do not fit `layout`.
 
     For a flat folder: its folders that hold scans.
     """
-    reasons = {}
+    filled = {scan.name.split("/")[0] for scan in scans}
+    subjects = sorted(folder.glob(layout.folders)) if layout.folders else []
+    reasons = {p.name: "without a T1 scan" for p in subjects if p.is_dir() and p.name not in filled}
     for _, name in _candidates(folder, layout.globs):
         reasons[name] = f"not taken: in the layout {layout.name} a T1 scan must have {layout.wanted}"
     for other in LAYOUTS:
@@ -169,14 +171,6 @@ def _is_scan(path: Path) -> bool:
     if not is_scan_name(path) or path.is_dir():
         return False
     return path.suffix.lower() != ".img" or not any(path.with_suffix(s).is_file() for s in (".hdr", ".HDR"))
-
-
-def empty_folders(folder: Path, layout: Layout, scans: list[Scan]) -> list[str]:
-    """Subjects' folders without a scan."""
-    if not layout.folders:
-        return []
-    filled = {scan.name.split("/")[0] for scan in scans}
-    return sorted(p.name for p in folder.glob(layout.folders) if p.is_dir() and p.name not in filled)
 
 
 def dicom_folders(folder: Path) -> list[str]:

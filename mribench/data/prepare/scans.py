@@ -11,15 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from mribench.data.formats import DICOM_ADVICE, digest_scan, scan_stem
-from mribench.data.prepare.layouts import (
-    LAYOUTS,
-    STAGES,
-    Scan,
-    dicom_folders,
-    empty_folders,
-    find,
-    misfits,
-)
+from mribench.data.prepare.layouts import LAYOUTS, STAGES, Scan, dicom_folders, find, left_out
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_json
 
@@ -81,8 +73,7 @@ def _from_folder(folder: Path, registered: bool) -> list[Scan]:
             f"{folder} is a folder of {layout.name}, whose scans are not in MNI152. "
             "Add --raw, or give their stripped and registered versions in a manifest."
         )
-    others = dict.fromkeys(empty_folders(folder, layout, scans), "without a T1 scan")
-    others |= {**misfits(folder, layout, scans), **dict.fromkeys(dicom, DICOM_ADVICE)}
+    others = {**left_out(folder, layout, scans), **dict.fromkeys(dicom, DICOM_ADVICE)}
     if layout.name == "BIDS":
         scans = [replace(scan, skipped=_wrong_space(scan, scans, registered)) for scan in scans]
     elif layout.name == "FreeSurfer":

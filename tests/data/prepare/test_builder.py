@@ -73,11 +73,19 @@ def test_a_refusal_stands_and_a_passing_one_is_tried_again(factory, tmp_path):
     assert factory.made == ["v2"]
 
 
-def test_voxels_of_no_task_are_removed(factory, tmp_path):
+def test_voxels_that_the_record_does_not_name_are_removed_when_it_is_written_and_not_before(
+    factory, tmp_path
+):
+    def on_disk():
+        return sorted(path.stem for path in (tmp_path / "volumes").iterdir())
+
     factory.run(tmp_path)
     del factory.outcomes["v5"]
-    factory.run(tmp_path)
-    assert sorted(path.stem for path in (tmp_path / "volumes").iterdir()) == ["v0", "v1", "v2", "v3", "v4"]
+    lines = factory.run(tmp_path)
+    assert on_disk() == ["v0", "v1", "v2", "v3", "v4", "v5"]  # the other inputs may be a mistake
+    spec = CohortSpec(source="prepared", size=16, train=2, reference=2, holdout=1)
+    write_cohort(tmp_path, CohortPlan(spec, 1, ""), {}, [line.as_volume(()) for line in lines.values()])
+    assert on_disk() == ["v0", "v1", "v2", "v3", "v4"]
 
 
 def test_a_disk_that_refuses_ends_the_build_and_refuses_no_volume(factory, tmp_path, monkeypatch):
