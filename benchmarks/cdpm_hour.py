@@ -15,10 +15,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import matplotlib.pyplot as plt
 import trainings
-from mribench.bench.cohort import start_cohort
 from plausibility import seam_ratio
 from trainings import ROOT
 
+from mribench.bench.cohort import start_cohort
 from mribench.bench.folder import Bench, Run, start_bench
 from mribench.files import write_json
 

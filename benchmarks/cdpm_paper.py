@@ -18,11 +18,11 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from mribench.bench.cohort import start_cohort
-from mribench.bench.records import TrainingStep
 
 from mribench import training
+from mribench.bench.cohort import start_cohort
 from mribench.bench.folder import start_bench, versions
+from mribench.bench.records import TrainingStep
 from mribench.files import write_json
 from mribench.models.cdpm import CDPM
 from mribench.runtime import Noise, derive, make_context, seed_everything

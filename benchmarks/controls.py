@@ -14,13 +14,13 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from mribench.bench.cohort import start_cohort
-from mribench.bench.records import ScoresRecord
 from mribench.metrics.score import Score
 from mribench.metrics.statistics.intervals import difference
 
+from mribench.bench.cohort import start_cohort
 from mribench.bench.controls import CONTROLS, possible_controls
 from mribench.bench.folder import Bench, start_bench, versions
+from mribench.bench.records import ScoresRecord
 from mribench.evaluation import evaluate_run
 from mribench.files import write_json
 from mribench.generation import make_control

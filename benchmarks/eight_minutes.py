@@ -17,9 +17,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import matplotlib.pyplot as plt
 import trainings
-from mribench.bench.cohort import start_cohort
 from trainings import ROOT
 
+from mribench.bench.cohort import start_cohort
 from mribench.bench.folder import Bench, Run, start_bench
 from mribench.files import write_json
 from mribench.models import MODELS

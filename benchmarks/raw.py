@@ -35,11 +35,11 @@ from mribench.data import simulate as sim
 from mribench.data.anatomy import Lattice
 from mribench.data.grid import dequantise, paper_grid
 from mribench.data.nifti import NiftiVolume
+from mribench.data.prepare.layouts import Scan
 from mribench.data.prepare.quality import failures
 from mribench.data.prepare.recipe import Masking, RawRecipe, Registration, backend_versions
 from mribench.data.prepare.registration import register
-from mribench.data.prepare.scans import Scan
-from mribench.data.prepare.stages import process
+from mribench.data.prepare.stages import process_raw
 from mribench.data.prepare.stripped import resample
 from mribench.files import write_json
 
@@ -146,7 +146,7 @@ def one(index: int, folder: Path) -> dict[str, Any]:
         ("true mask", RawRecipe(masking=Masking(by="given mask")), folder / "mask.nii.gz"),
     ):
         cpu, wall = time.process_time(), time.perf_counter()
-        product = process(Scan(folder / "head.nii.gz", "head", "s"), mask_file, paper_grid(SIZE), recipe)
+        product = process_raw(Scan(folder / "head.nii.gz", "head", "s"), mask_file, paper_grid(SIZE), recipe)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         volume = dequantise(product.voxels)
         to_mni = np.array(product.record.affine) @ np.linalg.inv(pose)
@@ -176,7 +176,7 @@ def colin() -> dict[str, Any] | str:
     if not COLIN.exists():
         return "not installed (Debian's mricron-data)"
     cpu, wall = time.process_time(), time.perf_counter()
-    product = process(Scan(COLIN, "ch2", "colin"), None, paper_grid(SIZE), RawRecipe())
+    product = process_raw(Scan(COLIN, "ch2", "colin"), None, paper_grid(SIZE), RawRecipe())
     return {
         "wall_seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,

@@ -12,12 +12,12 @@ import matplotlib
 
 matplotlib.use("Agg")
 import numpy as np
-from mribench.bench.cohort import start_cohort
-from mribench.bench.records import ScoresRecord, WeightsRecord
 from plausibility import head_measures, reference_frame, shows_one_head
 
+from mribench.bench.cohort import start_cohort
 from mribench.bench.controls import possible_controls
 from mribench.bench.folder import Bench, Run
+from mribench.bench.records import ScoresRecord, WeightsRecord
 from mribench.evaluation import embed, evaluate_run
 from mribench.generation import generate, make_control
 from mribench.reports.page.html import write_report

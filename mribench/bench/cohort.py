@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mribench.bench.folder import Bench
-from mribench.data.cohort import Cohort, open_cohort, simulated_cohort
+from mribench.data.cohort import Cohort, open_cohort
+from mribench.data.prepare.simulated import simulated_cohort
 from mribench.data.volume_set import Progress
 from mribench.errors import UsageError
 
@@ -19,4 +20,4 @@ def start_cohort(bench: Bench, progress: Progress) -> Cohort:
             "(or start another bench with --simulated to try it on simulated brains)."
         )
     with bench.lock("cohort"):
-        return simulated_cohort(bench.cohort_folder, bench.protocol, progress)
+        return simulated_cohort(bench.cohort_folder, bench.protocol.cohort_plan, progress)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, ValidationError, model_validator
 
 from mribench.bench.protocol import Protocol
+from mribench.data.records import CohortRecord
 from mribench.data.volume_set import Slab
 from mribench.files import Record, digest_json, first_error
 from mribench.metrics.metric import Missing, Score
@@ -189,6 +190,7 @@ class EmbeddingRecord(Record):
 # File, below the folder of a bench -> its record.
 RECORDS: dict[str, type[Record]] = {
     "bench.json": BenchRecord,
+    "cohort/volumes.json": CohortRecord,
     "runs/NAME/run.json": RunRecord,
     "runs/NAME/weights.json": WeightsRecord,
     "runs/NAME/samples.json": SamplesRecord,

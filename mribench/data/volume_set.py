@@ -64,7 +64,7 @@ class VolumeSet:
         """Every volume with left and right exchanged (axis W), under digests of its own."""
         return replace(
             self,
-            digests=tuple(digest_json(["mirrored", one]) for one in self.digests),
+            digests=tuple(digest_json(["mirrored", digest]) for digest in self.digests),
             load=lambda i: np.ascontiguousarray(self.load(i)[:, :, ::-1]),
         )
 

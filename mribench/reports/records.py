@@ -12,7 +12,6 @@ from typing import Literal, TypeVar
 
 from mribench.bench.controls import CONTROLS
 from mribench.bench.folder import Bench, Run
-from mribench.bench.protocol import ROLES
 from mribench.bench.records import (
     Kind,
     NearestRecord,
@@ -143,13 +142,9 @@ def said(error: Exception | str, folder: Path) -> str:
 def read_cohort(bench: Bench) -> tuple[Cohort | None, str]:
     """The bench's cohort, or None and the reason why it cannot be used."""
     try:
-        cohort = open_cohort(bench.cohort_folder)
-        _ = cohort.digest, cohort.source, cohort.grid, [cohort.set(role) for role in ROLES]
-        return cohort, ""
+        return open_cohort(bench.cohort_folder), ""
     except MribenchError as error:
         return None, said(error, bench.folder)
-    except (KeyError, TypeError, ValueError) as error:
-        return None, f"cohort/volumes.json is not what it should be: {type(error).__name__} {error}"
 
 
 def read_entrants(bench: Bench, cohort: Cohort | None) -> list[Entrant]:

@@ -16,8 +16,8 @@ import numpy as np
 
 from mribench.bench.controls import CONTROLS, available, make_volumes
 from mribench.bench.folder import Bench, create_bench, open_bench, versions
-from mribench.bench.protocol import CohortSpec, EvaluationSpec, Protocol
-from mribench.data.cohort import Cohort
+from mribench.bench.protocol import EvaluationSpec, Protocol
+from mribench.data.cohort import Cohort, CohortSpec
 from mribench.data.grid import Grid, dequantise, quantise
 from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import UsageError
@@ -189,9 +189,8 @@ def _traits_of_first_component(cohort: Cohort, material: Material) -> dict[str, 
     subjects = twice_as_many(material)
     scores = first_component(np.concatenate([one.stack() for one in subjects]))
     names = [name for one in subjects for name in one.names]
-    records = {volume["name"]: volume["record"] for volume in cohort.record["volumes"]}
-    traits = [key for key, value in records[names[0]].items() if isinstance(value, float)]
-    columns = {trait: np.array([records[name][trait] for name in names]) for trait in traits}
+    numbers = {volume.name: volume.numbers for volume in cohort.record.volumes}
+    columns = {trait: np.array([numbers[name][trait] for name in names]) for trait in numbers[names[0]]}
     return {
         trait: float(np.corrcoef(scores, column)[0, 1])
         for trait, column in columns.items()

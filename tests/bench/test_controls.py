@@ -8,7 +8,7 @@ from mribench.bench import controls
 from mribench.bench.cohort import start_cohort
 from mribench.bench.folder import create_bench
 from mribench.bench.protocol import load_protocol
-from mribench.data.cohort import simulated_cohort
+from mribench.data.prepare.simulated import simulated_cohort
 from mribench.evaluation import comparison_sets, make_arrays
 from mribench.generation import make_control
 from mribench.metrics import get_metric
@@ -51,7 +51,7 @@ def test_controls_are_functions_of_cohort_index_and_seed(scores, tmp_path):
     protocol = load_protocol("demo")
     counts = {"train": 2, "reference": 2, "holdout": 2}
     protocol = protocol.model_copy(update={"cohort": protocol.cohort.model_copy(update=counts)})
-    cohort = simulated_cohort(tmp_path, protocol, lambda *_: None)
+    cohort = simulated_cohort(tmp_path, protocol.cohort_plan, lambda *_: None)
     for control in controls.CONTROLS.values():
         make = controls.make_volumes(cohort, control, seed=1)
         together, alone = make([0, 1]), make([1])

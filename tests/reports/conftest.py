@@ -113,6 +113,7 @@ class BenchMaker:
         record = {
             "source": "simulated",
             "recipe": {"name": "blobs"},
+            "recipe_digest": digest_json({"name": "blobs"}),
             "protocol_digest": self.bench.protocol.digest,
             "grid": grid.model_dump(mode="json"),
             "volumes": volumes,

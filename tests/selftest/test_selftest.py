@@ -12,10 +12,11 @@ from click.testing import CliRunner
 from torch import nn
 
 from mribench.bench.folder import create_bench
-from mribench.bench.protocol import CohortSpec, EvaluationSpec, Protocol
+from mribench.bench.protocol import EvaluationSpec, Protocol
 from mribench.cli import main
-from mribench.data.cohort import Task, build, open_cohort
-from mribench.data.grid import paper_grid
+from mribench.data.cohort import CohortSpec, open_cohort
+from mribench.data.grid import paper_grid, quantise
+from mribench.data.prepare.builder import Product, Task, make_volumes, write_cohort
 from mribench.data.simulate import simulate
 from mribench.metrics import DEFAULT_METRICS, get_metric
 from mribench.metrics.arrays import cache as cache_module
@@ -50,11 +51,14 @@ def phantom_bench(folder, train, reference, holdout):
     made = create_bench(folder, protocol(train, reference, holdout, size=24))
     volumes = phantoms(train + reference + holdout, 24, noise=0.2)
     roles = ["train"] * train + ["reference"] * reference + ["holdout"] * holdout
+    plan = made.protocol.cohort_plan
     tasks = [
-        Task(volumes.names[i], (role,), "", lambda i=i: (volumes[i], {"age": float(i % 7), "site": "x"}))
-        for i, role in enumerate(roles)
+        Task(name, "", lambda i=i: Product(quantise(volumes[i]), {"age": float(i % 7)}))
+        for i, name in enumerate(volumes.names)
     ]
-    build(made.cohort_folder, made.protocol, {}, tasks, lambda *_: None)
+    lines = make_volumes(made.cohort_folder, plan.spec.voxels, tasks, lambda *_: None)
+    entries = [lines[name].as_volume((role,)) for name, role in zip(volumes.names, roles, strict=True)]
+    write_cohort(made.cohort_folder, plan, {}, entries)
     return made
 
 

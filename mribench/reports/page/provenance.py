@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
@@ -46,7 +45,7 @@ def facts(bench: Bench, cohort: Cohort | None) -> list[tuple[str, str]]:
         ("Cohort", cohort.source),
         ("Roles", roles + shared),
         ("Cohort digest", cohort.digest),
-        ("Recipe", json.dumps(cohort.record.get("recipe", {}), sort_keys=True)),
+        ("Recipe", json.dumps(cohort.record.recipe, sort_keys=True)),
     ]
     return [*found, *_version_facts(bench)]
 
@@ -217,13 +216,8 @@ def _line(score: Score) -> ScoreLine:
 
 def refused(cohort: Cohort | None, board: Leaderboard) -> list[tuple[str, str]]:
     """(what, why) of everything that is left out: volumes, files, scores."""
-    found: list[tuple[str, str]] = []
-    problems: Any = cohort.record.get("problems", []) if cohort else []
-    for problem in problems if isinstance(problems, list) else []:
-        if isinstance(problem, dict):
-            found.append(
-                (f"volume {problem.get('name', '?')}", str(problem.get("reason", "no reason recorded")))
-            )
+    scans = cohort.record.problems if cohort else ()
+    found = [(f"volume {scan.name}", scan.reason) for scan in scans]
     for row in board.rows:
         entrant = row.entrant
         found += [(entrant.name, problem) for problem in (*entrant.problems, *entrant.doubts)]

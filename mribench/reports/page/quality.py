@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,9 +15,11 @@ from markupsafe import Markup
 from scipy.ndimage import affine_transform, binary_erosion
 
 from mribench import __version__
-from mribench.data.cohort import Cohort
+from mribench.data.cohort import Cohort, read_voxels
 from mribench.data.grid import Grid, dequantise
-from mribench.data.prepare.quality import RawRecord, template
+from mribench.data.prepare.quality import template
+from mribench.data.records import RawRecord
+from mribench.errors import MribenchError
 from mribench.files import write_text
 from mribench.reports.page.figures import Picture, central_pictures
 
@@ -68,7 +68,7 @@ def quality_page(cohort: Cohort, *, anew: bool) -> Path:
 def render(cohort: Cohort) -> str:
     """The page as text: kept out first, then what should be looked at, then by Dice, the lowest first."""
     scans = sorted(_checked(cohort), key=lambda s: (("kept out", "look", "used").index(s.verdict), s.dice))
-    recipe = {key: value for key, value in cohort.record["recipe"].items() if key != "versions"}
+    recipe = {key: value for key, value in cohort.record.recipe.items() if key != "versions"}
     x, y, _ = cohort.grid.spacing_mm
     environment = Environment(
         loader=PackageLoader("mribench.reports.page", "."),
@@ -87,37 +87,34 @@ def render(cohort: Cohort) -> str:
             verdict: sum(s.verdict == verdict for s in scans) for verdict in ("kept out", "look", "used")
         },
         recipe=json.dumps(recipe, indent=1),
-        digest=cohort.record["recipe_digest"],
+        digest=cohort.record.recipe_digest,
         quality=recipe.get("quality", {}),
-        versions=cohort.record["recipe"].get("versions", {}),
+        versions=cohort.record.recipe.get("versions", {}),
     )
 
 
 def _checked(cohort: Cohort) -> list[Checked]:
-    found = [
-        _scan(cohort, volume["record"], (), tuple(volume["roles"])) for volume in cohort.record["volumes"]
+    scans = [
+        _scan(cohort, volume.record, (), volume.roles)
+        for volume in cohort.record.volumes
+        if isinstance(volume.record, RawRecord)
     ]
-    for problem in cohort.record["problems"]:
-        reason = (problem["reason"],)
-        if record := problem.get("record"):
-            found.append(_scan(cohort, record, reason, ()))
+    for refused in cohort.record.problems:
+        if isinstance(refused.record, RawRecord):
+            scans.append(_scan(cohort, refused.record, (refused.reason,), ()))
         else:
-            found.append(
-                Checked(problem["name"], "", "kept out", reason, picture_problem="no volume was made")
-            )
-    return found
+            missing = "no volume was made"
+            scans.append(Checked(refused.name, "", "kept out", (refused.reason,), picture_problem=missing))
+    return scans
 
 
-def _scan(
-    cohort: Cohort, raw: Mapping[str, Any], reasons: tuple[str, ...], roles: tuple[str, ...]
-) -> Checked:
-    record = RawRecord.model_validate(raw)
+def _scan(cohort: Cohort, record: RawRecord, reasons: tuple[str, ...], roles: tuple[str, ...]) -> Checked:
     pictures: tuple[Picture, ...] = ()
     problem = ""
     try:
-        voxels = np.load(cohort.folder / "volumes" / f"{record.id}.npy", allow_pickle=False)
+        voxels = read_voxels(cohort.folder, record.id)
         pictures = _pictures(dequantise(voxels), cohort.grid, record.subject)
-    except (OSError, ValueError) as error:
+    except MribenchError as error:
         problem = f"the volume cannot be read: {error}".replace(str(cohort.folder), cohort.folder.name)
     return Checked(
         name=record.name,

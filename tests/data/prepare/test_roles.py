@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mribench.data.prepare.stripped import reference_subset, split_subjects
+from mribench.data.cohort import CohortPlan, CohortSpec
+from mribench.data.prepare.roles import assign_roles, split_subjects
 from mribench.errors import UsageError
 
 SOURCES = {"a": 60, "b": 30, "c": 9, "d": 1}
@@ -56,10 +57,18 @@ def test_a_repeated_subject_is_refused():
 
 
 def test_reference_out_of_train():
-    train = split_subjects(SUBJECTS, {"train": None}, 0)
-    assert set(train.values()) == {"train"} and len(train) == 100
-    chosen = reference_subset(SUBJECTS, 50, 0)
-    assert len(set(chosen)) == 50 and set(chosen) <= set(train) and chosen == sorted(chosen)
-    assert abs(Counter(dict(SUBJECTS)[s] for s in chosen)["a"] - 30) <= 1
+    spec = CohortSpec(
+        source="prepared", size=16, train=50, reference=50, holdout=0, reference_from_train=True
+    )
+    roles = assign_roles(SUBJECTS, CohortPlan(spec, 0, ""))
+    assert set(roles.values()) == {("train",), ("train", "reference")} and len(roles) == 100
+    chosen = [subject for subject, of in roles.items() if "reference" in of]
+    assert len(chosen) == 50 and abs(Counter(dict(SUBJECTS)[s] for s in chosen)["a"] - 30) <= 1
     with pytest.raises(UsageError):
-        reference_subset(SUBJECTS, 101, 0)
+        assign_roles(SUBJECTS[:49], CohortPlan(spec, 0, ""))
+
+
+def test_without_it_every_subject_has_one_role():
+    spec = CohortSpec(source="prepared", size=16, train=2, reference=30, holdout=20)
+    roles = assign_roles(SUBJECTS, CohortPlan(spec, 0, ""))
+    assert Counter(roles.values()) == {("train",): 50, ("reference",): 30, ("holdout",): 20}
