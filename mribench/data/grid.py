@@ -42,6 +42,12 @@ def paper_grid(size: int) -> Grid:
     return Grid.model_validate({"size": size, "spacing_mm": spacing.tolist(), "origin_mm": origin.tolist()})
 
 
+def index_map(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix `[3,3]` and offset `[3]` from [D,H,W] indices of the `target` affine to those of the `source` affine."""
+    to_source = np.linalg.inv(source) @ target
+    return to_source[:3, :3][::-1, ::-1], to_source[:3, 3][::-1]
+
+
 def to_model_range(volume: Any) -> Any:
     """[0,1] -> [-1,1]; background 0 becomes -1."""
     return volume * 2 - 1

@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.ndimage import affine_transform
 
+from mribench.data.grid import index_map
 from mribench.data.nifti import NiftiVolume
 from mribench.data.prepare.recipe import Quality
 from mribench.data.records import RawRecord
@@ -14,14 +15,14 @@ from mribench.data.records import RawRecord
 _FACES = ("left", "right", "posterior", "anterior", "inferior", "superior")
 
 
-@lru_cache(maxsize=1)
-def template() -> NiftiVolume:
-    """The stripped MNI152 2009a T1 of nilearn at 1 mm: `[D,H,W]` in [0,1], 0 outside the brain."""
+@lru_cache(maxsize=2)
+def template(mm: int = 1) -> NiftiVolume:
+    """The stripped MNI152 2009a T1 of nilearn at so many mm: `[D,H,W]` in [0,1], 0 outside the brain."""
     from nilearn.datasets import load_mni152_template
 
-    image = load_mni152_template(resolution=1)
+    image = load_mni152_template(resolution=mm)
     data = np.ascontiguousarray(np.asarray(image.dataobj, dtype=np.float32).T)
-    return NiftiVolume(data, np.asarray(image.affine, dtype=np.float64), (1.0, 1.0, 1.0), oblique=False)
+    return NiftiVolume(data, np.asarray(image.affine, dtype=np.float64), (float(mm),) * 3, oblique=False)
 
 
 def brain_dice(mask: np.ndarray, affine: np.ndarray) -> float:
@@ -29,8 +30,7 @@ def brain_dice(mask: np.ndarray, affine: np.ndarray) -> float:
     mni = template()
     step = np.diag([2.0, 2.0, 2.0, 1.0])
     brain = mni.data[::2, ::2, ::2] > 0
-    to_mask = np.linalg.inv(affine) @ mni.affine @ step
-    matrix, offset = to_mask[:3, :3][::-1, ::-1], to_mask[:3, 3][::-1]
+    matrix, offset = index_map(affine, mni.affine @ step)
     moved = affine_transform(mask.astype(np.float32), matrix, offset, brain.shape, order=1) > 0.5
     return float(2 * (moved & brain).sum() / max(int(moved.sum() + brain.sum()), 1))
 

@@ -10,10 +10,11 @@ import numpy as np
 from scipy.ndimage import affine_transform, gaussian_filter
 
 from mribench.data.formats import digest_scan, read_scan
-from mribench.data.grid import Grid, paper_grid, quantise
+from mribench.data.grid import Grid, index_map, paper_grid, quantise
 from mribench.data.nifti import NiftiVolume
 from mribench.data.prepare.builder import Product
 from mribench.data.prepare.layouts import Scan
+from mribench.data.prepare.quality import template
 from mribench.data.prepare.recipe import StrippedRecipe
 from mribench.data.records import ScanRecord
 from mribench.errors import MribenchError
@@ -106,8 +107,7 @@ def _outside_fraction(source: NiftiVolume, mask: np.ndarray, grid: Grid) -> floa
 
 
 def _interpolate(source: NiftiVolume, grid: Grid, presmoothing: float) -> np.ndarray:
-    to_source = np.linalg.inv(source.affine) @ grid.affine
-    matrix, offset = to_source[:3, :3][::-1, ::-1], to_source[:3, 3][::-1]  # (x, y, z) -> [D,H,W]
+    matrix, offset = index_map(source.affine, grid.affine)
     steps = np.linalg.norm(matrix, axis=1)
     data = np.maximum(source.data, 0)
     if presmoothing > 0 and (steps > 1).any():
@@ -118,19 +118,16 @@ def _interpolate(source: NiftiVolume, grid: Grid, presmoothing: float) -> np.nda
 
 def _template_correlation(source: NiftiVolume) -> float:
     """Pearson correlation with the MNI152 T1 inside its brain, on 32^3 voxels: a check of registration."""
-    template, brain = _template()
+    expected, brain = _coarse_template()
     values = _coarse(source)[brain]
-    return float(np.corrcoef(values, template[brain])[0, 1]) if values.std() > 0 else 0.0
+    return float(np.corrcoef(values, expected[brain])[0, 1]) if values.std() > 0 else 0.0
 
 
 @lru_cache(maxsize=1)
-def _template() -> tuple[np.ndarray, np.ndarray]:
-    from nilearn.datasets import load_mni152_template
-
-    image = load_mni152_template(resolution=2)
-    data = np.ascontiguousarray(np.asarray(image.dataobj, dtype=np.float32).T)
-    template = _coarse(NiftiVolume(data, image.affine, (2.0, 2.0, 2.0), oblique=False))
-    return template, template > 0.05 * template.max()
+def _coarse_template() -> tuple[np.ndarray, np.ndarray]:
+    """The template `[32,32,32]` and its brain."""
+    coarse = _coarse(template(2))
+    return coarse, coarse > 0.05 * coarse.max()
 
 
 def _coarse(source: NiftiVolume) -> np.ndarray:

@@ -16,7 +16,7 @@ from scipy.ndimage import affine_transform, binary_erosion
 
 from mribench import __version__
 from mribench.data.cohort import Cohort, read_voxels
-from mribench.data.grid import Grid, dequantise
+from mribench.data.grid import Grid, dequantise, index_map
 from mribench.data.prepare.quality import template
 from mribench.data.records import RawRecord
 from mribench.errors import MribenchError
@@ -141,8 +141,7 @@ def _pictures(volume: np.ndarray, grid: Grid, subject: str) -> tuple[Picture, ..
 def template_outline(grid: Grid) -> np.ndarray:
     """Every other voxel `[D,H,W]` of the surface of the MNI152 brain on this grid."""
     mni = template()
-    to_mni = np.linalg.inv(mni.affine) @ grid.affine
-    matrix, offset = to_mni[:3, :3][::-1, ::-1], to_mni[:3, 3][::-1]
+    matrix, offset = index_map(mni.affine, grid.affine)
     brain = affine_transform((mni.data > 0).astype(np.float32), matrix, offset, grid.shape, order=1) > 0.5
     dotted = np.indices(grid.shape).sum(axis=0) % 2 == 0
     return np.asarray(brain & ~binary_erosion(brain, border_value=1) & dotted)

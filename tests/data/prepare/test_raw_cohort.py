@@ -142,7 +142,7 @@ class AtOnce:
 
 @pytest.fixture
 def light(monkeypatch):
-    """Stages that cost nothing; `light` lists the scans that were worked on. A file's size decides its fate."""
+    """Stages that cost nothing; `light` lists the scans that were worked on. A file's content decides what becomes of it."""
     worked = []
 
     def process(scan, mask, grid, _recipe):
@@ -197,7 +197,7 @@ def prepared(
     return prepare_cohort(bench, str(protocol), request, overwrite, progress)[1]
 
 
-def test_bad_scans_among_a_hundred_cost_only_themselves(tmp_path, protocol, light):
+def test_bad_scans_among_a_hundred_are_refused_and_the_others_made(tmp_path, protocol, light):
     cohort = prepared(hundred(tmp_path / "in"), protocol, tmp_path / "b")
     assert len(cohort.record.volumes) == 97 and len(light) == 100
     reasons = {problem.name: problem for problem in cohort.record.problems}
@@ -282,6 +282,7 @@ def test_raw_and_plain_preparations_do_not_take_each_other_for_theirs(scans, tmp
         result = run(*common, *second)
         assert result.exit_code == 2 and reason in result.stderr and "--overwrite" in result.stderr
         assert run(*common, *second, "--overwrite").exit_code == 0
+        assert (tmp_path / f"b{number}" / "cohort" / "quality.html").exists() == ("--raw" in second)
 
 
 def test_a_folder_and_a_manifest_are_one_too_many(scans, tmp_path):
@@ -323,7 +324,7 @@ def test_workers_that_all_die_end_the_preparation(tmp_path, protocol, forked):
         prepared(folder_of(tmp_path / "in", *[b"dies"] * 6), protocol, tmp_path / "b")
 
 
-def test_what_one_scan_raises_costs_no_other_and_is_tried_again(tmp_path, protocol, light):
+def test_what_one_scan_raises_stops_no_other_and_is_tried_again(tmp_path, protocol, light):
     folder = folder_of(tmp_path / "in", b"0", b"big", b"odd", b"3", b"4", b"bad")
     with pytest.raises(UsageError, match="The roles need") as error:
         prepared(folder, protocol, tmp_path / "b")
