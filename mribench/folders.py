@@ -20,7 +20,7 @@ from mribench.files import write_json, write_text
 from mribench.metrics import DEFAULT_METRICS
 from mribench.metrics.features.weights import Weights
 from mribench.metrics.metric import Missing, Score
-from mribench.reports import leaderboard, tables
+from mribench.reports import csv_tables, leaderboard
 from mribench.runtime import choose_device
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def _written(
         "missing": [one.model_dump(mode="json") for one in missing],
     }
     write_json(out / "scores.json", record)
-    write_text(out / "scores.csv", tables.as_scores_csv(board))
+    write_text(out / "scores.csv", csv_tables.as_scores_csv(board))
     failures = [f"{one.metric}: {one.reason}" for one in missing if not one.by_design or not scores]
     return FolderScores(
         leaderboard.as_text(board), json.dumps(record, indent=1), out / "scores.json", failures

@@ -12,14 +12,15 @@ from mribench.bench.protocol import Protocol
 from mribench.data.cohort import Cohort
 from mribench.files import write_text
 from mribench.metrics.metric import Score, jackknife_groups
+from mribench.reports import terminal
+from mribench.reports.csv_tables import as_csv, as_scores_csv
+from mribench.reports.grid import make_table
 from mribench.reports.latex import as_tex
 from mribench.reports.markdown import as_markdown
 from mribench.reports.page import words
 from mribench.reports.ranking import mark_best, rank
 from mribench.reports.records import Entrant, read_cohort, read_entrants
 from mribench.reports.rows import Leaderboard, Row, baseline_cells, fixed, make_cells, usual_scores
-from mribench.reports.tables import as_csv, as_scores_csv
-from mribench.reports.terminal import as_text
 
 __all__ = ["Entrant", "Leaderboard", "as_text", "build", "from_scores", "write_tables"]
 
@@ -62,12 +63,18 @@ def from_scores(
     return replace(board, footnotes=tuple(dict.fromkeys(met)))
 
 
+def as_text(board: Leaderboard) -> str:
+    """What `mribench evaluate` prints."""
+    return terminal.as_text(make_table(board))
+
+
 def write_tables(board: Leaderboard, folder: Path) -> None:
     """Write table.csv, scores.csv, table.tex and table.md."""
-    write_text(folder / "table.csv", as_csv(board))
+    table = make_table(board)
+    write_text(folder / "table.csv", as_csv(table))
     write_text(folder / "scores.csv", as_scores_csv(board))
-    write_text(folder / "table.tex", as_tex(board))
-    write_text(folder / "table.md", as_markdown(board))
+    write_text(folder / "table.tex", as_tex(table))
+    write_text(folder / "table.md", as_markdown(table))
 
 
 def _without_torn_scores(entrant: Entrant) -> Entrant:

@@ -19,8 +19,8 @@ from scipy.ndimage import zoom
 
 from mribench.data.grid import Grid
 from mribench.data.volume_set import Slab
+from mribench.reports.grid import plain
 from mribench.reports.records import Point, TrainingRecord
-from mribench.reports.tables import plain
 
 VIEWS = ("axial", "coronal", "sagittal")
 ABSENT = 0.5  # grey of slices that a slab entrant does not make

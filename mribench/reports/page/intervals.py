@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mribench.metrics.metric import Score
+from mribench.reports.grid import companions, full_name
 from mribench.reports.page.figures import SHARP, Picture, plotted, short
 from mribench.reports.rows import Column, Leaderboard, Row, significant
-from mribench.reports.tables import companions, name
 
 MODEL, CONTROL, BASELINE, TARGET = "#1f5fa8", "#6b7580", "#cfe6d3", "#2a7f3f"
 INSIDE = "real_heldout"  # the only control that may widen the axis
@@ -58,7 +58,7 @@ def _mark(row: Row, column: Column, usual: Mapping[str, Score]) -> Mark | None:
     comparable = cells[0].comparable if cells else same and row.whole and not entrant.doubts
     numbers = column.numbers(score)
     control = entrant.kind == "control"
-    return Mark(entrant.name, entrant.name if control else name(row), *numbers, control, comparable)
+    return Mark(entrant.name, entrant.name if control else full_name(row), *numbers, control, comparable)
 
 
 def _plot(column: Column, marks: Sequence[Mark], usual: Score | None) -> Picture:

@@ -37,9 +37,7 @@ class Strip:
 class PairOfVolumes:
     """A sample beside its most similar training volume. `ratio` = (1 - s1) / (1 - s2), small for a copy."""
 
-    sample: Strip
-    neighbour: Strip
-    difference: Strip
+    strips: tuple[Strip, Strip, Strip]  # sample, neighbour, absolute difference
     similarity: float
     second: float
     ratio: float
@@ -64,12 +62,6 @@ class Gallery:
         self.bench, self.cohort = bench, cohort
         self.grid: Grid = cohort.grid if cohort else bench.protocol.cohort.voxels
         self._longest_mm = max(self.grid.spacing_mm) * self.grid.size
-
-    @property
-    def widths(self) -> str:
-        """CSS widths of the three views, so that a millimetre is equally long in each."""
-        x, y, _ = self.grid.spacing_mm
-        return f"{x:g}fr {x:g}fr {y:g}fr"
 
     def sheet(self, entrants: Sequence[Entrant]) -> list[Strip]:
         """The first reference volume, then every entrant's first sample: not chosen, hence not the best."""
@@ -138,9 +130,9 @@ class Gallery:
                 f"other volumes. Run: mribench evaluate {entrant.name}"
             )
         sample, neighbour = samples[i], train[k]
-        found = f"Nearest of train: {pair.neighbour}"
+        title = f"Nearest of train: {pair.neighbour}"
         if pair.mirrored:
-            neighbour, found = neighbour[..., ::-1], f"{found}, mirrored left to right"
+            neighbour, title = neighbour[..., ::-1], f"{title}, mirrored left to right"
 
         def drawn(volume: np.ndarray, title: str) -> Strip:
             return self._drawn(volume, samples.slab, title, COARSE_PIXELS, entrant.name)
@@ -148,9 +140,11 @@ class Gallery:
         ratio = (1 - pair.similarity) / (1 - pair.second) if pair.second < 1 else 1.0
         threshold = entrant.nearest.copy_threshold if entrant.nearest else 0.0
         return PairOfVolumes(
-            sample=drawn(sample, f"Sample {i + 1}"),
-            neighbour=drawn(neighbour, found),
-            difference=drawn(abs(sample - neighbour), "Absolute difference"),
+            strips=(
+                drawn(sample, f"Sample {i + 1}"),
+                drawn(neighbour, title),
+                drawn(abs(sample - neighbour), "Absolute difference"),
+            ),
             similarity=pair.similarity,
             second=pair.second,
             ratio=ratio,

@@ -16,9 +16,9 @@ from mribench.data.cohort import Cohort
 from mribench.data.grid import Grid
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError
+from mribench.reports.grid import full_name
 from mribench.reports.page.figures import data_uri, encoded, grey_levels, resampled, whole_volume
 from mribench.reports.rows import Row
-from mribench.reports.tables import name
 
 FINEST_MM, COARSEST_MM = (
     1.375,
@@ -84,7 +84,7 @@ def make_viewer(bench: Bench, cohort: Cohort | None, rows: Sequence[Row]) -> tup
     for row in rows:
         if row.entrant.samples is not None:
             control = row.entrant.kind == "control"
-            sets.append((name(row), control, bench.run(row.entrant.name).samples(), 1 if control else 2))
+            sets.append((full_name(row), control, bench.run(row.entrant.name).samples(), 1 if control else 2))
     made = [
         sprite
         for label, control, volumes, count in sets

@@ -14,11 +14,13 @@ from mribench.files import read_json, write_json
 from mribench.metrics import METRICS
 from mribench.metrics.metric import RealBaseline
 from mribench.models import MODELS
+from mribench.reports.grid import duration, millions
 from mribench.reports.leaderboard import from_bench
 from mribench.reports.page import html, words
 from mribench.reports.page.figures import central_pictures
-from mribench.reports.page.html import TABLES, duration, write_report
+from mribench.reports.page.html import write_report
 from mribench.reports.page.pictures import Gallery
+from mribench.reports.page.sections import FILES
 from mribench.reports.records import device_name, read_cohort, read_entrant, read_entrants
 
 
@@ -87,7 +89,7 @@ def test_page_needs_and_asks_for_nothing_else(shown):
     assert "http:" not in text and "https:" not in text
     assert not page.all("iframe") and page.all("link") == [{"rel": "icon", "href": "data:,"}]
     targets = [tag[key] for name, tag in page.tags for key in ("src", "href") if key in tag]
-    beside = set(TABLES)
+    beside = set(FILES)
     assert all(t.startswith(("data:", "#")) or t in beside for t in targets)
     ids = {tag["id"] for _, tag in page.tags if "id" in tag}
     assert {t[1:] for t in targets if t.startswith("#")} <= ids
@@ -215,8 +217,8 @@ def test_page_has_the_real_baseline_row_between_models_and_controls(make_bench, 
     text, _ = render(maker)
     table = text[text.index('<table class="wide board') :]
     table = table[: table.index("</table>")]
-    assert table.index("CDPM") < table.index("Real volumes, same n") < table.index("Uniform noise")
-    assert "the real baseline: 3 held-out volumes" in table
+    assert table.index("CDPM") < table.index("Real volumes of other subjects") < table.index("Uniform noise")
+    assert "real baseline, same number of volumes: 3 held-out volumes" in table
     assert table.count(">0.750") == 3  # FID per view
 
 
@@ -229,7 +231,7 @@ def test_companions_have_their_real_baseline_below(make_bench, make_scores, make
     text, _ = render(maker)
     table = text[text.index('id="h-companions"') :]
     row = re.search(r'<tbody class="baseline">(.*?)</tbody>', table, re.S).group(1)
-    assert re.findall(r">([^<>\n]+)<", row) == ["Real volumes, same n", "0.300", "[0.250, 0.350]"]
+    assert re.findall(r">([^<>\n]+)<", row) == ["Real volumes of other subjects", "0.300", "[0.250, 0.350]"]
 
 
 def test_mirrored_neighbours_are_drawn_mirrored_and_say_so(full_bench):
@@ -243,11 +245,11 @@ def test_mirrored_neighbours_are_drawn_mirrored_and_say_so(full_bench):
         (group,) = Gallery(full_bench.bench, cohort).neighbours([entrant])
         found.append(group.pairs[0])
     plain, mirrored = found
-    assert mirrored.neighbour.title == f"{plain.neighbour.title}, mirrored left to right"
+    assert mirrored.strips[1].title == f"{plain.strips[1].title}, mirrored left to right"
     np.testing.assert_array_equal(
-        pixels(mirrored.neighbour.pictures[0].uri), pixels(plain.neighbour.pictures[0].uri)[:, ::-1]
+        pixels(mirrored.strips[1].pictures[0].uri), pixels(plain.strips[1].pictures[0].uri)[:, ::-1]
     )
-    assert mirrored.difference.pictures[0].uri != plain.difference.pictures[0].uri
+    assert mirrored.strips[2].pictures[0].uri != plain.strips[2].pictures[0].uri
 
 
 def test_cards_say_what_was_trained_on_what_and_at_which_cost(shown):
@@ -276,7 +278,7 @@ def test_every_metric_has_its_sentences():
     ("count", "said"), [(None, "–"), (1234, "1,234"), (1553249, "1.55 M"), (119281537, "119 M")]
 )
 def test_millions(count, said):
-    assert html.millions(count) == said
+    assert millions(count) == said
 
 
 def test_views_are_oriented_and_in_true_proportion():

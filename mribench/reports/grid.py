@@ -1,0 +1,350 @@
+"""The leaderboard as one table of typed cells: built once, and then written by each output in its own syntax."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from mribench.metrics.metric import RealBaseline, Score
+from mribench.reports.records import Entrant, Kind
+from mribench.reports.rows import (
+    TABLE_1,
+    BaselineCell,
+    Cell,
+    Column,
+    Leaderboard,
+    Row,
+    fixed,
+    percent,
+    significant,
+    usual_scores,
+)
+
+LETTERS = (
+    "Letters: two models that share a letter in a column do not differ there (paired jackknife tests, family-wise "
+    "error 5 % after Holm); a holds the best."
+)
+CHANCE = "P(first): the probability that this mean rank is the best one, from the joint errors of all scores."
+BASELINE = (
+    "real baseline: what real volumes of other subjects score at that number of volumes, hence what a perfect "
+    "generator would get."
+)
+ABSENT = "–"
+
+ColumnKind = Literal["paper", "score", "companion", "rank", "chance", "cost"]
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """One column: a score of the paper's Table 1, another score, a companion score, rank, P(first) or a cost."""
+
+    kind: ColumnKind
+    key: str
+    title: str
+    unrounded_title: str = ""  # of the values in full, where their unit is another
+    aim: str = ""
+    metric: str = ""  # whose definition explains it
+    ranked: bool = False
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """`text`, `low` and `high` as shown ("" = nothing); `values` are the same in full.
+
+    `letters` are those of its tie groups, `starred` cells are not comparable, `footnotes` are numbers from 1,
+    and a smaller `sort_key` is better.
+    """
+
+    text: str = ""
+    low: str = ""
+    high: str = ""
+    values: tuple[float | str | None, ...] = ()
+    sort_key: float | str | None = None
+    best: bool = False
+    letters: str = ""
+    starred: bool = False
+    footnotes: tuple[int, ...] = ()
+    p_value: float | None = None
+
+    @property
+    def interval(self) -> str:
+        """ "[low, high]", or nothing."""
+        return f"[{self.low}, {self.high}]" if self.low else ""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One entrant, or the real baseline: `name` of the run, `label` of the paper, `title` = what tells it apart."""
+
+    name: str
+    label: str
+    title: str
+    kind: Kind | Literal["real_baseline"]
+    cells: tuple[TableCell, ...]
+    counts: str = ""  # volumes per set
+    about: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # problems and footnotes as sentences
+    chances: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Contestants (best first), controls and at most one row of the real baseline; and what is said below."""
+
+    columns: tuple[TableColumn, ...]
+    contestants: tuple[TableRow, ...]
+    controls: tuple[TableRow, ...]
+    baseline: tuple[TableRow, ...]
+    caption: str
+    real_ms_ssim: str
+    explanations: tuple[str, ...]
+    remarks: tuple[str, ...]
+    footnotes: tuple[str, ...]
+
+    @property
+    def groups(self) -> list[tuple[TableRow, ...]]:
+        """Contestants, controls and real baseline, as far as there are any."""
+        return [rows for rows in (self.contestants, self.controls, self.baseline) if rows]
+
+    @property
+    def rows(self) -> tuple[TableRow, ...]:
+        return self.contestants + self.controls + self.baseline
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be read, by run."""
+        return [f"{row.name}: {problem}" for row in self.rows for problem in row.problems]
+
+    def of(self, *kinds: ColumnKind) -> Table:
+        """The columns of these kinds in this order; without the real baseline where it has no value in any."""
+        order = [i for kind in kinds for i, column in enumerate(self.columns) if column.kind == kind]
+
+        def chosen(rows: Iterable[TableRow]) -> tuple[TableRow, ...]:
+            return tuple(replace(row, cells=tuple(row.cells[i] for i in order)) for row in rows)
+
+        baseline = tuple(row for row in chosen(self.baseline) if any(cell.values for cell in row.cells))
+        return replace(
+            self,
+            columns=tuple(self.columns[i] for i in order),
+            contestants=chosen(self.contestants),
+            controls=chosen(self.controls),
+            baseline=baseline,
+        )
+
+
+def make_table(board: Leaderboard) -> Table:
+    """The cells of a leaderboard, its companion scores and its costs."""
+    others = _companion_titles(board)
+    columns = [_column(column) for column in board.columns]
+    columns += [TableColumn("companion", metric, title, metric=metric) for metric, title in others.items()]
+    columns.append(TableColumn("rank", "rank", "mean rank", aim="lower"))
+    columns += [TableColumn("chance", "first", "P(first)")] if board.has_chances else []
+    letters = any(cell.group for row in board.rows for cell in row.cells)
+    said = ((LETTERS, letters), (CHANCE, board.has_chances), (BASELINE, bool(board.real_baseline)))
+    return Table(
+        columns=(*columns, *_COSTS),
+        contestants=tuple(_row(board, row, others) for row in board.contestants),
+        controls=tuple(_row(board, row, others) for row in board.controls),
+        baseline=(_baseline_row(board, others, board.has_chances),),
+        caption=_caption(board),
+        real_ms_ssim=board.real_ms_ssim,
+        explanations=tuple(sentence for sentence, there in said if there),
+        remarks=board.remarks,
+        footnotes=board.footnotes,
+    )
+
+
+def _column(column: Column) -> TableColumn:
+    kind: ColumnKind = "paper" if column in TABLE_1 else "score"
+    return TableColumn(
+        kind, column.key, column.title, aim=column.aim, metric=column.metric, ranked=bool(column.family)
+    )
+
+
+def _companion_titles(board: Leaderboard) -> dict[str, str]:
+    scores = [score for row in board.rows for score in companions(row.entrant)]
+    return {score.metric: f"{score.title} ({score.unit})" if score.unit else score.title for score in scores}
+
+
+def companions(entrant: Entrant) -> list[Score]:
+    """Scores that have no column."""
+    shown = {"ms_ssim", "mmd", "fid_a", "fid_c", "fid_s", "memorisation", "copy_rate"}
+    return [score for metric, score in entrant.scores.items() if metric not in shown]
+
+
+def _caption(board: Leaderboard) -> str:
+    real = f" The real (reference) set's own MS-SSIM is {board.real_ms_ssim} %." if board.real_ms_ssim else ""
+    return (
+        f"Scores with 95 % intervals.{real} gap = distance to it; best in bold among comparable models that "
+        "make whole volumes; * = not comparable; controls are never ranked."
+    )
+
+
+def _row(board: Leaderboard, row: Row, others: Mapping[str, str]) -> TableRow:
+    entrant = row.entrant
+    cells = [_score_cell(cell, board.numbers(cell.remarks)) for cell in row.cells]
+    cells += [_companion_cell(entrant.scores.get(metric)) for metric in others]
+    cells += [_rank_cell(board, row)]
+    if board.has_chances:
+        cells.append(TableCell(percent(row.chances[0]) if row.chances else ABSENT))
+    return TableRow(
+        name=entrant.name,
+        label=entrant.label,
+        title=full_name(row),
+        kind=entrant.kind,
+        cells=(*cells, *_costs(entrant)),
+        counts=counts(entrant),
+        about=tuple(_about(entrant)),
+        problems=entrant.problems,
+        notes=tuple(_notes(row)),
+        chances=row.chances,
+    )
+
+
+def full_name(row: Row) -> str:
+    """The paper's name, followed by the run's where that says more."""
+    entrant = row.entrant
+    model = entrant.run.model if entrant.run else None
+    plain_run = entrant.name in (model, entrant.label)
+    return entrant.label if plain_run and entrant.kind != "control" else f"{entrant.label} ({entrant.name})"
+
+
+def _about(entrant: Entrant) -> list[str]:
+    origin = ["volumes from outside"] if entrant.kind == "folder" else []
+    slab = entrant.slab
+    return [*origin, *([f"axial slices {slab[0]} to {slab[1] - 1} only"] if slab else [])]
+
+
+def counts(entrant: Entrant) -> str:
+    """ "16 samples, 24 reference": volumes per set, over all scores."""
+    sides: dict[str, set[int]] = {}
+    for score in entrant.scores.values():
+        for side, n in score.n.items():
+            sides.setdefault(side, set()).add(n)
+    return ", ".join(f"{'/'.join(str(n) for n in sorted(ns))} {plain(side)}" for side, ns in sides.items())
+
+
+def _notes(row: Row) -> list[str]:
+    """Problems of the row, then every cell's remarks with the titles of the columns they concern."""
+    about: dict[str, list[str]] = {}
+    for cell in row.cells:
+        for remark in (*(f"not comparable: {why}" for why in cell.why_not), *cell.notes, cell.absent):
+            if remark:
+                about.setdefault(remark, []).append(cell.column.title)
+    return [*row.entrant.problems, *(f"{', '.join(titles)}: {remark}" for remark, titles in about.items())]
+
+
+def _score_cell(cell: Cell, footnotes: Sequence[int]) -> TableCell:
+    score = cell.score
+    if score is None:
+        return TableCell(*cell.texts, footnotes=tuple(footnotes))
+    return TableCell(
+        *cell.texts,
+        values=cell.column.numbers(score),
+        sort_key=score.rank_key,
+        best=cell.best,
+        letters=cell.group,
+        starred=bool(cell.why_not),
+        footnotes=tuple(footnotes),
+        p_value=None if cell.column.key == "gap" else score.p_value,
+    )
+
+
+def _companion_cell(score: Score | RealBaseline | None) -> TableCell:
+    if score is None:
+        return TableCell(ABSENT)
+    values = (score.value, score.low, score.high)
+    value, low, high = (significant(x) for x in values)
+    if isinstance(score, RealBaseline):
+        return TableCell(value, low, high, values)
+    return TableCell(value, low, high, values, sort_key=score.rank_key, p_value=score.p_value)
+
+
+def _rank_cell(board: Leaderboard, row: Row) -> TableCell:
+    return TableCell(
+        ABSENT if row.rank is None else fixed(row.rank, 2),
+        values=(row.rank,),
+        sort_key=row.rank,
+        best=row.best,
+        footnotes=tuple(board.numbers([row.unranked])) if row.unranked else (),
+    )
+
+
+_COSTS = (
+    TableColumn("cost", "parameters", "parameters"),
+    TableColumn("cost", "seen", "volumes seen"),
+    TableColumn("cost", "training", "training time", "training seconds"),
+    TableColumn("cost", "sampling", "time per volume", "seconds per volume"),
+    TableColumn("cost", "device", "device"),
+)
+
+
+def _costs(entrant: Entrant) -> list[TableCell]:
+    """What a model took to make; empty for the others."""
+    texts: list[tuple[str, float | str | None]] = [
+        (millions(entrant.parameters), entrant.parameters),
+        (thousands(entrant.seen), entrant.seen),
+        (duration(entrant.training_seconds), entrant.training_seconds),
+        (duration(entrant.seconds_per_volume), entrant.seconds_per_volume),
+        (entrant.devices or ABSENT, entrant.devices or None),
+    ]
+    if entrant.kind != "model":
+        return [TableCell(values=(value,)) for _, value in texts]
+    return [TableCell(text, values=(value,), sort_key=value) for text, value in texts]
+
+
+def _baseline_row(board: Leaderboard, others: Mapping[str, str], chances: bool) -> TableRow:
+    """The real baseline, which `Table.of` leaves out where it has no value."""
+    usual = usual_scores([row.entrant for row in board.rows])
+    cells = [_baseline_cell(cell) for cell in board.real_baseline] or [TableCell(ABSENT)] * len(board.columns)
+    cells += [_companion_cell(usual[m].real_baseline if m in usual else None) for m in others]
+    cells += [TableCell()] * (1 + chances + len(_COSTS))
+    baselines = [cell.real_baseline for cell in board.real_baseline if cell.real_baseline]
+    how = tuple(dict.fromkeys(baseline.how for baseline in baselines))
+    volumes = "/".join(str(n) for n in sorted({baseline.n for baseline in baselines}))
+    return TableRow(
+        name="real baseline",
+        label="Real volumes of other subjects",
+        title="real baseline",
+        kind="real_baseline",
+        cells=tuple(cells),
+        counts=f"{volumes} samples",
+        about=(f"real baseline, same number of volumes: {'; '.join(how)}",) if how else (),
+        notes=how,
+    )
+
+
+def _baseline_cell(cell: BaselineCell) -> TableCell:
+    return TableCell(*cell.texts, values=cell.numbers or ())
+
+
+def plain(text: object) -> str:
+    """Text on one line, without control, invisible and direction-changing characters."""
+    line = re.sub(r"\s+", " ", str(text)).strip()
+    if line.isprintable():
+        return line
+    return "".join(c for c in line if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
+
+
+def duration(seconds: float | None) -> str:
+    """ "0.42 s", "35 s", "12 min", "3.4 h", "2.1 d"; a dash for None."""
+    if seconds is None:
+        return ABSENT
+    for unit, size in (("s", 1.0), ("min", 60.0), ("h", 3600.0)):
+        if seconds < 100 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
+def thousands(number: int | None) -> str:
+    """12345678 -> "12,345,678"."""
+    return ABSENT if number is None else f"{number:,}"
+
+
+def millions(number: int | None) -> str:
+    """12345678 -> "12.3 M"; small numbers as they are."""
+    return f"{significant(number / 1e6)} M" if number is not None and number >= 100_000 else thousands(number)
