@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 
 from mribench.metrics.metric import Score
-from mribench.reports.grid import ColumnKind, Table, TableRow, plain
+from mribench.reports.grid import ColumnKind, Table, TableCell, plain
 from mribench.reports.records import Entrant
 from mribench.reports.rows import Cell, Leaderboard
 
@@ -19,8 +18,6 @@ _SCORE_TITLES = (
     "real_baseline", "real_baseline_low", "real_baseline_high", "real_baseline_how", "p_value", "group", "notes",
 )  # fmt: skip
 
-_Field = tuple[str, Callable[[TableRow], object]]
-
 
 def as_csv(table: Table) -> str:
     """table.csv: run, model, Table 1's columns, their intervals, n, notes, then everything else.
@@ -28,48 +25,48 @@ def as_csv(table: Table) -> str:
     The last row, of kind "real_baseline", is what real volumes of other subjects score.
     """
     table = table.of("paper", "score", "rank", "cost")
-    places = max((len(row.chances) for row in table.rows), default=0)
-    fields: list[_Field] = [
-        ("run", lambda row: row.name),
-        ("model", lambda row: row.label),
-        *_scores(table, "paper"),
-        ("n", lambda row: row.counts),
-        ("notes", lambda row: "; ".join(row.notes)),
-        ("kind", lambda row: row.kind),
-        *_scores(table, "score"),
-        *_parts(table, 0, "", "rank", "cost"),
-        *((f"{c.title} group", partial(_letters, i)) for i, c in enumerate(table.columns) if c.ranked),
-        *((f"P(rank {place + 1})", partial(_chance, place)) for place in range(places)),
-    ]
-    rows = ({title: value(row) for title, value in fields} for row in table.rows)
-    return _csv([title for title, _ in fields], rows)
+    rows = table.rows
+    places = max((len(row.chances) for row in rows), default=0)
+    columns: dict[str, list[object]] = {
+        "run": [row.name for row in rows],
+        "model": [row.label for row in rows],
+        **_scores(table, "paper"),
+        "n": [row.counts for row in rows],
+        "notes": ["; ".join(row.notes) for row in rows],
+        "kind": [row.kind for row in rows],
+        **_scores(table, "score"),
+        **_values(table, "rank"),
+        **_values(table, "cost"),
+    }
+    for i, column in enumerate(table.columns):
+        if column.ranked:
+            columns[f"{column.title} group"] = [row.cells[i].letters for row in rows]
+    for i in range(places):
+        columns[f"P(rank {i + 1})"] = [row.chances[i] if row.chances else None for row in rows]
+    lines = zip(*columns.values(), strict=True)
+    return _csv(columns, (dict(zip(columns, line, strict=True)) for line in lines))
 
 
-def _scores(table: Table, kind: ColumnKind) -> list[_Field]:
-    """The values of all columns of a kind, then the two ends of each one's interval."""
-    lows, highs = _parts(table, 1, " low", kind), _parts(table, 2, " high", kind)
-    return [*_parts(table, 0, "", kind), *(end for ends in zip(lows, highs, strict=True) for end in ends)]
+def _scores(table: Table, kind: ColumnKind) -> dict[str, list[object]]:
+    """The values of all columns of a kind, then the ends of their intervals."""
+    columns = _values(table, kind)
+    for i, column in enumerate(table.columns):
+        if column.kind == kind:
+            for part, end in ((1, "low"), (2, "high")):
+                columns[f"{column.title} {end}"] = [_value(row.cells[i], part) for row in table.rows]
+    return columns
 
 
-def _parts(table: Table, part: int, suffix: str, *kinds: ColumnKind) -> list[_Field]:
-    return [
-        (f"{column.unrounded_title or column.title}{suffix}", partial(_part, i, part))
+def _values(table: Table, kind: ColumnKind) -> dict[str, list[object]]:
+    return {
+        column.unrounded_title or column.title: [_value(row.cells[i], 0) for row in table.rows]
         for i, column in enumerate(table.columns)
-        if column.kind in kinds
-    ]
+        if column.kind == kind
+    }
 
 
-def _part(column: int, part: int, row: TableRow) -> object:
-    values = row.cells[column].values
-    return values[part] if values else None
-
-
-def _letters(column: int, row: TableRow) -> str:
-    return row.cells[column].letters
-
-
-def _chance(place: int, row: TableRow) -> float | None:
-    return row.chances[place] if row.chances else None
+def _value(cell: TableCell, part: int) -> object:
+    return cell.values[part] if cell.values else cell.sort_key
 
 
 def as_scores_csv(board: Leaderboard) -> str:

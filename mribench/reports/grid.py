@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,7 +13,6 @@ from mribench.metrics.metric import RealBaseline, Score
 from mribench.reports.records import Entrant, Kind
 from mribench.reports.rows import (
     TABLE_1,
-    BaselineCell,
     Cell,
     Column,
     Leaderboard,
@@ -48,11 +48,13 @@ class TableColumn:
     aim: str = ""
     metric: str = ""  # whose definition explains it
     ranked: bool = False
+    target: float | None = None  # as `values`, which lie within `bounds`
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """`text`, `low` and `high` as shown ("" = nothing); `values` are the same in full.
+    """`text`, `low` and `high` as shown ("" = nothing); `values` are the same in full, () without a number.
 
     `letters` are those of its tie groups, `starred` cells are not comparable, `footnotes` are numbers from 1,
     and a smaller `sort_key` is better.
@@ -61,7 +63,7 @@ class TableCell:
     text: str = ""
     low: str = ""
     high: str = ""
-    values: tuple[float | str | None, ...] = ()
+    values: tuple[float, ...] = ()
     sort_key: float | str | None = None
     best: bool = False
     letters: str = ""
@@ -138,18 +140,19 @@ class Table:
 
 def make_table(board: Leaderboard) -> Table:
     """The cells of a leaderboard, its companion scores and its costs."""
-    others = _companion_titles(board)
-    columns = [_column(column) for column in board.columns]
-    columns += [TableColumn("companion", metric, title, metric=metric) for metric, title in others.items()]
+    usual = usual_scores([row.entrant for row in board.rows])
+    columns = [_column(column, usual.get(column.metric)) for column in board.columns]
+    columns += _companion_columns(board, usual)
     columns.append(TableColumn("rank", "rank", "mean rank", aim="lower"))
     columns += [TableColumn("chance", "first", "P(first)")] if board.has_chances else []
     letters = any(cell.group for row in board.rows for cell in row.cells)
     said = ((LETTERS, letters), (CHANCE, board.has_chances), (BASELINE, bool(board.real_baseline)))
+    extra = [column.metric for column in columns if column.kind == "companion"]
     return Table(
         columns=(*columns, *_COSTS),
-        contestants=tuple(_row(board, row, others) for row in board.contestants),
-        controls=tuple(_row(board, row, others) for row in board.controls),
-        baseline=(_baseline_row(board, others, board.has_chances),),
+        contestants=tuple(_row(board, row, extra, usual) for row in board.contestants),
+        controls=tuple(_row(board, row, extra, usual) for row in board.controls),
+        baseline=(_baseline_row(board, extra, usual),),
         caption=_caption(board),
         real_ms_ssim=board.real_ms_ssim,
         explanations=tuple(sentence for sentence, there in said if there),
@@ -158,16 +161,31 @@ def make_table(board: Leaderboard) -> Table:
     )
 
 
-def _column(column: Column) -> TableColumn:
-    kind: ColumnKind = "paper" if column in TABLE_1 else "score"
+def _column(column: Column, usual: Score | None) -> TableColumn:
     return TableColumn(
-        kind, column.key, column.title, aim=column.aim, metric=column.metric, ranked=bool(column.family)
+        "paper" if column in TABLE_1 else "score",
+        column.key,
+        column.title,
+        aim=column.aim,
+        metric=column.metric,
+        ranked=bool(column.family),
+        target=None if usual is None or usual.target is None else usual.target * column.scale,
+        bounds=column.bounds,
     )
 
 
-def _companion_titles(board: Leaderboard) -> dict[str, str]:
-    scores = [score for row in board.rows for score in companions(row.entrant)]
-    return {score.metric: f"{score.title} ({score.unit})" if score.unit else score.title for score in scores}
+def _companion_columns(board: Leaderboard, usual: Mapping[str, Score]) -> list[TableColumn]:
+    scores = {score.metric: score for row in board.rows for score in companions(row.entrant)}
+    return [
+        TableColumn(
+            "companion",
+            metric,
+            f"{score.title} ({score.unit})" if score.unit else score.title,
+            metric=metric,
+            target=usual[metric].target if metric in usual else None,
+        )
+        for metric, score in scores.items()
+    ]
 
 
 def companions(entrant: Entrant) -> list[Score]:
@@ -184,11 +202,11 @@ def _caption(board: Leaderboard) -> str:
     )
 
 
-def _row(board: Leaderboard, row: Row, others: Mapping[str, str]) -> TableRow:
+def _row(board: Leaderboard, row: Row, extra: Sequence[str], usual: Mapping[str, Score]) -> TableRow:
     entrant = row.entrant
     cells = [_score_cell(cell, board.numbers(cell.remarks)) for cell in row.cells]
-    cells += [_companion_cell(entrant.scores.get(metric)) for metric in others]
-    cells += [_rank_cell(board, row)]
+    cells += [_companion_cell(row, metric, usual.get(metric)) for metric in extra]
+    cells.append(_rank_cell(board, row))
     if board.has_chances:
         cells.append(TableCell(percent(row.chances[0]) if row.chances else ABSENT))
     return TableRow(
@@ -254,24 +272,27 @@ def _score_cell(cell: Cell, footnotes: Sequence[int]) -> TableCell:
     )
 
 
-def _companion_cell(score: Score | RealBaseline | None) -> TableCell:
+def _companion_cell(row: Row, metric: str, usual: Score | None) -> TableCell:
+    score = row.entrant.scores.get(metric)
     if score is None:
         return TableCell(ABSENT)
-    values = (score.value, score.low, score.high)
-    value, low, high = (significant(x) for x in values)
-    if isinstance(score, RealBaseline):
-        return TableCell(value, low, high, values)
-    return TableCell(value, low, high, values, sort_key=score.rank_key, p_value=score.p_value)
+    alike = usual is not None and usual.version == score.version and row.whole and not row.entrant.doubts
+    return replace(_significant(score), sort_key=score.rank_key, starred=not alike, p_value=score.p_value)
+
+
+def _significant(score: Score | RealBaseline | None) -> TableCell:
+    """Three significant digits of each number, in the metric's own unit."""
+    if score is None:
+        return TableCell(ABSENT)
+    value, low, high = (significant(x) for x in (score.value, score.low, score.high))
+    return TableCell(value, low, high, (score.value, score.low, score.high))
 
 
 def _rank_cell(board: Leaderboard, row: Row) -> TableCell:
-    return TableCell(
-        ABSENT if row.rank is None else fixed(row.rank, 2),
-        values=(row.rank,),
-        sort_key=row.rank,
-        best=row.best,
-        footnotes=tuple(board.numbers([row.unranked])) if row.unranked else (),
-    )
+    footnotes = tuple(board.numbers([row.unranked])) if row.unranked else ()
+    if row.rank is None:
+        return TableCell(ABSENT, footnotes=footnotes)
+    return TableCell(fixed(row.rank, 2), values=(row.rank,), sort_key=row.rank, best=row.best)
 
 
 _COSTS = (
@@ -284,25 +305,29 @@ _COSTS = (
 
 
 def _costs(entrant: Entrant) -> list[TableCell]:
-    """What a model took to make; empty for the others."""
-    texts: list[tuple[str, float | str | None]] = [
-        (millions(entrant.parameters), entrant.parameters),
-        (thousands(entrant.seen), entrant.seen),
-        (duration(entrant.training_seconds), entrant.training_seconds),
-        (duration(entrant.seconds_per_volume), entrant.seconds_per_volume),
-        (entrant.devices or ABSENT, entrant.devices or None),
+    """What a model took to make; without a text for other kinds."""
+    cells = [
+        _cost(entrant.parameters, millions),
+        _cost(entrant.seen, thousands),
+        _cost(entrant.training_seconds, duration),
+        _cost(entrant.seconds_per_volume, duration),
+        TableCell(entrant.devices or ABSENT, sort_key=entrant.devices or None),
     ]
-    if entrant.kind != "model":
-        return [TableCell(values=(value,)) for _, value in texts]
-    return [TableCell(text, values=(value,), sort_key=value) for text, value in texts]
+    return cells if entrant.kind == "model" else [replace(cell, text="") for cell in cells]
 
 
-def _baseline_row(board: Leaderboard, others: Mapping[str, str], chances: bool) -> TableRow:
+def _cost(number: float | None, text: Callable[[float], str]) -> TableCell:
+    if number is None:
+        return TableCell(ABSENT)
+    return TableCell(text(number), values=(number,), sort_key=number)
+
+
+def _baseline_row(board: Leaderboard, extra: Sequence[str], usual: Mapping[str, Score]) -> TableRow:
     """The real baseline, which `Table.of` leaves out where it has no value."""
-    usual = usual_scores([row.entrant for row in board.rows])
-    cells = [_baseline_cell(cell) for cell in board.real_baseline] or [TableCell(ABSENT)] * len(board.columns)
-    cells += [_companion_cell(usual[m].real_baseline if m in usual else None) for m in others]
-    cells += [TableCell()] * (1 + chances + len(_COSTS))
+    cells = [TableCell(*cell.texts, values=cell.numbers or ()) for cell in board.real_baseline]
+    cells = cells or [TableCell(ABSENT)] * len(board.columns)
+    cells += [_significant(usual[metric].real_baseline if metric in usual else None) for metric in extra]
+    cells += [TableCell()] * (1 + board.has_chances + len(_COSTS))
     baselines = [cell.real_baseline for cell in board.real_baseline if cell.real_baseline]
     how = tuple(dict.fromkeys(baseline.how for baseline in baselines))
     volumes = "/".join(str(n) for n in sorted({baseline.n for baseline in baselines}))
@@ -318,10 +343,6 @@ def _baseline_row(board: Leaderboard, others: Mapping[str, str], chances: bool) 
     )
 
 
-def _baseline_cell(cell: BaselineCell) -> TableCell:
-    return TableCell(*cell.texts, values=cell.numbers or ())
-
-
 def plain(text: object) -> str:
     """Text on one line, without control, invisible and direction-changing characters."""
     line = re.sub(r"\s+", " ", str(text)).strip()
@@ -330,21 +351,19 @@ def plain(text: object) -> str:
     return "".join(c for c in line if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
 
 
-def duration(seconds: float | None) -> str:
-    """ "0.42 s", "35 s", "12 min", "3.4 h", "2.1 d"; a dash for None."""
-    if seconds is None:
-        return ABSENT
+def duration(seconds: float) -> str:
+    """ "0.42 s", "35 s", "12 min", "3.4 h", "2.1 d"."""
     for unit, size in (("s", 1.0), ("min", 60.0), ("h", 3600.0)):
         if seconds < 100 * size:
             return f"{seconds / size:.2g} {unit}"
     return f"{seconds / 86400:.0f} d"
 
 
-def thousands(number: int | None) -> str:
+def thousands(number: float) -> str:
     """12345678 -> "12,345,678"."""
-    return ABSENT if number is None else f"{number:,}"
+    return f"{number:,}"
 
 
-def millions(number: int | None) -> str:
+def millions(number: float) -> str:
     """12345678 -> "12.3 M"; small numbers as they are."""
-    return f"{significant(number / 1e6)} M" if number is not None and number >= 100_000 else thousands(number)
+    return f"{significant(number / 1e6)} M" if number >= 100_000 else thousands(number)

@@ -10,7 +10,6 @@ from markupsafe import Markup
 
 from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
-from mribench.metrics.metric import Score
 from mribench.reports.grid import Table, TableRow, make_table
 from mribench.reports.page import published, words
 from mribench.reports.page.evidence import read_evidence
@@ -20,7 +19,7 @@ from mribench.reports.page.provenance import cards, facts, metric_facts, refused
 from mribench.reports.page.templating import filled
 from mribench.reports.page.viewer import Viewer, make_viewer
 from mribench.reports.records import Entrant
-from mribench.reports.rows import Leaderboard, percent, usual_scores
+from mribench.reports.rows import Leaderboard, percent
 
 FILES = ("table.csv", "scores.csv", "table.tex", "table.md")
 
@@ -53,10 +52,6 @@ class Material:
     @property
     def contestants(self) -> list[Entrant]:
         return [row.entrant for row in self.board.contestants]
-
-    @property
-    def usual(self) -> dict[str, Score]:
-        return usual_scores(self.entrants)
 
 
 @dataclass(frozen=True)
@@ -137,7 +132,7 @@ SECTIONS = (
         "intervals",
         "Intervals",
         "Every score with its interval",
-        lambda material: {"plots": interval_plots(material.board, material.usual)},
+        lambda material: {"plots": interval_plots(material.table)},
     ),
     Section(
         "sheet",
