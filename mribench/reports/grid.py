@@ -338,7 +338,7 @@ def _baseline_row(board: Leaderboard, extra: Sequence[str], usual: Mapping[str, 
         kind="real_baseline",
         cells=tuple(cells),
         counts=f"{volumes} samples",
-        about=(f"real baseline, same number of volumes: {'; '.join(how)}",) if how else (),
+        about=(f"real baseline, same n: {'; '.join(how)}",) if how else (),
         notes=how,
     )
 

@@ -212,7 +212,7 @@ def test_page_has_the_real_baseline_row_between_models_and_controls(make_bench, 
     table = text[text.index('<table class="wide board') :]
     table = table[: table.index("</table>")]
     assert table.index("CDPM") < table.index("Real volumes of other subjects") < table.index("Uniform noise")
-    assert "real baseline, same number of volumes: 3 held-out volumes" in table
+    assert "real baseline, same n: 3 held-out volumes" in table
     assert table.count(">0.750") == 3  # FID per view
 
 
