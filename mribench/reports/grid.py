@@ -48,6 +48,7 @@ class TableColumn:
     aim: str = ""
     metric: str = ""  # whose definition explains it
     ranked: bool = False
+    gap: bool = False  # shows the distance of another column's score from its target
     target: float | None = None  # as `values`, which lie within `bounds`
     bounds: tuple[float, float] = (-math.inf, math.inf)
 
@@ -169,13 +170,14 @@ def _column(column: Column, usual: Score | None) -> TableColumn:
         aim=column.aim,
         metric=column.metric,
         ranked=bool(column.family),
+        gap=column.key == "gap",
         target=None if usual is None or usual.target is None else usual.target * column.scale,
         bounds=column.bounds,
     )
 
 
 def _companion_columns(board: Leaderboard, usual: Mapping[str, Score]) -> list[TableColumn]:
-    scores = {score.metric: score for row in board.rows for score in companions(row.entrant)}
+    scores = {score.metric: score for row in board.rows for score in _companions(row)}
     return [
         TableColumn(
             "companion",
@@ -188,10 +190,10 @@ def _companion_columns(board: Leaderboard, usual: Mapping[str, Score]) -> list[T
     ]
 
 
-def companions(entrant: Entrant) -> list[Score]:
+def _companions(row: Row) -> list[Score]:
     """Scores that have no column."""
-    shown = {"ms_ssim", "mmd", "fid_a", "fid_c", "fid_s", "memorisation", "copy_rate"}
-    return [score for metric, score in entrant.scores.items() if metric not in shown]
+    shown = {cell.column.metric for cell in row.cells}
+    return [score for metric, score in row.entrant.scores.items() if metric not in shown]
 
 
 def _caption(board: Leaderboard) -> str:
@@ -216,7 +218,7 @@ def _row(board: Leaderboard, row: Row, extra: Sequence[str], usual: Mapping[str,
         kind=entrant.kind,
         cells=(*cells, *_costs(entrant)),
         counts=counts(entrant),
-        about=tuple(_about(entrant)),
+        about=_about(entrant),
         problems=entrant.problems,
         notes=tuple(_notes(row)),
         chances=row.chances,
@@ -231,10 +233,9 @@ def full_name(row: Row) -> str:
     return entrant.label if plain_run and entrant.kind != "control" else f"{entrant.label} ({entrant.name})"
 
 
-def _about(entrant: Entrant) -> list[str]:
-    origin = ["volumes from outside"] if entrant.kind == "folder" else []
-    slab = entrant.slab
-    return [*origin, *([f"axial slices {slab[0]} to {slab[1] - 1} only"] if slab else [])]
+def _about(entrant: Entrant) -> tuple[str, ...]:
+    slab = f"axial slices {entrant.slab[0]} to {entrant.slab[1] - 1} only" if entrant.slab else ""
+    return tuple(text for text in ("volumes from outside" if entrant.kind == "folder" else "", slab) if text)
 
 
 def counts(entrant: Entrant) -> str:
@@ -268,7 +269,7 @@ def _score_cell(cell: Cell, footnotes: Sequence[int]) -> TableCell:
         letters=cell.group,
         starred=bool(cell.why_not),
         footnotes=tuple(footnotes),
-        p_value=None if cell.column.key == "gap" else score.p_value,
+        p_value=score.p_value,
     )
 
 

@@ -5,24 +5,10 @@ from __future__ import annotations
 from mribench.reports.grid import Table, TableCell, TableRow, plain
 
 _TEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"''",
-    "³": r"$^3$",
-    "–": "--",
-    "α": r"$\alpha$",
-    "≈": r"$\approx$",
+    **{c: f"\\{c}" for c in "{}$&#%_"},
+    **{"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", '"': "''"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--"},
+    **{"³": r"$^3$", "α": r"$\alpha$", "≈": r"$\approx$"},
 }
 
 

@@ -95,7 +95,7 @@ def _replicates_fit(score: Score, side: str) -> bool:
 
 
 def _same_samples(entrants: Sequence[Entrant]) -> list[str]:
-    """A sentence for every set of samples that stands in the table under several names."""
+    """A sentence for every set of samples that is in the table under several names."""
     names: dict[tuple[str, ...], list[str]] = {}
     for entrant in entrants:
         if entrant.samples:
@@ -119,7 +119,7 @@ def _real(usual: Mapping[str, Score]) -> str:
 
 
 def _too_few(contestants: Sequence[Row]) -> list[str]:
-    """A sentence when nothing could be ranked, so that the missing ranks are no riddle."""
+    """A sentence when nothing could be ranked, which says why the ranks are missing."""
     if any(row.rank is not None for row in contestants):
         return []
     return [words.ONE_MODEL if sum(bool(row.entrant.scores) for row in contestants) < 2 else words.NO_RANKS]
@@ -134,12 +134,8 @@ def _control_order(row: Row) -> tuple[int, str]:
 def _absent_controls(protocol: Protocol, entrants: Sequence[Entrant]) -> list[str]:
     there = {entrant.name for entrant in entrants}
     absent = [control for control in CONTROLS.values() if control.name not in there]
-    without_holdout = [c.name for c in absent if c.draws_on == "holdout" and protocol.cohort.holdout == 0]
-    other = [c.name for c in absent if c.name not in without_holdout]
-    remarks = []
-    if without_holdout:
-        names = " and ".join(without_holdout)
-        remarks.append(f"No {names}: protocol {protocol.name} keeps no held-out volumes.")
-    if other:
-        remarks.append(f"Controls not made yet: {', '.join(other)}. Run: mribench generate --all")
-    return remarks
+    impossible = [c.name for c in absent if c.draws_on == "holdout" and protocol.cohort.holdout == 0]
+    other = [c.name for c in absent if c.name not in impossible]
+    why = f"No {' and '.join(impossible)}: protocol {protocol.name} has no held-out volumes."
+    remedy = f"Controls not made yet: {', '.join(other)}. Run: mribench generate --all"
+    return [*([why] if impossible else []), *([remedy] if other else [])]

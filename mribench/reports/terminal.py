@@ -54,7 +54,7 @@ def _list(table: Table) -> list[str]:
     lines = [["metric", "value", "95 % interval", "real baseline", "95 % interval", "p"]]
     reals = baseline[0].cells if baseline else [TableCell()] * len(row.cells)
     for column, cell, real in zip(table.columns, row.cells, reals, strict=True):
-        p = "" if cell.p_value is None else f"{cell.p_value:.2g}"
+        p = "" if cell.p_value is None or column.gap else f"{cell.p_value:.2g}"
         text = real.text if real.values else ""
         lines.append([plain(column.title), _cell(cell), cell.interval, text, real.interval, p])
     used = [i for i in range(6) if i < 3 or any(line[i] for line in lines[1:])]

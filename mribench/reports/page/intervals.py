@@ -26,7 +26,7 @@ def interval_plots(table: Table) -> list[Picture]:
     for i, column in enumerate(table.columns):
         entrants = table.contestants + table.controls
         marks = [(row, row.cells[i]) for row in entrants if row.cells[i].values]
-        if len(marks) > 1 and column.key != "gap":
+        if len(marks) > 1 and not column.gap:
             plots.append(_plot(column, marks, table.baseline[0].cells[i].values if table.baseline else ()))
     return plots
 

@@ -94,23 +94,12 @@ def _metric(score: Score) -> MetricFacts:
 
 
 @dataclass(frozen=True)
-class ScoreLine:
-    """One score in full, as a card shows it."""
-
-    title: str
-    value: str
-    interval: str
-    p_value: str
-    signature: str
-
-
-@dataclass(frozen=True)
 class Card:
     """One entrant: what it is, what it was trained on, what it cost, how to make it again, what it cannot do."""
 
     entrant: Entrant
     facts: tuple[_Fact, ...]
-    scores: tuple[ScoreLine, ...]
+    scores: tuple[tuple[str, str, str, str, str], ...]  # title, value, interval, p, signature
     settings: tuple[str, ...]
 
 
@@ -199,19 +188,16 @@ def _limits(entrant: Entrant, bench: Bench) -> str:
     return " ".join([*limits, words.NO_CLINICAL_USE])
 
 
-def _line(score: Score, row: Row) -> ScoreLine:
+def _line(score: Score, row: Row) -> tuple[str, str, str, str, str]:
     """In the metric's own unit; the interval ends where the quantity itself ends."""
-    columns = [c.column for c in row.cells if c.column.metric == score.metric and c.column.key != "gap"]
     low, high = score.low, score.high
-    for column in columns:
-        low, high = (end / column.scale for end in column.numbers(score)[1:])
-    return ScoreLine(
-        title=f"{score.title} ({score.unit})" if score.unit else score.title,
-        value=significant(score.value),
-        interval=f"[{significant(low)}, {significant(high)}]",
-        p_value="" if score.p_value is None else significant(score.p_value),
-        signature=score.signature,
-    )
+    for column in (cell.column for cell in row.cells):
+        if column.metric == score.metric and column.key != "gap":
+            low, high = (end / column.scale for end in column.numbers(score)[1:])
+    title = f"{score.title} ({score.unit})" if score.unit else score.title
+    interval = f"[{significant(low)}, {significant(high)}]"
+    p_value = "–" if score.p_value is None else significant(score.p_value)
+    return title, significant(score.value), interval, p_value, score.signature
 
 
 def refused(cohort: Cohort | None, board: Leaderboard) -> list[_Fact]:

@@ -100,9 +100,20 @@ def _headline(material: Material) -> str:
     return f"Best of {len(ranked)} ranked models: {names} (mean rank {first[0].cells[rank].text}{sure})."
 
 
+def _intervals(material: Material) -> dict[str, object]:
+    return {"plots": interval_plots(material.table)}
+
+
+def _sheet(material: Material) -> dict[str, object]:
+    return {"strips": material.gallery.sheet(material.entrants)}
+
+
 def _viewer(material: Material) -> dict[str, object]:
-    viewer, reason = material.viewer
-    return {"viewer": viewer, "reason": reason}
+    return dict(zip(("viewer", "reason"), material.viewer, strict=True))
+
+
+def _samples(material: Material) -> dict[str, object]:
+    return {"groups": material.gallery.five(material.contestants)}
 
 
 def _nearest(material: Material) -> dict[str, object]:
@@ -111,13 +122,15 @@ def _nearest(material: Material) -> dict[str, object]:
 
 
 def _tsne(material: Material) -> dict[str, object]:
-    groups, reason = material.gallery.embedding(material.entrants)
-    return {"groups": groups, "reason": reason}
+    return dict(zip(("groups", "reason"), material.gallery.embedding(material.entrants), strict=True))
 
 
 def _profiles(material: Material) -> dict[str, object]:
-    groups, reason = material.gallery.profiles(material.entrants)
-    return {"groups": groups, "reason": reason}
+    return dict(zip(("groups", "reason"), material.gallery.profiles(material.entrants), strict=True))
+
+
+def _training(material: Material) -> dict[str, object]:
+    return {"groups": material.gallery.curves(material.contestants)}
 
 
 def _metrics(material: Material) -> dict[str, object]:
@@ -126,27 +139,21 @@ def _metrics(material: Material) -> dict[str, object]:
     return {"words": words, "metrics": metrics, "evidence": evidence, "about_evidence": about}
 
 
+def _cards(material: Material) -> dict[str, object]:
+    return {"cards": cards(material.bench, material.cohort, material.board)}
+
+
+def _protocol(material: Material) -> dict[str, object]:
+    protocol = facts(material.bench, material.cohort)
+    return {"protocol": protocol, "refused": refused(material.cohort, material.board)}
+
+
 SECTIONS = (
     Section("leaderboard", "Leaderboard", "Leaderboard", _leaderboard),
-    Section(
-        "intervals",
-        "Intervals",
-        "Every score with its interval",
-        lambda material: {"plots": interval_plots(material.table)},
-    ),
-    Section(
-        "sheet",
-        "All entrants",
-        "All entrants at one window",
-        lambda material: {"strips": material.gallery.sheet(material.entrants)},
-    ),
+    Section("intervals", "Intervals", "Every score with its interval", _intervals),
+    Section("sheet", "All entrants", "All entrants at one window", _sheet),
     Section("viewer", "Viewer", "Look inside: two volumes side by side", _viewer),
-    Section(
-        "samples",
-        "Samples",
-        "Five samples of each model",
-        lambda material: {"groups": material.gallery.five(material.contestants)},
-    ),
+    Section("samples", "Samples", "Five samples of each model", _samples),
     Section(
         "nearest",
         "Nearest training volumes",
@@ -155,26 +162,8 @@ SECTIONS = (
     ),
     Section("tsne", "t-SNE", "Where the samples lie among the training volumes", _tsne),
     Section("profiles", "Slice profiles", "Slice profiles: brightness and seams", _profiles),
-    Section(
-        "training",
-        "Training",
-        "Training",
-        lambda material: {"groups": material.gallery.curves(material.contestants)},
-    ),
+    Section("training", "Training", "Training", _training),
     Section("metrics", "Definitions", "What each metric detects, and how it is defined here", _metrics),
-    Section(
-        "cards",
-        "Model cards",
-        "A card for every entrant",
-        lambda material: {"cards": cards(material.bench, material.cohort, material.board)},
-    ),
-    Section(
-        "protocol",
-        "Protocol and provenance",
-        "Protocol and provenance",
-        lambda material: {
-            "protocol": facts(material.bench, material.cohort),
-            "refused": refused(material.cohort, material.board),
-        },
-    ),
+    Section("cards", "Model cards", "A card for every entrant", _cards),
+    Section("protocol", "Protocol and provenance", "Protocol and provenance", _protocol),
 )

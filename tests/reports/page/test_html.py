@@ -161,7 +161,7 @@ def test_protocol_that_rewards_copying_says_so(make_bench):
     maker.add("cdpm")
     _, page = render(maker)
     assert words.REWARDS_COPYING in page.text
-    assert "real_heldout and blurred_real: protocol trial keeps no held-out volumes" in page.text
+    assert "real_heldout and blurred_real: protocol trial has no held-out volumes" in page.text
 
 
 @pytest.mark.parametrize(("protocol", "there"), [("peng2023-simulated", True), ("trial", False)])
