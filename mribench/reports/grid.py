@@ -1,20 +1,20 @@
-"""The leaderboard as one table of typed cells: built once, and then written by each output in its own syntax."""
+"""The leaderboard as one table of typed cells: built once, then written by each output in its own syntax."""
 
 from __future__ import annotations
 
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from mribench.metrics.metric import RealBaseline, Score
 from mribench.reports.records import Entrant, Kind
 from mribench.reports.rows import (
     TABLE_1,
-    Cell,
-    Column,
+    BaselineCell,
     Leaderboard,
     Row,
     fixed,
@@ -42,7 +42,6 @@ class TableColumn:
     """One column: a score of the paper's Table 1, another score, a companion score, rank, P(first) or a cost."""
 
     kind: ColumnKind
-    key: str
     title: str
     unrounded_title: str = ""  # of the values in full, where their unit is another
     aim: str = ""
@@ -96,7 +95,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """Contestants (best first), controls and at most one row of the real baseline; and what is said below."""
+    """Contestants (best first), controls and at most one row of the real baseline; and the sentences around them."""
 
     columns: tuple[TableColumn, ...]
     contestants: tuple[TableRow, ...]
@@ -139,61 +138,32 @@ class Table:
         )
 
 
+@dataclass(frozen=True)
+class _Field:
+    """A column, how the cell of a row is made, and what the real baseline has there."""
+
+    column: TableColumn
+    cell: Callable[[Row], TableCell]
+    baseline: TableCell = TableCell()
+
+
 def make_table(board: Leaderboard) -> Table:
-    """The cells of a leaderboard, its companion scores and its costs."""
+    """The cells of a leaderboard, its companion scores, its ranks and its costs."""
     usual = usual_scores([row.entrant for row in board.rows])
-    columns = [_column(column, usual.get(column.metric)) for column in board.columns]
-    columns += _companion_columns(board, usual)
-    columns.append(TableColumn("rank", "rank", "mean rank", aim="lower"))
-    columns += [TableColumn("chance", "first", "P(first)")] if board.has_chances else []
+    fields = [*_scores(board, usual), *_companions(board, usual), *_ranks(board), *_COSTS]
     letters = any(cell.group for row in board.rows for cell in row.cells)
     said = ((LETTERS, letters), (CHANCE, board.has_chances), (BASELINE, bool(board.real_baseline)))
-    extra = [column.metric for column in columns if column.kind == "companion"]
     return Table(
-        columns=(*columns, *_COSTS),
-        contestants=tuple(_row(board, row, extra, usual) for row in board.contestants),
-        controls=tuple(_row(board, row, extra, usual) for row in board.controls),
-        baseline=(_baseline_row(board, extra, usual),),
+        columns=tuple(field.column for field in fields),
+        contestants=tuple(_row(row, fields) for row in board.contestants),
+        controls=tuple(_row(row, fields) for row in board.controls),
+        baseline=(_baseline_row(board, fields),),
         caption=_caption(board),
         real_ms_ssim=board.real_ms_ssim,
         explanations=tuple(sentence for sentence, there in said if there),
         remarks=board.remarks,
         footnotes=board.footnotes,
     )
-
-
-def _column(column: Column, usual: Score | None) -> TableColumn:
-    return TableColumn(
-        "paper" if column in TABLE_1 else "score",
-        column.key,
-        column.title,
-        aim=column.aim,
-        metric=column.metric,
-        ranked=bool(column.family),
-        gap=column.key == "gap",
-        target=None if usual is None or usual.target is None else usual.target * column.scale,
-        bounds=column.bounds,
-    )
-
-
-def _companion_columns(board: Leaderboard, usual: Mapping[str, Score]) -> list[TableColumn]:
-    scores = {score.metric: score for row in board.rows for score in _companions(row)}
-    return [
-        TableColumn(
-            "companion",
-            metric,
-            f"{score.title} ({score.unit})" if score.unit else score.title,
-            metric=metric,
-            target=usual[metric].target if metric in usual else None,
-        )
-        for metric, score in scores.items()
-    ]
-
-
-def _companions(row: Row) -> list[Score]:
-    """Scores that have no column."""
-    shown = {cell.column.metric for cell in row.cells}
-    return [score for metric, score in row.entrant.scores.items() if metric not in shown]
 
 
 def _caption(board: Leaderboard) -> str:
@@ -204,24 +174,38 @@ def _caption(board: Leaderboard) -> str:
     )
 
 
-def _row(board: Leaderboard, row: Row, extra: Sequence[str], usual: Mapping[str, Score]) -> TableRow:
-    entrant = row.entrant
-    cells = [_score_cell(cell, board.numbers(cell.remarks)) for cell in row.cells]
-    cells += [_companion_cell(row, metric, usual.get(metric)) for metric in extra]
-    cells.append(_rank_cell(board, row))
-    if board.has_chances:
-        cells.append(TableCell(percent(row.chances[0]) if row.chances else ABSENT))
+def _row(row: Row, fields: Iterable[_Field]) -> TableRow:
+    entrant, slab = row.entrant, row.entrant.slab
+    about = ["volumes from outside"] if entrant.kind == "folder" else []
+    about += [f"axial slices {slab[0]} to {slab[1] - 1} only"] if slab else []
     return TableRow(
         name=entrant.name,
         label=entrant.label,
         title=full_name(row),
         kind=entrant.kind,
-        cells=(*cells, *_costs(entrant)),
+        cells=tuple(field.cell(row) for field in fields),
         counts=counts(entrant),
-        about=_about(entrant),
+        about=tuple(about),
         problems=entrant.problems,
         notes=tuple(_notes(row)),
         chances=row.chances,
+    )
+
+
+def _baseline_row(board: Leaderboard, fields: Iterable[_Field]) -> TableRow:
+    """The real baseline, which `Table.of` leaves out where it has no value."""
+    baselines = [cell.real_baseline for cell in board.real_baseline if cell.real_baseline]
+    how = tuple(dict.fromkeys(baseline.how for baseline in baselines))
+    volumes = "/".join(str(n) for n in sorted({baseline.n for baseline in baselines}))
+    return TableRow(
+        name="real baseline",
+        label="Real volumes of other subjects",
+        title="real baseline",
+        kind="real_baseline",
+        cells=tuple(field.baseline for field in fields),
+        counts=f"{volumes} samples",
+        about=(f"real baseline, same n: {'; '.join(how)}",) if how else (),
+        notes=how,
     )
 
 
@@ -257,23 +241,54 @@ def _notes(row: Row) -> list[str]:
     return [*row.entrant.problems, *(f"{', '.join(titles)}: {remark}" for remark, titles in about.items())]
 
 
-def _score_cell(cell: Cell, footnotes: Sequence[int]) -> TableCell:
-    score = cell.score
-    if score is None:
-        return TableCell(*cell.texts, footnotes=tuple(footnotes))
-    return TableCell(
-        *cell.texts,
-        values=cell.column.numbers(score),
-        sort_key=score.rank_key,
+def _scores(board: Leaderboard, usual: Mapping[str, Score]) -> Iterator[_Field]:
+    baselines = {cell.column.key: cell for cell in board.real_baseline}
+    for column in board.columns:
+        score, baseline = usual.get(column.metric), baselines.get(column.key, BaselineCell(column))
+        shown = TableColumn(
+            "paper" if column in TABLE_1 else "score",
+            column.title,
+            aim=column.aim,
+            metric=column.metric,
+            ranked=bool(column.family),
+            gap=column.key == "gap",
+            target=None if score is None or score.target is None else score.target * column.scale,
+            bounds=column.bounds,
+        )
+        values = TableCell(*baseline.texts, values=baseline.numbers or ())
+        yield _Field(shown, partial(_score_cell, board, column.key), values)
+
+
+def _score_cell(board: Leaderboard, key: str, row: Row) -> TableCell:
+    cell = row.cell(key)
+    shown = TableCell(*cell.texts, footnotes=tuple(board.numbers(cell.remarks)))
+    if cell.score is None:
+        return shown
+    return replace(
+        shown,
+        values=cell.column.numbers(cell.score),
+        sort_key=cell.score.rank_key,
         best=cell.best,
         letters=cell.group,
         starred=bool(cell.why_not),
-        footnotes=tuple(footnotes),
-        p_value=score.p_value,
+        p_value=cell.score.p_value,
     )
 
 
-def _companion_cell(row: Row, metric: str, usual: Score | None) -> TableCell:
+def _companions(board: Leaderboard, usual: Mapping[str, Score]) -> Iterator[_Field]:
+    """Scores that have no column of the leaderboard."""
+    shown = {column.metric for column in board.columns}
+    scores = {metric: score for row in board.rows for metric, score in row.entrant.scores.items()}
+    for metric, score in scores.items():
+        if metric not in shown:
+            title = f"{score.title} ({score.unit})" if score.unit else score.title
+            theirs = usual.get(metric)
+            column = TableColumn("companion", title, metric=metric, target=theirs.target if theirs else None)
+            baseline = _significant(theirs.real_baseline if theirs else None)
+            yield _Field(column, partial(_companion_cell, metric, theirs), baseline)
+
+
+def _companion_cell(metric: str, usual: Score | None, row: Row) -> TableCell:
     score = row.entrant.scores.get(metric)
     if score is None:
         return TableCell(ABSENT)
@@ -289,6 +304,15 @@ def _significant(score: Score | RealBaseline | None) -> TableCell:
     return TableCell(value, low, high, (score.value, score.low, score.high))
 
 
+def _ranks(board: Leaderboard) -> Iterator[_Field]:
+    yield _Field(TableColumn("rank", "mean rank", aim="lower"), partial(_rank_cell, board))
+    if board.has_chances:
+        yield _Field(
+            TableColumn("chance", "P(first)"),
+            lambda row: TableCell(percent(row.chances[0]) if row.chances else ABSENT),
+        )
+
+
 def _rank_cell(board: Leaderboard, row: Row) -> TableCell:
     footnotes = tuple(board.numbers([row.unranked])) if row.unranked else ()
     if row.rank is None:
@@ -296,52 +320,26 @@ def _rank_cell(board: Leaderboard, row: Row) -> TableCell:
     return TableCell(fixed(row.rank, 2), values=(row.rank,), sort_key=row.rank, best=row.best)
 
 
-_COSTS = (
-    TableColumn("cost", "parameters", "parameters"),
-    TableColumn("cost", "seen", "volumes seen"),
-    TableColumn("cost", "training", "training time", "training seconds"),
-    TableColumn("cost", "sampling", "time per volume", "seconds per volume"),
-    TableColumn("cost", "device", "device"),
-)
-
-
-def _costs(entrant: Entrant) -> list[TableCell]:
+def _cost(
+    title: str,
+    number: Callable[[Entrant], float | None],
+    text: Callable[[float], str],
+    unrounded_title: str = "",
+) -> _Field:
     """What a model took to make; without a text for other kinds."""
-    cells = [
-        _cost(entrant.parameters, millions),
-        _cost(entrant.seen, thousands),
-        _cost(entrant.training_seconds, duration),
-        _cost(entrant.seconds_per_volume, duration),
-        TableCell(entrant.devices or ABSENT, sort_key=entrant.devices or None),
-    ]
-    return cells if entrant.kind == "model" else [replace(cell, text="") for cell in cells]
+
+    def cell(row: Row) -> TableCell:
+        value, shown = number(row.entrant), row.entrant.kind == "model"
+        if value is None:
+            return TableCell(ABSENT if shown else "")
+        return TableCell(text(value) if shown else "", values=(value,), sort_key=value)
+
+    return _Field(TableColumn("cost", title, unrounded_title), cell)
 
 
-def _cost(number: float | None, text: Callable[[float], str]) -> TableCell:
-    if number is None:
-        return TableCell(ABSENT)
-    return TableCell(text(number), values=(number,), sort_key=number)
-
-
-def _baseline_row(board: Leaderboard, extra: Sequence[str], usual: Mapping[str, Score]) -> TableRow:
-    """The real baseline, which `Table.of` leaves out where it has no value."""
-    cells = [TableCell(*cell.texts, values=cell.numbers or ()) for cell in board.real_baseline]
-    cells = cells or [TableCell(ABSENT)] * len(board.columns)
-    cells += [_significant(usual[metric].real_baseline if metric in usual else None) for metric in extra]
-    cells += [TableCell()] * (1 + board.has_chances + len(_COSTS))
-    baselines = [cell.real_baseline for cell in board.real_baseline if cell.real_baseline]
-    how = tuple(dict.fromkeys(baseline.how for baseline in baselines))
-    volumes = "/".join(str(n) for n in sorted({baseline.n for baseline in baselines}))
-    return TableRow(
-        name="real baseline",
-        label="Real volumes of other subjects",
-        title="real baseline",
-        kind="real_baseline",
-        cells=tuple(cells),
-        counts=f"{volumes} samples",
-        about=(f"real baseline, same n: {'; '.join(how)}",) if how else (),
-        notes=how,
-    )
+def _device_cell(row: Row) -> TableCell:
+    device = row.entrant.devices
+    return TableCell(device or (ABSENT if row.entrant.kind == "model" else ""), sort_key=device or None)
 
 
 def plain(text: object) -> str:
@@ -368,3 +366,12 @@ def thousands(number: float) -> str:
 def millions(number: float) -> str:
     """12345678 -> "12.3 M"; small numbers as they are."""
     return f"{significant(number / 1e6)} M" if number >= 100_000 else thousands(number)
+
+
+_COSTS = (
+    _cost("parameters", lambda entrant: entrant.parameters, millions),
+    _cost("volumes seen", lambda entrant: entrant.seen, thousands),
+    _cost("training time", lambda entrant: entrant.training_seconds, duration, "training seconds"),
+    _cost("time per volume", lambda entrant: entrant.seconds_per_volume, duration, "seconds per volume"),
+    _Field(TableColumn("cost", "device"), _device_cell),
+)

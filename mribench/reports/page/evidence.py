@@ -37,7 +37,7 @@ class _Verdict(_Part):
 
 
 class _SelfTest(_Part):
-    """Of selftest.json what the page says."""
+    """What the page uses of selftest.json."""
 
     cohort: _Cohort
     extractor: str

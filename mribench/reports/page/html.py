@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing else and asks the network for nothing."""
+"""The page: one HTML file that needs no other file and loads nothing from the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture sections of the page: which volumes are shown, and what is said where one cannot be read."""
+"""The picture sections of the page: which volumes are shown, and the reason where one cannot be read."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Gallery:
         self.grid: Grid = cohort.grid if cohort else bench.protocol.cohort.voxels
 
     def sheet(self, entrants: Sequence[Entrant]) -> list[tuple[Entrant | None, Strip]]:
-        """The first reference volume, then every entrant's first sample: not chosen, hence not the best."""
+        """The first reference volume, then every entrant's first sample: not selected, hence not the best."""
         strips: list[tuple[Entrant | None, Strip]] = []
         if self._cohort is not None:
             strips.append((None, self._strip(self._cohort.set("reference"), 0, "Reference", _FINE_PIXELS)))

@@ -1,4 +1,4 @@
-"""Pages from templates: one file each, text that stays text, and a policy that allows no script but the page's own."""
+"""Pages from templates: one file each, every value escaped, and a policy that forbids all other scripts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def filled(template: str, **context: object) -> Markup:
 
 
 def page(template: str, title: str, style: Markup, scripts: Sequence[str] = (), **context: object) -> str:
-    """A whole page, which needs nothing else and allows exactly this style sheet and these scripts."""
+    """A whole page; its policy allows exactly this style sheet and these scripts."""
     marked = [Markup(script) for script in scripts]
     return filled(template, title=title, style=style, scripts=marked, version=__version__, **context)
 

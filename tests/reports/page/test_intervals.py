@@ -59,7 +59,7 @@ def test_scores_that_do_not_compare_are_hollow(make_entrant, make_scores, make_s
     entrants.append(make_entrant("slab", scores=rest, slab=(5, 11)))
     table = make_table(leaderboard.from_scores(entrants))
     hollow = {
-        column.key: [row.name for row in table.contestants if row.cells[i].starred]
+        column.metric: [row.name for row in table.contestants if row.cells[i].starred]
         for i, column in enumerate(table.columns)
     }
     assert sorted(hollow["kid_a"]) == ["a", "slab"] and not hollow["fid_a"]
