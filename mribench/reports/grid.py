@@ -23,12 +23,14 @@ from mribench.reports.rows import (
     usual_scores,
 )
 
-LETTERS = (
+_LETTERS = (
     "Letters: two models that share a letter in a column do not differ there (paired jackknife tests, family-wise "
     "error 5 % after Holm); a holds the best."
 )
-CHANCE = "P(first): the probability that this mean rank is the best one, from the joint errors of all scores."
-BASELINE = (
+_CHANCE = (
+    "P(first): the probability that this mean rank is the best one, from the joint errors of all scores."
+)
+_BASELINE = (
     "real baseline: what real volumes of other subjects score at that number of volumes, hence what a perfect "
     "generator would get."
 )
@@ -152,7 +154,7 @@ def make_table(board: Leaderboard) -> Table:
     usual = usual_scores([row.entrant for row in board.rows])
     fields = [*_scores(board, usual), *_companions(board, usual), *_ranks(board), *_COSTS]
     letters = any(cell.group for row in board.rows for cell in row.cells)
-    said = ((LETTERS, letters), (CHANCE, board.has_chances), (BASELINE, bool(board.real_baseline)))
+    said = ((_LETTERS, letters), (_CHANCE, board.has_chances), (_BASELINE, bool(board.real_baseline)))
     return Table(
         columns=tuple(field.column for field in fields),
         contestants=tuple(_row(row, fields) for row in board.contestants),
@@ -350,7 +352,7 @@ def plain(text: object) -> str:
     return "".join(c for c in line if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
 
 
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     """ "0.42 s", "35 s", "12 min", "3.4 h", "2.1 d"."""
     for unit, size in (("s", 1.0), ("min", 60.0), ("h", 3600.0)):
         if seconds < 100 * size:
@@ -358,20 +360,20 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.0f} d"
 
 
-def thousands(number: float) -> str:
+def _thousands(number: float) -> str:
     """12345678 -> "12,345,678"."""
     return f"{number:,}"
 
 
-def millions(number: float) -> str:
+def _millions(number: float) -> str:
     """12345678 -> "12.3 M"; small numbers as they are."""
-    return f"{significant(number / 1e6)} M" if number >= 100_000 else thousands(number)
+    return f"{significant(number / 1e6)} M" if number >= 100_000 else _thousands(number)
 
 
 _COSTS = (
-    _cost("parameters", lambda entrant: entrant.parameters, millions),
-    _cost("volumes seen", lambda entrant: entrant.seen, thousands),
-    _cost("training time", lambda entrant: entrant.training_seconds, duration, "training seconds"),
-    _cost("time per volume", lambda entrant: entrant.seconds_per_volume, duration, "seconds per volume"),
+    _cost("parameters", lambda entrant: entrant.parameters, _millions),
+    _cost("volumes seen", lambda entrant: entrant.seen, _thousands),
+    _cost("training time", lambda entrant: entrant.training_seconds, _duration, "training seconds"),
+    _cost("time per volume", lambda entrant: entrant.seconds_per_volume, _duration, "seconds per volume"),
     _Field(TableColumn("cost", "device"), _device_cell),
 )

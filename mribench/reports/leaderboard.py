@@ -22,7 +22,9 @@ from mribench.reports.ranking import mark_best, rank
 from mribench.reports.records import Entrant, read_cohort, read_entrants
 from mribench.reports.rows import Leaderboard, Row, baseline_cells, fixed, make_cells, usual_scores
 
-__all__ = ["Entrant", "Leaderboard", "as_text", "build", "from_scores", "write_tables"]
+__all__ = ["FILES", "Entrant", "Leaderboard", "as_text", "build", "from_bench", "from_scores", "write_tables"]
+
+FILES = ("table.csv", "scores.csv", "table.tex", "table.md")  # beside the page
 
 
 def build(bench: Bench) -> Leaderboard:
@@ -69,12 +71,11 @@ def as_text(board: Leaderboard) -> str:
 
 
 def write_tables(board: Leaderboard, folder: Path) -> None:
-    """Write table.csv, scores.csv, table.tex and table.md."""
+    """Write the four `FILES`."""
     table = make_table(board)
-    write_text(folder / "table.csv", as_csv(table))
-    write_text(folder / "scores.csv", as_scores_csv(board))
-    write_text(folder / "table.tex", as_tex(table))
-    write_text(folder / "table.md", as_markdown(table))
+    texts = (as_csv(table), as_scores_csv(board), as_tex(table), as_markdown(table))
+    for name, text in zip(FILES, texts, strict=True):
+        write_text(folder / name, text)
 
 
 def _without_torn_scores(entrant: Entrant) -> Entrant:

@@ -7,7 +7,7 @@ import pytest
 
 from mribench.reports import leaderboard
 from mribench.reports.csv_tables import as_csv
-from mribench.reports.grid import duration, make_table, millions
+from mribench.reports.grid import _duration, _millions, make_table
 from mribench.reports.latex import as_tex
 from mribench.reports.markdown import as_markdown
 from mribench.reports.page.html import render
@@ -95,7 +95,7 @@ def test_companions_are_in_the_list_and_on_the_page_and_never_in_the_tables(
 
 @pytest.mark.parametrize(("count", "said"), [(1234, "1,234"), (1553249, "1.55 M"), (119281537, "119 M")])
 def test_millions(count, said):
-    assert millions(count) == said
+    assert _millions(count) == said
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_millions(count, said):
     [(0.004, "0.004 s"), (35, "35 s"), (800, "13 min"), (3600 * 12.3, "12 h"), (86400 * 9.2, "9 d")],
 )
 def test_durations(seconds, said):
-    assert duration(seconds) == said
+    assert _duration(seconds) == said
 
 
 def test_costs_that_are_unknown_are_dashes_for_models_and_nothing_for_others(make_entrant):

@@ -194,7 +194,7 @@ def test_tables_carry_letters_and_odds(board_with_baseline):
     table = leaderboard.as_text(board_with_baseline)
     assert re.search(r"^a .* 10\.0\^a .* 1\.00\^ +100 %$", table, re.MULTILINE)
     assert re.search(r"^b .* 20\.0b .* 2\.00 +0 %$", table, re.MULTILINE)
-    assert grid.LETTERS in table and grid.CHANCE in table
+    assert grid._LETTERS in table and grid._CHANCE in table
 
 
 def test_folder_mode_lists_real_baseline_and_p(board_with_baseline):

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
 from mribench.reports.grid import Table, TableRow, make_table
+from mribench.reports.leaderboard import FILES
 from mribench.reports.page import published, words
 from mribench.reports.page.evidence import read_evidence
 from mribench.reports.page.intervals import interval_plots
@@ -20,8 +21,6 @@ from mribench.reports.page.templating import filled
 from mribench.reports.page.viewer import Viewer, make_viewer
 from mribench.reports.records import Entrant
 from mribench.reports.rows import Leaderboard, percent
-
-FILES = ("table.csv", "scores.csv", "table.tex", "table.md")
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,11 @@ from mribench.files import read_json, write_json
 from mribench.metrics import METRICS
 from mribench.metrics.metric import RealBaseline
 from mribench.models import MODELS
-from mribench.reports.leaderboard import from_bench
+from mribench.reports.leaderboard import FILES, from_bench
 from mribench.reports.page import html, words
 from mribench.reports.page.figures import central_pictures
 from mribench.reports.page.html import write_report
 from mribench.reports.page.pictures import Gallery
-from mribench.reports.page.sections import FILES
 from mribench.reports.records import device_name, read_cohort, read_entrant, read_entrants
 
 
