@@ -169,10 +169,10 @@ def make_table(board: Leaderboard) -> Table:
 
 
 def _caption(board: Leaderboard) -> str:
-    real = f" The real (reference) set's own MS-SSIM is {board.real_ms_ssim} %." if board.real_ms_ssim else ""
+    real = f", {board.real_ms_ssim} %" if board.real_ms_ssim else ""
     return (
-        f"Scores with 95 % intervals.{real} gap = distance to it; best in bold among comparable models that "
-        "make whole volumes; * = not comparable; controls are never ranked."
+        f"Scores with 95 % intervals. gap = distance to the real (reference) set's own MS-SSIM{real}. Best in bold "
+        "among comparable models that make whole volumes; * = not comparable; controls are never ranked."
     )
 
 
