@@ -122,7 +122,7 @@ def _score_folders(
     from mribench.evaluation import DEFAULT_EXTRACTOR
     from mribench.evaluation import evaluate as evaluate_sets
     from mribench.files import write_text
-    from mribench.reports import leaderboard, tables
+    from mribench.reports import csv_tables, leaderboard
 
     with display(quiet) as screen:
         result = evaluate_sets(
@@ -140,7 +140,7 @@ def _score_folders(
     )
     record.write(out / "scores.json")
     board = leaderboard.from_set(name, result.scores, result.missing)
-    write_text(out / "scores.csv", tables.as_scores_csv(board))
+    write_text(out / "scores.csv", csv_tables.as_scores_csv(board))
     click.echo(json.dumps(record.as_json(), indent=1) if as_json else leaderboard.as_text(board))
     click.echo(f"Written: {out / 'scores.json'}", err=True)
     finish(result.failures)

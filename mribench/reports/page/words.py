@@ -4,7 +4,7 @@ from __future__ import annotations
 
 SUMMARY = (
     "This page ranks generators of 3D brain MRI by how closely their samples, taken as a set, resemble real "
-    "volumes that play the part of the reference."
+    "volumes, which are the reference."
 )
 SIMULATED = (
     "SIMULATED brains, not patients. Every volume that this page calls real was drawn by a simulator from "
@@ -12,8 +12,8 @@ SIMULATED = (
 )
 REWARDS_COPYING = (
     "This protocol rewards copying: its reference volumes are part of the training set, so a model that "
-    "repeats training volumes scores better than an honest one. It keeps no held-out volumes, hence no "
-    "control real_heldout and no memorisation AUC. Prefer a protocol with disjoint roles."
+    "repeats training volumes scores better than one that makes new volumes. It has no held-out volumes, hence "
+    "no control real_heldout and no memorisation AUC. Prefer a protocol with disjoint roles."
 )
 NO_CLINICAL_USE = (
     "Scores compare sets of images. They do not show that any single image is anatomically right, and "
@@ -127,6 +127,6 @@ LICENCES = {
     "simulated": "mribench is Apache-2.0. The volumes derive from the MNI152 template (McConnell Brain Imaging "
     "Centre), whose notice in THIRD_PARTY.md must go with them.",
     "own data": "mribench is Apache-2.0. Weights and samples follow the terms of the volumes they were made "
-    "from; ask those who gave the data before sharing either.",
+    "from; ask the owners of the data before you share either.",
     "outside": "Not known to mribench.",
 }

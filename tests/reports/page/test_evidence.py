@@ -36,14 +36,14 @@ def evidence(maker):
 
 def test_verdicts_become_a_sentence_per_metric(full_bench):
     write_json(
-        full_bench.bench.folder / "selftest.json", record(full_bench, problems=["mmd does not see noise"])
+        full_bench.bench.folder / "selftest.json", record(full_bench, problems=["mmd does not detect noise"])
     )
     found, about = evidence(full_bench)
-    assert "It failed: mmd does not see noise." in about
+    assert "It failed: mmd does not detect noise." in about
     assert found == {
-        "fid_a": "Self-test: noticed blur (from 0.5 SD, voxels). It did not notice repeats.",
-        "memorisation": "Self-test: did not notice blur.",
-        "ms_ssim": "Self-test: noticed repeats (from 0.5 share).",
+        "fid_a": "Self-test: detected blur (from 0.5 SD, voxels). Did not detect repeats.",
+        "memorisation": "Self-test: did not detect blur.",
+        "ms_ssim": "Self-test: detected repeats (from 0.5 share).",
     }
     assert "3 samples, 3 reference" in about
     text = write_report(full_bench.bench).read_text()
