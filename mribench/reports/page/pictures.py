@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mribench.bench.folder import Bench
+from mribench.bench.records import NearestPair
 from mribench.data.cohort import Cohort
 from mribench.data.grid import Grid
 from mribench.data.volume_set import Slab, VolumeSet
