@@ -17,9 +17,9 @@ from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import MribenchError
 from mribench.evaluation import evaluate
 from mribench.files import write_json, write_text
-from mribench.metrics import DEFAULT_METRICS
+from mribench.metrics import default_metrics
 from mribench.metrics.features.weights import Weights
-from mribench.metrics.metric import Missing, Score
+from mribench.metrics.score import Missing, Score
 from mribench.reports import leaderboard, tables
 from mribench.runtime import choose_device
 
@@ -76,7 +76,7 @@ def evaluate_folders(
     scores, missing = evaluate(
         sets,
         out / "cache",
-        metrics=(*DEFAULT_METRICS, "fid_3d") if weights.volumes else DEFAULT_METRICS,
+        metrics=(*default_metrics(), "fid_3d") if weights.volumes else default_metrics(),
         extractor=extractor or "effnet-lite0",
         weights=weights,
         progress=progress,

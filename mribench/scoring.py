@@ -18,18 +18,16 @@ from mribench.evaluation import evaluate
 from mribench.files import digest_file, digest_json, read_json, write_json, write_text
 from mribench.metrics import get_metric
 from mribench.metrics.arrays.cache import Arrays
+from mribench.metrics.arrays.distances import join_views
 from mribench.metrics.features.slices import get_extractor
 from mribench.metrics.features.weights import Weights
 from mribench.metrics.memorisation import COPY_RATIO, copies
-from mribench.metrics.metric import Missing, Score
-from mribench.metrics.mmd import join_views
-from mribench.metrics.ms_ssim import definition_for
+from mribench.metrics.score import Missing, Score
 from mribench.metrics.statistics.tsne import joint_embedding
 
 log = logging.getLogger(__name__)
 
 NO_HOLDOUT = "protocol {name} keeps no held-out volumes, so there is nothing to compare copies with"
-METRICS_OF_HOLDOUT = ("memorisation",)
 
 
 def comparison_sets(cohort: Cohort, samples: VolumeSet) -> dict[str, VolumeSet]:
@@ -87,12 +85,9 @@ def score_run(
     missing = []
     if "holdout" not in sets:
         reason = NO_HOLDOUT.format(name=bench.protocol.name)
-        missing = [
-            Missing(metric=name, reason=reason, by_design=True)
-            for name in metrics
-            if name in METRICS_OF_HOLDOUT
-        ]
-        metrics = tuple(name for name in metrics if name not in METRICS_OF_HOLDOUT)
+        of_holdout = [name for name in metrics if "holdout" in get_metric(name).needs]
+        missing = [Missing(metric=name, reason=reason, by_design=True) for name in of_holdout]
+        metrics = tuple(name for name in metrics if name not in of_holdout)
     arrays = Arrays(sets, bench.arrays, extractor, weights, progress, device, memory)
     scores, failed = evaluate(
         sets,
@@ -149,7 +144,7 @@ def _nearest_pairs(arrays: Arrays) -> dict[str, Any]:
         for i in range(len(samples))
     ]
     return {
-        "definition": definition_for(min(arrays.shape)).name,
+        "definition": arrays.similarity,
         "copy_threshold": COPY_RATIO,
         "pairs": sorted(pairs, key=lambda pair: -pair["similarity"]),
     }

@@ -160,7 +160,7 @@ KILLED = """
     sys.path.insert(0, {tests!r})
     import test_evaluation as t
     from mribench.metrics.arrays import pairs
-    pairs.BLOCK_ROWS = 2
+    pairs.GROUP_ROWS = 2
     def die(what, done, total):
         if done >= 4:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -174,10 +174,10 @@ def test_a_killed_pair_matrix_continues_where_it_stopped(tmp_path, monkeypatch):
     result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, capture_output=True)
     assert result.returncode == -signal.SIGKILL, result.stderr.decode()
     assert len(list(tmp_path.glob("*.parts/*.npy"))) == 2
-    monkeypatch.setattr(pairs, "BLOCK_ROWS", 2)
+    monkeypatch.setattr(pairs, "GROUP_ROWS", 2)
     computed = []
-    original = pairs._block
-    monkeypatch.setattr(pairs, "_block", lambda *a: computed.append(a[1:3]) or original(*a))
+    original = pairs._row_group
+    monkeypatch.setattr(pairs, "_row_group", lambda *a: computed.append(a[1:3]) or original(*a))
     sets = {"samples": several("samples", 300, 7), "reference": several("reference", 100, 5)}
     matrix = Arrays(sets, tmp_path).pairs("samples", "reference")
     assert computed == [(4, 6), (6, 7)]

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from mribench.data.grid import Grid, paper_grid
 from mribench.errors import UsageError
 from mribench.files import digest_json
-from mribench.metrics import METRICS, check_name
+from mribench.metrics import METRICS, check_name, default_metrics
 
 ROLES = ("train", "reference", "holdout")
 
@@ -65,23 +65,8 @@ class EvaluationSpec(BaseModel):
     samples: int = Field(ge=2)
     tsne_samples: int = Field(ge=1)
     extractor: str = "effnet-lite0"
-    metrics: Annotated[tuple[str, ...], AfterValidator(_known_metrics)] = (
-        "ms_ssim",
-        "mmd",
-        "fid_a",
-        "fid_c",
-        "fid_s",
-        "memorisation",
-        "copy_rate",
-        "kid_a",
-        "kid_c",
-        "kid_s",
-        "precision",
-        "recall",
-        "density",
-        "coverage",
-        "mmd_voxel",
-        "mmd_legacy",
+    metrics: Annotated[tuple[str, ...], AfterValidator(_known_metrics)] = Field(
+        default_factory=default_metrics
     )
 
 

@@ -42,20 +42,23 @@ def models() -> list[dict[str, Any]]:
 
 
 def metrics() -> list[dict[str, Any]]:
-    """Every metric with its ranking family, what counts as better and which controls it must see."""
+    """Every metric, as its class declares it."""
     from mribench.metrics import METRICS, get_metric
 
-    found = [get_metric(name) for name in METRICS]
     return [
         {
-            "metric": m.name,
-            "title": m.title,
-            "family": m.family,
-            "ranked": m.ranked,
-            "better": m.better,
-            "detects": list(m.detects),
+            "metric": metric.name,
+            "title": metric.title,
+            "unit": metric.unit,
+            "family": metric.family,
+            "ranked": metric.ranked,
+            "default": not metric.opt_in,
+            "better": metric.better,
+            "needs": dict(metric.needs),
+            "in a slab": metric.in_slab,
+            "detects": list(metric.detects),
         }
-        for m in found
+        for metric in map(get_metric, METRICS)
     ]
 
 

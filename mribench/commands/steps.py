@@ -17,7 +17,7 @@ from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_json, read_json, write_json
 from mribench.metrics.arrays.pairs import DEFAULT_MEMORY
 from mribench.metrics.features.weights import Weights
-from mribench.metrics.metric import Missing
+from mribench.metrics.score import Missing
 from mribench.models import get_model
 from mribench.models.generator import Generator
 from mribench.runtime import choose_device, derive, describe, seed_everything

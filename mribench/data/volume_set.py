@@ -1,4 +1,4 @@
-"""A named, ordered set of volumes on one grid: the only form in which metrics see data."""
+"""A named, ordered set of volumes on one grid: the only form in which metrics get data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from mribench.files import digest_json
 
+VIEWS = {"axial": 0, "coronal": 1, "sagittal": 2}  # axis of [D,H,W] that a view looks along
 Slab = tuple[int, int]  # axial slices [start, stop)
 Progress = Callable[[str, int, int], None]  # (what, done, total)
 

@@ -20,7 +20,7 @@ from mribench.data.cohort import Cohort, open_cohort
 from mribench.data.volume_set import Slab, VolumeSet
 from mribench.errors import MribenchError
 from mribench.files import read_json
-from mribench.metrics.metric import Score
+from mribench.metrics.score import Score
 
 Kind = Literal["model", "control", "folder", "unknown"]
 

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from mribench.metrics.metric import Score
+from mribench.metrics.score import Score
 from mribench.reports.records import Entrant
 from mribench.reports.rows import TABLE_1, BaselineCell, Cell, Column, Leaderboard, Row
 
@@ -44,29 +44,30 @@ def as_csv(board: Leaderboard) -> str:
 
     The last row, of kind "real_baseline", is what real volumes of other subjects score.
     """
-    extra = [column for column in board.columns if column not in TABLE_1]
+    first = [column for column in board.columns if column.key in TABLE_1]
+    extra = [column for column in board.columns if column.key not in TABLE_1]
     ranked = [column for column in board.columns if column.family]
     places = max((len(row.chances) for row in board.rows), default=0)
-    header = ["run", "model", *(c.title for c in TABLE_1), *_interval_titles(TABLE_1), "n", "notes", "kind"]
+    header = ["run", "model", *(c.title for c in first), *_interval_titles(first), "n", "notes", "kind"]
     header += [*(c.title for c in extra), *_interval_titles(extra), "mean rank", *_COSTS]
     header += [f"{column.title} group" for column in ranked]
     header += [f"P(rank {place})" for place in range(1, places + 1)]
-    rows = [_csv_row(row, extra) + _csv_ties(row, ranked, places) for row in board.rows]
+    rows = [_csv_row(row, first, extra) + _csv_ties(row, ranked, places) for row in board.rows]
     if board.real_baseline:
-        rows.append(_csv_baseline(board.real_baseline, extra, len(header)))
+        rows.append(_csv_baseline(board.real_baseline, first, extra, len(header)))
     return _csv(header, rows)
 
 
 _COSTS = ("parameters", "volumes seen", "training seconds", "seconds per volume", "device")
 
 
-def _csv_row(row: Row, extra: Sequence[Column]) -> list[str]:
+def _csv_row(row: Row, first: Sequence[Column], extra: Sequence[Column]) -> list[str]:
     entrant = row.entrant
     known = [
         csv_text(entrant.name),
         csv_text(entrant.label),
-        *_values(row, TABLE_1),
-        *_intervals(row, TABLE_1),
+        *_values(row, first),
+        *_intervals(row, first),
     ]
     known += [counts(entrant), csv_text("; ".join(_notes(row))), entrant.kind]
     known += [*_values(row, extra), *_intervals(row, extra), _number(row.rank)]
@@ -80,7 +81,9 @@ def _csv_ties(row: Row, ranked: Sequence[Column], places: int) -> list[str]:
     return [*groups, *(_number(p) for p in row.chances), *[""] * (places - len(row.chances))]
 
 
-def _csv_baseline(real_baseline: Sequence[BaselineCell], extra: Sequence[Column], width: int) -> list[str]:
+def _csv_baseline(
+    real_baseline: Sequence[BaselineCell], first: Sequence[Column], extra: Sequence[Column], width: int
+) -> list[str]:
     def values(columns: Sequence[Column]) -> list[str]:
         numbers = [cell.numbers for cell in real_baseline if cell.column in columns]
         ends = [_number(x) for n in numbers for x in (n[1:] if n else (None, None))]
@@ -88,7 +91,7 @@ def _csv_baseline(real_baseline: Sequence[BaselineCell], extra: Sequence[Column]
 
     real_baselines = [cell.real_baseline for cell in real_baseline if cell.real_baseline]
     counts = "/".join(str(n) for n in sorted({one.n for one in real_baselines}))
-    known = [csv_text(BASELINE_NAME), "Real volumes of other subjects", *values(TABLE_1)]
+    known = [csv_text(BASELINE_NAME), "Real volumes of other subjects", *values(first)]
     known += [
         f"{counts} samples",
         csv_text("; ".join(dict.fromkeys(f.how for f in real_baselines))),
@@ -247,7 +250,7 @@ def name(row: Row) -> str:
     return entrant.label if plain_run and entrant.kind != "control" else f"{entrant.label} ({entrant.name})"
 
 
-def companions(entrant: Entrant) -> list[Score]:
+def companions(row: Row) -> list[Score]:
     """Scores that have no column."""
-    shown = {"ms_ssim", "mmd", "fid_a", "fid_c", "fid_s", "memorisation", "copy_rate"}
-    return [score for metric, score in entrant.scores.items() if metric not in shown]
+    shown = {cell.column.metric for cell in row.cells}
+    return [score for metric, score in row.entrant.scores.items() if metric not in shown]

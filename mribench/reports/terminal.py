@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mribench.metrics.metric import Score
+from mribench.metrics.score import Score
 from mribench.reports.rows import Cell, Leaderboard, Row, fixed, percent, significant
 from mribench.reports.tables import BASELINE_NAME, companions, explanations, name, plain
 
@@ -35,7 +35,7 @@ def _list(board: Leaderboard, row: Row) -> list[str]:
         real = real_baseline.texts if real_baseline and real_baseline.real_baseline else ("", "", "")
         p = _p(cell.score) if column.key != "gap" else ""
         lines.append([column.title, _text_cell(board, cell), cell.interval, real[0], _interval(*real[1:]), p])
-    lines += [_companion(score) for score in companions(row.entrant)]
+    lines += [_companion(score) for score in companions(row)]
     table = [["metric", "value", "95 % interval", BASELINE_NAME, "95 % interval", "p"], *lines]
     kept = [i for i in range(6) if i < 3 or any(line[i] for line in lines)]
     return [plain(name(row)), "", *_aligned([[line[i] for i in kept] for line in table])]

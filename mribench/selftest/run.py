@@ -23,11 +23,11 @@ from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import UsageError
 from mribench.evaluation import evaluate
 from mribench.files import digest_volume
-from mribench.metrics import DEFAULT_METRICS, get_metric
+from mribench.metrics import default_metrics, get_metric
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features.weights import Weights
 from mribench.metrics.memorisation import copies
-from mribench.metrics.metric import Score
+from mribench.metrics.score import Score
 from mribench.runtime import choose_device, describe
 from mribench.selftest import planted, verdicts
 from mribench.selftest.degradations import DEGRADATIONS, Degradation, Material, first_component, twice_as_many
@@ -152,7 +152,7 @@ def run(
             {"name": one.name, "title": one.title, "unit": one.unit, "doses": doses_of(one, quick)}
             for one in DEGRADATIONS.values()
         ],
-        "metrics": list(DEFAULT_METRICS),
+        "metrics": list(default_metrics()),
         "verdicts": [one for name, scored in ladders.items() for one in verdicts.verdicts(name, scored)],
         "controls": controls,
         "planted": scorer.planted(material, COPIES_PER_KIND // 2 if quick else COPIES_PER_KIND, seed),
@@ -168,7 +168,7 @@ def _score_everything(
     scorer: Scorer, material: Material, cohort: Cohort, quick: bool, seed: int, progress: Progress
 ) -> tuple[dict[str, list[tuple[float, Scores]]], list[dict[str, Any]]]:
     """Fault -> (dose, scores), dose 0 first; and what became of every declared control."""
-    detects = {name: get_metric(name).detects for name in DEFAULT_METRICS}
+    detects = {name: get_metric(name).detects for name in default_metrics()}
     declared = [one for one in CONTROLS.values() if any(one.name in seen for seen in detects.values())]
     total = 1 + len(declared) + sum(len(doses_of(one, quick)) for one in DEGRADATIONS.values())
     done = 1
@@ -185,7 +185,7 @@ def _score_everything(
     for control in declared:
         count = available(cohort, control, len(material.probes))
         scores = scorer.score_array(make_volumes(cohort, control, seed)(range(count)))
-        metrics = [name for name in DEFAULT_METRICS if control.name in detects[name]]
+        metrics = [name for name in default_metrics() if control.name in detects[name]]
         controls += verdicts.seen(control.name, metrics, base, scores)
         done += 1
         progress("sets of samples", done, total)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from mribench.metrics.metric import Score, difference
+from mribench.metrics.score import Score
+from mribench.metrics.statistics.intervals import difference
 from mribench.selftest import planted
 
 Ladder = Sequence[tuple[float, Mapping[str, Score]]]  # (dose, metric -> score), dose 0 first

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mribench.data.volume_set import Slab
+from mribench.data.volume_set import VIEWS, Slab
 from mribench.errors import MribenchError
 from mribench.files import digest_file
 from mribench.metrics import check_name
 
-VIEWS = {"axial": 0, "coronal": 1, "sagittal": 2}  # axis of [D,H,W] that a view looks along
 BATCH = 16  # fixed, because features may depend on it on some devices
 
 

@@ -1,4 +1,4 @@
-"""Are two samples of one law? A permutation test of the squared MMD (Gretton et al. 2012, section 4)."""
+"""Do two samples have one distribution? A permutation test of the squared MMD (Gretton et al. 2012, section 4)."""
 
 from __future__ import annotations
 

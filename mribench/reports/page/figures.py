@@ -18,11 +18,10 @@ from PIL import Image
 from scipy.ndimage import zoom
 
 from mribench.data.grid import Grid
-from mribench.data.volume_set import Slab
+from mribench.data.volume_set import VIEWS, Slab
 from mribench.reports.records import Point, TrainingRecord
 from mribench.reports.tables import plain
 
-VIEWS = ("axial", "coronal", "sagittal")
 ABSENT = 0.5  # grey of slices that a slab entrant does not make
 SAMPLE, NEAREST, REST = "#1f5fa8", "#e07b00", "#a3abb3"
 LINES = ("#1f5fa8", "#e07b00", "#2a7f3f", "#9b3fa0", "#7a5c2e", "#c0392b")

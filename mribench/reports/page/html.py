@@ -16,7 +16,7 @@ from mribench import __version__
 from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
 from mribench.files import write_text
-from mribench.metrics.metric import RealBaseline, Score
+from mribench.metrics.score import RealBaseline, Score
 from mribench.reports.leaderboard import from_bench, write_tables
 from mribench.reports.page import published, words
 from mribench.reports.page.evidence import read_evidence
@@ -181,7 +181,7 @@ class Companions:
 
 
 def _companions(board: Leaderboard, usual: Mapping[str, Score]) -> Companions:
-    found = {row.entrant.name: {s.metric: s for s in companions(row.entrant)} for row in board.rows}
+    found = {row.entrant.name: {s.metric: s for s in companions(row)} for row in board.rows}
     titles = {
         m: f"{s.title} ({s.unit})" if s.unit else s.title
         for scores in found.values()

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mribench.metrics.metric import Score
+from mribench.metrics.score import Score
 from mribench.reports.page.figures import SHARP, Picture, plotted, short
 from mribench.reports.rows import Column, Leaderboard, Row, significant
 from mribench.reports.tables import companions, name
@@ -36,7 +36,7 @@ def interval_plots(board: Leaderboard, usual: Mapping[str, Score]) -> list[Pictu
     """A plot per column (MS-SSIM once), then one per companion score that two entrants have."""
     columns = [column for column in board.columns if column.key != "gap"]
     known = {column.metric for column in columns}
-    for score in (score for row in board.rows for score in companions(row.entrant)):
+    for score in (score for row in board.rows for score in companions(row)):
         if score.metric not in known:
             known.add(score.metric)
             columns.append(Column(score.metric, score.title, score.metric, score.better))

@@ -11,11 +11,11 @@ from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
 from mribench.errors import MribenchError
 from mribench.files import read_json
-from mribench.metrics import METRICS
-from mribench.metrics.metric import Score
+from mribench.metrics import METRICS, get_metric
+from mribench.metrics.score import Score
 from mribench.reports.page import words
 from mribench.reports.records import Entrant, device_name
-from mribench.reports.rows import COLUMNS, Leaderboard, Row, significant, usual_scores
+from mribench.reports.rows import Leaderboard, Row, significant, usual_scores
 from mribench.reports.tables import counts
 
 SHORT = 12  # characters of a digest that are shown
@@ -74,8 +74,8 @@ class MetricFacts:
 
     name: str
     title: str
-    detects: str
-    blind: str
+    measures: str
+    blind_to: str
     settings: tuple[str, ...]
     interval: str
     version: str
@@ -89,9 +89,12 @@ def metric_facts(entrants: Sequence[Entrant]) -> list[MetricFacts]:
 
 
 def _metric(score: Score) -> MetricFacts:
-    detects, blind = words.SEES.get(score.metric, words.UNKNOWN_METRIC)
+    measures = blind_to = words.UNKNOWN_METRIC
+    if score.metric in METRICS:
+        metric = get_metric(score.metric)
+        measures, blind_to = metric.measures, metric.blind_to
     settings = tuple(part.replace(":", ": ", 1) for part in score.signature.split("|")[1:])
-    return MetricFacts(score.metric, score.title, detects, blind, settings, score.interval, score.version)
+    return MetricFacts(score.metric, score.title, measures, blind_to, settings, score.interval, score.version)
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def card(row: Row, bench: Bench, cohort: Cohort | None, usual_versions: Mapping[
     return Card(
         row=row,
         facts=tuple((what, value) for what, value in known if value),
-        scores=tuple(_line(score) for score in entrant.scores.values()),
+        scores=tuple(_line(score, row) for score in entrant.scores.values()),
         settings=tuple(f"{key}: {json.dumps(value)}" for key, value in config.items()),
     )
 
@@ -200,10 +203,9 @@ def _limits(entrant: Entrant, bench: Bench) -> str:
     )
 
 
-def _line(score: Score) -> ScoreLine:
-    column = next(
-        (column for column in COLUMNS if column.metric == score.metric and column.key != "gap"), None
-    )
+def _line(score: Score, row: Row) -> ScoreLine:
+    columns = [cell.column for cell in row.cells if cell.column.metric == score.metric]
+    column = next((column for column in columns if not column.gap), None)
     _, low, high = column.numbers(score) if column else (score.value, score.low, score.high)
     scale = column.scale if column else 1.0
     return ScoreLine(

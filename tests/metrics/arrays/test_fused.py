@@ -166,7 +166,7 @@ def test_tiles_threads_and_order_change_no_bit(monkeypatch):
     try:
         for count, rows in ((1, 64), (2, 3), (3, 8)):
             torch.set_num_threads(count)
-            monkeypatch.setattr(pairs, "BLOCK_ROWS", rows)
+            monkeypatch.setattr(pairs, "GROUP_ROWS", rows)
             assert np.array_equal(ms_ssim_matrix(volumes, definition=definition), one)
             assert np.array_equal(ms_ssim_matrix(volumes, volumes.copy(), definition), one)
     finally:

@@ -1,14 +1,4 @@
-"""MS-SSIM's loops for a CPU: covariance, similarity and mean of a few pairs at one scale, with no array in between.
-
-A stripe of rows at a time, products of two volumes are filtered plane by plane, along W and H; a ring of as many
-planes as the window has taps is filtered along D. Pairs of a block of volumes take turns at each plane, so that
-every volume is fetched from memory once per block. Arithmetic is float32; similarities are summed in float32 within
-a row's lanes and in float64 beyond. A pair's sums depend on nothing but the pair, so its factor is the same, bit for
-bit, in every tile and on every thread, and the same with x and y swapped.
-
-Rows are padded to whole registers: volumes with 0, and where there is no window, variances with infinity, which
-makes the similarity there 0. Spans say which registers of a stripe are not empty, so that the rest need not be read.
-"""
+"""The loops, compiled by numba. What a stripe, ring, tile and span are stands in the package's docstring."""
 
 from __future__ import annotations
 
@@ -29,11 +19,11 @@ from mribench.metrics.arrays.kernels.lanes import (
     widened,
 )
 
-STRIPE = 32  # rows of windows: the rings of a block stay in the cache, and 6 of 38 rows are filtered twice
-BLOCK = 4  # volumes on a side
-C1 = np.float32(0.01**2)  # as in ms_ssim; written out, because the compiled cache sees this file change only
-C2 = np.float32(0.03**2)
-ZERO = np.float32(0)
+STRIPE = 32  # rows of windows: the rings of a tile stay in the cache, and 6 of 38 rows are filtered twice
+TILE = 4  # volumes on a side
+# (K1 L)^2 and (K2 L)^2 with the data range L = 1. Here, because numba's cache notices a change of this file only.
+C1, C2 = 0.01**2, 0.03**2
+_C1, _C2, _ZERO = np.float32(C1), np.float32(C2), np.float32(0)
 
 Weights = tuple[np.float32, ...]
 
@@ -55,18 +45,18 @@ def statistics(volumes: np.ndarray, window: tuple[float, ...]) -> Scale:
     taps = len(window)
     count, depth, height, width = volumes.shape
     padded = -(-width // LANES) * LANES
-    made = empty((count, depth, height, padded))
-    made[..., :width], made[..., width:] = volumes, 0
+    wide = empty((count, depth, height, padded))
+    wide[..., :width], wide[..., width:] = volumes, 0
     mean = empty((count, depth - taps + 1, height - taps + 1, padded))
     variance = empty(mean.shape)
     spans = np.zeros((count, depth, -(-mean.shape[2] // STRIPE), 4), np.int32)
     rings, rows = empty((2, taps, STRIPE, padded)), empty((STRIPE + taps - 1, padded))
     turned, ones = _turned(window), np.ones_like(rows)
-    for one in zip(made, spans, mean, variance, strict=True):
-        _spans(one[0], taps, one[1])
-        _statistics(*one, turned, rings, rows, ones)
+    for arrays in zip(wide, spans, mean, variance, strict=True):
+        _spans(arrays[0], taps, arrays[1])
+        _statistics(*arrays, turned, rings, rows, ones)
     variance[..., width - taps + 1 :] = np.inf
-    return Scale(made, mean, variance, spans)
+    return Scale(wide, mean, variance, spans)
 
 
 def factors(rows: Scale, columns: Scale, window: tuple[float, ...], last: bool) -> np.ndarray:
@@ -75,7 +65,7 @@ def factors(rows: Scale, columns: Scale, window: tuple[float, ...], last: bool) 
     padded, taps = x.volume.shape[3], len(window)
     width = int(np.isfinite(x.variance[0, 0, 0]).sum())
     means = np.empty((len(x.volume), len(y.volume)))
-    rings = empty((min(BLOCK, len(means)) * BLOCK, taps, STRIPE, padded))
+    rings = empty((min(TILE, len(means)) * TILE, taps, STRIPE, padded))
     _factors(x, y, _turned(window), last, width, rings, empty((STRIPE + taps - 1, padded)), means)
     return means
 
@@ -110,14 +100,14 @@ def _factors(
     y_data = (y.volume.ctypes.data, y.mean.ctypes.data, y.variance.ctypes.data)
     shape, work = (*x.volume.shape[1:], width), (rings.ctypes.data, rows.ctypes.data)
     means[:] = 0
-    for j in range(0, len(y.volume), BLOCK):
-        for i in range(0, len(x.volume), BLOCK):
-            _block(x_data, x.spans, i, y_data, y.spans, j, turned, last, shape, work, means)
+    for j in range(0, len(y.volume), TILE):
+        for i in range(0, len(x.volume), TILE):
+            _tile(x_data, x.spans, i, y_data, y.spans, j, turned, last, shape, work, means)
     means /= x.mean.shape[1] * x.mean.shape[2] * width
 
 
 @_compiled
-def _block(
+def _tile(
     x: Any,
     x_spans: Any,
     i0: int,
@@ -130,7 +120,7 @@ def _block(
     work: Any,
     totals: Any,
 ) -> None:
-    """Adds the similarities of BLOCK x BLOCK pairs to `totals`; windows that are empty in both volumes count 1."""
+    """Adds the similarities of TILE x TILE pairs to `totals`; windows that are empty in both volumes count 1."""
     depth, height, padded, width = shape
     taps = len(turned)
     d_end, h_end = depth - taps + 1, height - taps + 1
@@ -138,16 +128,16 @@ def _block(
         top, count = s * STRIPE, min(STRIPE, h_end - s * STRIPE)
         for plane in range(depth):
             d = plane - taps + 1
-            for i in range(i0, min(i0 + BLOCK, totals.shape[0])):
-                for j in range(j0, min(j0 + BLOCK, totals.shape[1])):
-                    ring = ((i - i0) * BLOCK + j - j0) * taps * STRIPE * padded
+            for i in range(i0, min(i0 + TILE, totals.shape[0])):
+                for j in range(j0, min(j0 + TILE, totals.shape[1])):
+                    ring = ((i - i0) * TILE + j - j0) * taps * STRIPE * padded
                     left = max(x_spans[i, plane, s, 0], y_spans[j, plane, s, 0])
                     right = min(x_spans[i, plane, s, 1], y_spans[j, plane, s, 1])
                     at = (plane * height + top) * padded
-                    one, other = at + i * depth * height * padded, at + j * depth * height * padded
+                    x_at, y_at = at + i * depth * height * padded, at + j * depth * height * padded
                     out = ring + plane % taps * STRIPE * padded
                     _filter(
-                        x[0], one, y[0], other, left, right, count, padded, turned[0], work[1], work[0], out
+                        x[0], x_at, y[0], y_at, left, right, count, padded, turned[0], work[1], work[0], out
                     )
                     if d < 0:
                         continue
@@ -156,18 +146,18 @@ def _block(
                     totals[i, j] += count * (width - max(0, min(width, right * LANES) - left * LANES))
                     if left < right:
                         at, size = (d * h_end + top) * padded, d_end * h_end * padded
-                        one, other, weights = at + i * size, at + j * size, turned[d % taps]
+                        x_at, y_at, weights = at + i * size, at + j * size, turned[d % taps]
                         totals[i, j] += _similarity(
-                            x, one, y, other, left, right, count, padded, weights, work[0], ring, last
+                            x, x_at, y, y_at, left, right, count, padded, weights, work[0], ring, last
                         )
 
 
 @_compiled
 def _filter(
     x: int,
-    one: int,
+    x_at: int,
     y: int,
-    other: int,
+    y_at: int,
     left: int,
     right: int,
     count: int,
@@ -181,29 +171,29 @@ def _filter(
     end = padded - LANES
     first, stop = (left * LANES, right * LANES) if left < right else (padded, padded)
     for h in range(0, (count + len(weights) - 1) * padded, padded):
-        value = splat(ZERO)
+        value = splat(_ZERO)
         if first < stop:
-            value = load(x, one + h + first) * load(y, other + h + first)
+            value = load(x, x_at + h + first) * load(y, y_at + h + first)
         for w in range(first, stop, LANES):
             next_w = min(w + LANES, end)  # no window reaches beyond the end
-            following = load(x, one + h + next_w) * load(y, other + h + next_w)
+            following = load(x, x_at + h + next_w) * load(y, y_at + h + next_w)
             store(rows, h + w, along(value, following, weights))
             value = following
     for h in range(0, count * padded, padded):
         for w in range(0, first, LANES):
-            store(out, at + h + w, splat(ZERO))
+            store(out, at + h + w, splat(_ZERO))
         for w in range(first, stop, LANES):
             store(out, at + h + w, across(rows, h + w, padded, weights))
         for w in range(stop, padded, LANES):
-            store(out, at + h + w, splat(ZERO))
+            store(out, at + h + w, splat(_ZERO))
 
 
 @_compiled
 def _similarity(
     x: Any,
-    one: int,
+    x_at: int,
     y: Any,
-    other: int,
+    y_at: int,
     left: int,
     right: int,
     count: int,
@@ -214,18 +204,18 @@ def _similarity(
     last: bool,
 ) -> float:
     """The sum over a stripe's windows in registers left..right."""
-    total = widened(splat(ZERO))
+    total = widened(splat(_ZERO))
     for h in range(0, count * padded, padded):
-        row = splat(ZERO)
+        row = splat(_ZERO)
         for w in range(h + left * LANES, h + right * LANES, LANES):
             product = across(rings, ring + w, STRIPE * padded, weights)
-            mx, my = load(x[1], one + w), load(y[1], other + w)
+            mx, my = load(x[1], x_at + w), load(y[1], y_at + w)
             covariance = minus_product(product, mx, my)
-            spread = load(x[2], one + w) + load(y[2], other + w)
-            similarity = (covariance + covariance + splat(C2)) / (spread + splat(C2))
+            spread = load(x[2], x_at + w) + load(y[2], y_at + w)
+            similarity = (covariance + covariance + splat(_C2)) / (spread + splat(_C2))
             if last:
                 means = mx * my
-                similarity = similarity * ((means + means + splat(C1)) / (mx * mx + my * my + splat(C1)))
+                similarity = similarity * ((means + means + splat(_C1)) / (mx * mx + my * my + splat(_C1)))
             row = row + similarity
         total = total + widened(row)
     return summed(total)

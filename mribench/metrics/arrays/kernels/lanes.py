@@ -84,8 +84,8 @@ def _picked(builder: Any, a: Any, b: Any, places: Sequence[int]) -> Any:
 
 def _splat(builder: Any, number: Any) -> Any:
     nothing = ir.Constant(FLOATS, ir.Undefined)
-    one = builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
-    return _picked(builder, one, nothing, [0] * LANES)
+    first = builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
+    return _picked(builder, first, nothing, [0] * LANES)
 
 
 def _plus_product(builder: Any, a: Any, b: Any, c: Any) -> Any:
