@@ -19,7 +19,8 @@ from mribench.bench.folder import Bench, versions
 from mribench.commands import steps as commands
 from mribench.files import read_json, write_json
 from mribench.metrics import get_metric
-from mribench.metrics.metric import Score, difference
+from mribench.metrics.score import Score
+from mribench.metrics.statistics.intervals import difference
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -26,7 +26,7 @@ from scipy.linalg import sqrtm
 from mribench.bench.folder import versions
 from mribench.files import write_json
 from mribench.metrics.fid import FID_A, FrechetSubsets, frechet_distance
-from mribench.metrics.metric import jackknife
+from mribench.metrics.statistics.intervals import jackknife
 
 
 def seconds(call: Callable[[], Any]) -> float:

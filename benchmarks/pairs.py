@@ -38,7 +38,8 @@ from mribench.data.simulate import simulate
 from mribench.files import write_json
 from mribench.metrics.arrays.nearest import nearest_neighbours
 from mribench.metrics.arrays.pairs import State
-from mribench.metrics.ms_ssim import Definition, ms_ssim_matrix
+from mribench.metrics.arrays.similarity import Definition
+from mribench.metrics.ms_ssim import ms_ssim_matrix
 
 DEFINITION = Definition(window=7, scales=5)
 SEED, SIDE, VOLUMES = 0, 128, 17

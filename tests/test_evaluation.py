@@ -15,14 +15,15 @@ from torch import nn
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError
 from mribench.evaluation import evaluate
-from mribench.metrics import DEFAULT_METRICS
+from mribench.metrics import default_metrics
 from mribench.metrics.arrays import cache as cache_module
 from mribench.metrics.arrays import pairs
 from mribench.metrics.arrays.cache import Arrays
+from mribench.metrics.arrays.distances import VoxelDistance, join_views
 from mribench.metrics.features import slices as features
 from mribench.metrics.fid import frechet_distance
 from mribench.metrics.kid import kid
-from mribench.metrics.mmd import VoxelDistance, join_views, mmd2
+from mribench.metrics.mmd import mmd2
 from mribench.metrics.ms_ssim import ms_ssim_matrix
 from mribench.metrics.prdc import prdc
 
@@ -95,7 +96,7 @@ def cached(sets, tmp_path_factory):
 
 def test_every_default_metric_is_scored_in_order(cached):
     (scores, missing), _ = cached
-    assert [one.metric for one in scores] == list(DEFAULT_METRICS)
+    assert [one.metric for one in scores] == list(default_metrics())
     assert missing == []
 
 
@@ -218,7 +219,7 @@ def test_missing_weights_cost_the_feature_metrics_alone(sets):
     scores, missing = evaluate(sets, None, extractor="inception-2015")
     assert set(reasons(missing)) == OF_FEATURES
     assert "--weights PATH" in reasons(missing)["fid_a"]
-    assert len(scores) == len(DEFAULT_METRICS) - len(OF_FEATURES)
+    assert len(scores) == len(default_metrics()) - len(OF_FEATURES)
 
 
 def test_too_few_samples_are_named(sets):

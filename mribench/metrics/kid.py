@@ -16,11 +16,12 @@ from mribench.metrics.statistics.permutation import TEST
 
 
 def kid(real: np.ndarray, fake: np.ndarray) -> float:
-    """Unbiased squared MMD of features `[M,F]` and `[N,F]` with the kernel (x.y / F + 1)^3, float64; 0 expected of equals.
+    """Unbiased squared MMD of features `[M,F]` and `[N,F]` with the kernel (x.y / F + 1)^3, float64.
 
-    All rows are used once. Published code averages over random subsets instead, which is the same estimator
-    with more noise. May be negative. Source: Binkowski et al., ICLR 2018. Raises MribenchError for wrong
-    shapes, fewer than 2 rows, or values that are not finite.
+    All rows are used once. Published code averages over random subsets instead, which is the same estimator with
+    more noise. The expectation is 0 when both sets have one distribution; the value may be negative. Source:
+    Binkowski et al., ICLR 2018. Raises MribenchError for wrong shapes, fewer than 2 rows, or values that
+    are not finite.
 
     >>> rng = np.random.default_rng(0)
     >>> real, fake = rng.normal(size=(200, 16)), rng.normal(0.5, 1, size=(100, 16))

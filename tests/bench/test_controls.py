@@ -10,7 +10,7 @@ from mribench.commands import steps as commands
 from mribench.data.cohort import simulated_cohort
 from mribench.evaluation import evaluate
 from mribench.metrics import get_metric
-from mribench.metrics.metric import difference
+from mribench.metrics.statistics.intervals import difference
 from mribench.scoring import comparison_sets
 
 METRICS = load_protocol("demo").evaluation.metrics

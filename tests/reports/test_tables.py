@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from markdown_it import MarkdownIt
 
-from mribench.metrics.metric import RealBaseline
+from mribench.metrics.score import RealBaseline
 from mribench.reports import latex, leaderboard, markdown, tables
 
 HOSTILE = '=HYPERLINK("http://x","a")\x1b[31m\u202e\n<script>\\input{/etc/passwd}$x$%'

@@ -17,12 +17,12 @@ from mribench.cli import main
 from mribench.data.cohort import Task, build, open_cohort
 from mribench.data.grid import paper_grid
 from mribench.data.simulate import simulate
-from mribench.metrics import DEFAULT_METRICS, get_metric
+from mribench.metrics import default_metrics, get_metric
 from mribench.metrics.arrays import cache as cache_module
 from mribench.metrics.features import slices as features
 from mribench.metrics.features.weights import Weights
 from mribench.metrics.memorisation import Copies
-from mribench.metrics.metric import Score
+from mribench.metrics.score import Score
 from mribench.selftest import planted, run, verdicts
 from mribench.selftest.contract import phantoms
 from mribench.selftest.degradations import DEGRADATIONS, Material
@@ -75,14 +75,14 @@ def finished(bench):
 
 def test_every_fault_and_metric_is_in_the_record_and_the_table(finished):
     result, record = finished
-    assert record["metrics"] == list(DEFAULT_METRICS)
-    asked = {(fault, metric) for fault in DEGRADATIONS for metric in DEFAULT_METRICS}
+    assert record["metrics"] == list(default_metrics())
+    asked = {(fault, metric) for fault in DEGRADATIONS for metric in default_metrics()}
     assert {(v["degradation"], v["metric"]) for v in record["verdicts"]} == asked
     assert record["n"] == {"samples": 8, "reference": 8, "train": 8, "holdout": 8}
     assert record["failures"] == []
     for fault in DEGRADATIONS.values():
         assert f"| {fault.title} ({fault.unit}" in result.stdout
-    detects = {(control, name) for name in DEFAULT_METRICS for control in get_metric(name).detects}
+    detects = {(control, name) for name in default_metrics() for control in get_metric(name).detects}
     assert {(c["control"], c["metric"]) for c in record["controls"]} == detects
     assert set(record["first_component"]) == {"age"}
 
@@ -97,7 +97,7 @@ def test_the_csv_holds_every_dose_with_its_verdict(bench, finished):
     _, record = finished
     table = pd.read_csv(bench.folder / "selftest.csv")
     doses = sum(1 + len(d["doses"]) for d in record["degradations"])
-    assert len(table) == doses * len(DEFAULT_METRICS) == len(record["cells"])
+    assert len(table) == doses * len(default_metrics()) == len(record["cells"])
     zero = table[table.dose == 0]
     assert (zero.difference == 0).all()
     assert table.groupby("metric").value.nunique().min() > 1

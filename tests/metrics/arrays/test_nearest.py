@@ -9,7 +9,8 @@ from mribench.errors import MribenchError
 from mribench.metrics import ms_ssim
 from mribench.metrics.arrays import nearest, pairs
 from mribench.metrics.arrays.nearest import nearest_neighbours
-from mribench.metrics.ms_ssim import Definition, ms_ssim_matrix
+from mribench.metrics.arrays.similarity import Definition
+from mribench.metrics.ms_ssim import ms_ssim_matrix
 
 
 def noise(n, seed=0, shape=(24, 26, 29)):

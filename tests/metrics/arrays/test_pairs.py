@@ -19,10 +19,10 @@ import torch
 from mribench.errors import MribenchError, TooLittleMemory
 from mribench.metrics.arrays import pairs
 from mribench.metrics.arrays.cache import Arrays
+from mribench.metrics.arrays.distances import VoxelDistance
 from mribench.metrics.arrays.nearest import nearest_neighbours
 from mribench.metrics.arrays.pairs import DEFAULT_MEMORY, allot, pair_matrix
-from mribench.metrics.mmd import VoxelDistance
-from mribench.metrics.ms_ssim import Definition
+from mribench.metrics.arrays.similarity import Definition
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ CHILD = """
     from pathlib import Path
     import numpy as np, torch
     from mribench.metrics.arrays import pairs
-    from mribench.metrics.ms_ssim import Definition
+    from mribench.metrics.arrays.similarity import Definition
     torch.set_num_threads(1)
     pairs.GROUP_ROWS = 2
     original = pairs._row_group

@@ -1,10 +1,11 @@
 import pytest
 
-from mribench.metrics.metric import RealBaseline
+from mribench.metrics.score import RealBaseline
 from mribench.reports import leaderboard
 from mribench.reports.page import intervals
-from mribench.reports.rows import COLUMNS, usual_scores
+from mribench.reports.rows import columns_of, usual_scores
 
+COLUMNS = columns_of({})
 FID = COLUMNS[3]
 
 
