@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -28,10 +27,10 @@ from mribench.errors import finish
 def selftest(
     quiet: bool, folder: Path, quick: bool, volumes: int, weights: Path | None, device: str, as_json: bool
 ) -> None:
-    """Degrade real volumes in growing doses and see what each metric notices; plant copies and see which are found.
+    """Degrade real volumes in growing doses and report what each metric notices; plant copies and report those found.
 
     A folder without a bench gets one, with simulated brains at 32^3. Writes selftest.json and selftest.csv into the
-    bench and prints the table as Markdown. Fails when a metric misses a control that it declares to see, when a
+    bench and prints the table as Markdown. Fails when a metric misses a control that it declares to detect, when a
     planted copy is not found, or when a real volume is taken for a copy.
 
     \b
@@ -57,7 +56,7 @@ def selftest(
                 progress=screen.report,
             )
             write_text(bench.folder / "selftest.csv", verdicts.as_csv(record))
-            write_json(bench.folder / "selftest.json", record)
-    click.echo(json.dumps(record, indent=1) if as_json else verdicts.markdown(record))
+            write_json(bench.folder / "selftest.json", record.model_dump(mode="json"))
+    click.echo(record.model_dump_json(indent=1) if as_json else verdicts.markdown(record))
     click.echo(f"Written: {bench.folder / 'selftest.json'}", err=True)
-    finish(record["problems"])
+    finish(list(record.problems))

@@ -1,4 +1,4 @@
-"""Known faults in growing doses: what a metric that is worth its name should notice.
+"""Known faults in growing doses, which a good metric should notice.
 
 Each function takes real volumes, a dose and one random generator per volume, and gives volumes in [0,1]. Dose 0
 changes nothing. A volume's generator does not depend on the dose, so that a larger dose is more of the same fault.
@@ -22,7 +22,7 @@ BIAS_SMOOTHNESS = 6  # a bias field's SD in voxels is the side over this
 
 @dataclass(frozen=True)
 class Material:
-    """Real volumes: `probes` are degraded, `spare` are other subjects of the same law, `train` can be copied."""
+    """Real volumes: `probes` are degraded, `spare` are further held-out subjects, `train` can be copied."""
 
     probes: VolumeSet
     spare: VolumeSet
@@ -85,7 +85,7 @@ def bias_field(volume: np.ndarray, dose: float, rng: np.random.Generator) -> np.
 
 
 def intensity(volume: np.ndarray, dose: float, rng: np.random.Generator) -> np.ndarray:
-    """Darker by a factor; dose: share of the intensity that is lost."""
+    """Darker by a factor; dose: fraction of the intensity that is lost."""
     return volume * np.float32(1 - dose)
 
 
@@ -124,28 +124,28 @@ def _slabs(depth: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def collapse(material: Material, dose: float, generators: Generators) -> np.ndarray:
-    """Every volume pulled towards the mean of all; dose: share of the way."""
+    """Every volume pulled towards the mean of all; dose: fraction of the way."""
     volumes = material.probes.stack()
     mean = volumes.mean(axis=0, dtype=np.float64)
     return ((1 - dose) * volumes + dose * mean).astype(np.float32)
 
 
 def repeats(material: Material, dose: float, generators: Generators) -> np.ndarray:
-    """Fewer distinct volumes, again and again; dose: share of the volumes that repeat another."""
+    """Fewer distinct volumes, again and again; dose: fraction of the volumes that repeat another."""
     volumes = material.probes.stack()
     distinct = max(1, round((1 - dose) * len(volumes)))
     return volumes[np.arange(len(volumes)) % distinct]
 
 
 def dropped_mode(material: Material, dose: float, generators: Generators) -> np.ndarray:
-    """One end of the first principal component of the voxels is never made; dose: share of the subjects lost.
+    """One end of the first principal component of the voxels is never made; dose: fraction of the subjects lost.
 
     Lost subjects are replaced by spare ones that remain, so that the number of volumes stays.
     """
-    volumes = np.concatenate([one.stack() for one in twice_as_many(material)])
+    volumes = np.concatenate([subjects.stack() for subjects in twice_as_many(material)])
     order = np.argsort(first_component(volumes), kind="stable")
-    kept = np.sort(order[: round((1 - dose) * len(volumes))])
-    return volumes[kept[: len(material.probes)]]
+    rest = np.sort(order[: round((1 - dose) * len(volumes))])
+    return volumes[rest[: len(material.probes)]]
 
 
 def twice_as_many(material: Material) -> tuple[VolumeSet, VolumeSet]:
@@ -163,7 +163,7 @@ def first_component(volumes: np.ndarray) -> np.ndarray:
 
 
 def training_copies(material: Material, dose: float, generators: Generators) -> np.ndarray:
-    """Training volumes plus noise of SD 0.01 in the brain in the place of new ones; dose: share of the volumes."""
+    """Training volumes plus noise of SD 0.01 in the brain in the place of new ones; dose: fraction of the volumes."""
     volumes = material.probes.stack()
     for i in range(round(dose * len(volumes))):
         copied = material.train[i % len(material.train)]
@@ -172,23 +172,23 @@ def training_copies(material: Material, dose: float, generators: Generators) -> 
 
 
 def mirrored_copies(material: Material, dose: float, generators: Generators) -> np.ndarray:
-    """The same with left and right of the copies exchanged; dose: share of the volumes."""
+    """The same with left and right of the copies exchanged; dose: fraction of the volumes."""
     mirrored = Material(material.probes, material.spare, material.train.mirrored())
     return training_copies(mirrored, dose, generators)
 
 
 def other_subjects(material: Material, dose: float, generators: Generators) -> np.ndarray:
-    """No fault at all: as many other real subjects as there are; what notices it gives a false alarm."""
+    """No fault: as many other real subjects as there are. A metric that notices them gives a false alarm."""
     volumes = material.probes if dose == 0 else material.spare
     return volumes.subset(range(min(len(volumes), len(material.probes)))).stack()
 
 
-SHARES = (0.25, 0.5, 0.75, 1.0)
+FRACTIONS = (0.25, 0.5, 0.75, 1.0)
 STEPS = (0.02, 0.05, 0.1, 0.2)
 
 DEGRADATIONS = {
-    one.name: one
-    for one in (
+    fault.name: fault
+    for fault in (
         Degradation("other_subjects", "Other real subjects", "no fault", (1.0,), other_subjects),
         Degradation("blur", "Blur", "SD, voxels", (0.25, 0.5, 1.0, 2.0), each(blur)),
         Degradation(
@@ -199,7 +199,7 @@ DEGRADATIONS = {
         ),
         Degradation("bias_field", "Bias field", "RMS of log", (0.05, 0.1, 0.2, 0.4), each(bias_field)),
         Degradation("intensity", "Darker", "share lost", STEPS, each(intensity)),
-        Degradation("collapse", "Pulled to the mean", "share of way", SHARES, collapse),
+        Degradation("collapse", "Pulled to the mean", "share of way", FRACTIONS, collapse),
         Degradation("repeats", "Repeats", "share", (0.25, 0.5, 0.75, 0.9), repeats),
         Degradation("dropped_mode", "Dropped mode", "share of subjects", (0.1, 0.2, 0.35, 0.5), dropped_mode),
         Degradation("training_copies", "Training copies", "share", (0.1, 0.25, 0.5, 1.0), training_copies),

@@ -84,15 +84,15 @@ def _in_parts(
 ) -> np.ndarray:
     """`[N,J,F]`: the rows of volumes start..stop are the results `[stop-start,F]` of the J jobs(start, stop).
 
-    Jobs are made in order, while those made before run; each part of `size` volumes is kept in `folder`.
+    Jobs are made in order, while those made before run; each part of `size` volumes is written to `folder`.
     """
     running: deque[tuple[int, int, list[Future[np.ndarray]]]] = deque()
-    found: dict[int, np.ndarray] = {}
+    parts: dict[int, np.ndarray] = {}
 
     def keep(start: int, part: np.ndarray) -> None:
-        found[start] = part
+        parts[start] = part
         if progress:
-            progress(sum(map(len, found.values())))
+            progress(sum(map(len, parts.values())))
 
     def finish() -> None:
         start, stop, results = running.popleft()
@@ -117,7 +117,7 @@ def _in_parts(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return np.concatenate([found[start] for start in sorted(found)])
+    return np.concatenate([parts[start] for start in sorted(parts)])
 
 
 def _part(folder: Path, start: int, stop: int) -> Path:

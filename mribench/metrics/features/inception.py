@@ -208,9 +208,10 @@ def build(graph: Graph, state: Mapping[str, Tensor]) -> nn.Module:
     """
     net = InceptionV3(graph)
     needed = {name: value for name, value in state.items() if not name.startswith(("fc.", "AuxLogits."))}
-    known = net.state_dict()
-    for name in known:  # old ports lack these counters, which inference does not read
-        if name.endswith("num_batches_tracked"):
-            needed.setdefault(name, known[name])
+    for name, value in net.state_dict().items():
+        if name.endswith(
+            "num_batches_tracked"
+        ):  # old ports lack these counters, which inference does not read
+            needed.setdefault(name, value)
     net.load_state_dict(needed, strict=True)
     return net.eval()

@@ -100,11 +100,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def load_network(path: Path, device: torch.device | str = "cpu") -> nn.Module:
     """The network with the weights in `path`, for inference; MribenchError when they are another network's."""
     state, net = read_state(path), ResNet50()
-    known = net.state_dict()
+    expected = net.state_dict()
     # Old checkpoints may lack the counters, which inference does not read.
-    state = {name: known[name] for name in known if name.endswith("num_batches_tracked")} | state
-    shapes = [{name: value.shape for name, value in one.items()} for one in (known, state)]
-    if wrong := sorted(name for name, _ in shapes[0].items() ^ shapes[1].items()):
+    counters = {name: value for name, value in expected.items() if name.endswith("num_batches_tracked")}
+    state = counters | state
+    shapes, given = ({name: value.shape for name, value in of.items()} for of in (expected, state))
+    if wrong := sorted(name for name, _ in shapes.items() ^ given.items()):
         raise _refused(path, f"has other names or shapes, the first of {len(set(wrong))} being {wrong[0]}")
     net.load_state_dict(state)
     return net.eval().requires_grad_(False).to(device)

@@ -2,7 +2,7 @@
 
 They are LLVM vectors, because a loop over single numbers becomes one over registers only while the compiler can
 prove much about it. Arrays are given by their address, because numba counts references of arrays in every loop.
-Numba's cache sees changes of the caller's file only: after a change here, change `fused` too.
+Numba's cache notices changes of the caller's file only: after a change here, change `fused` too.
 """
 
 from __future__ import annotations
