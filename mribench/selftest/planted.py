@@ -14,7 +14,7 @@ from mribench.runtime import derive
 from mribench.selftest.degradations import noise_everywhere
 from mribench.selftest.record import FreshVolumes, PlantedKind, PlantedResult
 
-DEGREES = 3.0
+_DEGREES = 3.0
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ def _shifted(volume: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _rotated(volume: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.clip(rotate(volume, DEGREES, axes=(1, 2), reshape=False, order=1), 0, 1)
+    return np.clip(rotate(volume, _DEGREES, axes=(1, 2), reshape=False, order=1), 0, 1)
 
 
-KINDS = (
+_KINDS = (
     Kind("exact", True, False, _same),
     Kind("noise 0.01", True, False, _noisy(0.01)),
     Kind("noise 0.03", True, False, _noisy(0.03)),
@@ -56,7 +56,7 @@ KINDS = (
     Kind("mirrored", True, True, _same),
     Kind("mirrored, noise 0.03", True, True, _noisy(0.03)),
     Kind("shifted by one voxel", False, False, _shifted),
-    Kind(f"rotated by {DEGREES:g} degrees", False, False, _rotated),
+    Kind(f"rotated by {_DEGREES:g} degrees", False, False, _rotated),
 )
 
 
@@ -72,7 +72,7 @@ class Planted:
 
 def plant(fresh: VolumeSet, train: VolumeSet, per_kind: int, seed: int) -> Planted:
     """`per_kind` altered copies of every kind behind the fresh volumes, each of the next training volume."""
-    kinds = tuple(kind for kind in KINDS for _ in range(per_kind))
+    kinds = tuple(kind for kind in _KINDS for _ in range(per_kind))
     sources = tuple(i % len(train) for i in range(len(kinds)))
     copies = []
     for i, (kind, source) in enumerate(zip(kinds, sources, strict=True)):

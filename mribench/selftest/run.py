@@ -35,9 +35,9 @@ from mribench.selftest.record import CohortFacts, ControlResult, Fault, PlantedR
 
 SEED = 2023
 PROBES, TRAIN, REFERENCE = 32, 48, 32  # volumes at 32^3, when there is no bench yet
-QUICK_DIVISOR = 2
-SMALLEST_HOLDOUT = 8
-COPIES_PER_KIND = 4
+_QUICK_DIVISOR = 2
+_SMALLEST_HOLDOUT = 8
+_COPIES_PER_KIND = 4
 
 Scores = dict[str, Score]
 
@@ -46,7 +46,7 @@ def start_bench(folder: Path, quick: bool) -> Bench:
     """The bench in `folder`, or a new one there for a simulated cohort at 32^3, half as large if `quick`."""
     if (folder / "bench.json").exists():
         return open_bench(folder)
-    probes, train, reference = (n // QUICK_DIVISOR if quick else n for n in (PROBES, TRAIN, REFERENCE))
+    probes, train, reference = (n // _QUICK_DIVISOR if quick else n for n in (PROBES, TRAIN, REFERENCE))
     cohort = CohortSpec(source="simulated", size=32, train=train, reference=reference, holdout=2 * probes)
     evaluation = EvaluationSpec(samples=probes, tsne_samples=probes)
     name = "selftest-quick" if quick else "selftest"
@@ -58,9 +58,9 @@ def start_bench(folder: Path, quick: bool) -> Bench:
 def material_of(cohort: Cohort, most: int) -> Material:
     """At most `most` probes and the volumes beside them; raises UsageError when too few are held out."""
     holdout = cohort.set("holdout")
-    if len(holdout) < SMALLEST_HOLDOUT:
+    if len(holdout) < _SMALLEST_HOLDOUT:
         raise UsageError(
-            f"The self-test needs at least {SMALLEST_HOLDOUT} held-out volumes, but this cohort has "
+            f"The self-test needs at least {_SMALLEST_HOLDOUT} held-out volumes, but this cohort has "
             f"{len(holdout)}. Choose another --bench; a new folder gets a simulated cohort."
         )
     everyone = range(len(holdout))
@@ -115,7 +115,7 @@ class Scorer:
         return planted.outcome(planting, copies(arrays))
 
 
-def doses_of(fault: Degradation, quick: bool) -> tuple[float, ...]:
+def _doses_of(fault: Degradation, quick: bool) -> tuple[float, ...]:
     """The doses that are tried, smallest first; `quick`: every other one, the largest included."""
     return fault.doses[::-2][::-1] if quick else fault.doses
 
@@ -140,7 +140,7 @@ def run(
     extractor = bench.protocol.evaluation.extractor
     scorer = Scorer(real, cohort.grid, bench.arrays, extractor, Weights(weights), str(where))
     ladders, controls = _score_everything(scorer, material, cohort, quick, seed, progress)
-    planting = scorer.planted(material, COPIES_PER_KIND // 2 if quick else COPIES_PER_KIND, seed)
+    planting = scorer.planted(material, _COPIES_PER_KIND // 2 if quick else _COPIES_PER_KIND, seed)
     failures = [f"{metric}: {reason}" for metric, reason in scorer.failures.items()]
     return SelfTest(
         command=f"mribench selftest{' --quick' if quick else ''}",
@@ -151,7 +151,7 @@ def run(
         versions=versions(),
         device=describe(where, "fp32"),
         degradations=tuple(
-            Fault(name=name, title=fault.title, unit=fault.unit, doses=doses_of(fault, quick))
+            Fault(name=name, title=fault.title, unit=fault.unit, doses=_doses_of(fault, quick))
             for name, fault in DEGRADATIONS.items()
         ),
         metrics=default_metrics(),
@@ -172,7 +172,7 @@ def _score_everything(
     """Fault -> (dose, scores), dose 0 first; and what became of every declared control."""
     detects = {name: get_metric(name).detects for name in default_metrics()}
     declared = [CONTROLS[name] for name in CONTROLS if any(name in names for names in detects.values())]
-    total = 1 + len(declared) + sum(len(doses_of(fault, quick)) for fault in DEGRADATIONS.values())
+    total = 1 + len(declared) + sum(len(_doses_of(fault, quick)) for fault in DEGRADATIONS.values())
     done = itertools.count(1)
 
     def scored(volumes: VolumeSet | np.ndarray) -> Scores:
@@ -183,7 +183,7 @@ def _score_everything(
     base = scored(material.probes)
     ladders: dict[str, list[tuple[float, Scores]]] = {}
     for name, fault in DEGRADATIONS.items():
-        doses = doses_of(fault, quick)
+        doses = _doses_of(fault, quick)
         ladders[name] = [
             (0.0, base),
             *((dose, scored(fault.apply(material, dose, seed))) for dose in doses),

@@ -18,9 +18,9 @@ from mribench.selftest.record import (
     Verdict,
 )
 
-Ladder = Sequence[tuple[float, Mapping[str, Score]]]  # (dose, metric -> score), dose 0 first
+_Ladder = Sequence[tuple[float, Mapping[str, Score]]]  # (dose, metric -> score), dose 0 first
 
-FEWEST_TO_JUDGE = 32
+_FEWEST_TO_JUDGE = 32
 
 LEGEND = (
     "Smallest dose from which on the 95 % interval of the rank key's difference to dose 0 lies above 0, there and at "
@@ -29,7 +29,7 @@ LEGEND = (
 )
 
 
-def cells(fault: str, ladder: Ladder) -> list[DoseScore]:
+def cells(fault: str, ladder: _Ladder) -> list[DoseScore]:
     """One per dose and metric; numbers have six significant digits."""
     base = ladder[0][1]
     rows = []
@@ -46,7 +46,7 @@ def cells(fault: str, ladder: Ladder) -> list[DoseScore]:
     return rows
 
 
-def verdicts(fault: str, ladder: Ladder) -> list[Verdict]:
+def verdicts(fault: str, ladder: _Ladder) -> list[Verdict]:
     """Of every metric that has a score at every dose."""
     metrics = [name for name in ladder[0][1] if all(name in scores for _, scores in ladder)]
     return [
@@ -87,7 +87,7 @@ def control_results(
     for metric in metrics:
         if metric in base and metric in scores:
             delta, low, high = difference(scores[metric], base[metric])
-            enough = scores[metric].n["samples"] >= FEWEST_TO_JUDGE
+            enough = scores[metric].n["samples"] >= _FEWEST_TO_JUDGE
             missed = low <= 0 and (enough or delta <= 0)
             results.append(
                 ControlResult(

@@ -19,9 +19,9 @@ from mribench.metrics.arrays.kernels.lanes import (
     widened,
 )
 
-STRIPE = 32  # rows of windows: the rings of a tile stay in the cache, and 6 of 38 rows are filtered twice
-TILE = 4  # volumes on a side
-FLOAT = 4  # bytes of a float32
+_STRIPE = 32  # rows of windows: the rings of a tile stay in the cache, and 6 of 38 rows are filtered twice
+_TILE = 4  # volumes on a side
+_FLOAT = 4  # bytes of a float32
 # (K1 L)^2 and (K2 L)^2 with the data range L = 1. Here, because numba's cache notices a change of this file only.
 C1, C2 = 0.01**2, 0.03**2
 _C1, _C2, _ZERO = np.float32(C1), np.float32(C2), np.float32(0)
@@ -50,8 +50,8 @@ def statistics(volumes: np.ndarray, window: tuple[float, ...]) -> Scale:
     wide[..., :width], wide[..., width:] = volumes, 0
     mean = empty((count, depth - taps + 1, height - taps + 1, padded))
     variance = empty(mean.shape)
-    spans = np.zeros((count, depth, -(-mean.shape[2] // STRIPE), 4), np.int32)
-    rings, rows = empty((2, taps, STRIPE, padded)), empty((STRIPE + taps - 1, padded))
+    spans = np.zeros((count, depth, -(-mean.shape[2] // _STRIPE), 4), np.int32)
+    rings, rows = empty((2, taps, _STRIPE, padded)), empty((_STRIPE + taps - 1, padded))
     turned, ones = _turned(window), np.ones_like(rows)
     for arrays in zip(wide, spans, mean, variance, strict=True):
         _spans(arrays[0], taps, arrays[1])
@@ -66,8 +66,8 @@ def factors(rows: Scale, columns: Scale, window: tuple[float, ...], last: bool) 
     padded, taps = x.volume.shape[3], len(window)
     width = int(np.isfinite(x.variance[0, 0, 0]).sum())
     means = np.empty((len(x.volume), len(y.volume)))
-    rings = empty((min(TILE, len(means)) * TILE, taps, STRIPE, padded))
-    _factors(x, y, _turned(window), last, width, rings, empty((STRIPE + taps - 1, padded)), means)
+    rings = empty((min(_TILE, len(means)) * _TILE, taps, _STRIPE, padded))
+    _factors(x, y, _turned(window), last, width, rings, empty((_STRIPE + taps - 1, padded)), means)
     return means
 
 
@@ -90,8 +90,8 @@ def _turned(window: tuple[float, ...]) -> tuple[Weights, ...]:
 def _factors(x: Any, y: Any, turned: Any, last: bool, width: int, rings: Any, rows: Any, means: Any) -> None:
     x_data, y_data, work = _addresses(x), _addresses(y), (rings.ctypes.data, rows.ctypes.data)
     means[:] = 0
-    for j in range(0, len(y.volume), TILE):
-        for i in range(0, len(x.volume), TILE):
+    for j in range(0, len(y.volume), _TILE):
+        for i in range(0, len(x.volume), _TILE):
             corner, shape = (i, j), (*x.volume.shape[1:], width)
             _tile(x_data, x.spans, y_data, y.spans, corner, turned, last, shape, work, means)
     means /= x.mean.shape[1] * x.mean.shape[2] * width
@@ -115,21 +115,21 @@ def _tile(
     work: Any,
     totals: Any,
 ) -> None:
-    """Adds the similarities of TILE x TILE pairs to `totals`; windows that are empty in both volumes count 1."""
+    """Adds the similarities of 4 x 4 pairs to `totals`; windows that are empty in both volumes count 1."""
     (i0, j0), (depth, height, padded, width), taps = corner, shape, len(turned)
     d_end, h_end = depth - taps + 1, height - taps + 1
     for s in range(x_spans.shape[2]):
-        top, count = s * STRIPE, min(STRIPE, h_end - s * STRIPE)
+        top, count = s * _STRIPE, min(_STRIPE, h_end - s * _STRIPE)
         for plane in range(depth):
             d = plane - taps + 1
-            for i in range(i0, min(i0 + TILE, totals.shape[0])):
-                for j in range(j0, min(j0 + TILE, totals.shape[1])):
-                    ring = work[0] + FLOAT * ((i - i0) * TILE + j - j0) * taps * STRIPE * padded
+            for i in range(i0, min(i0 + _TILE, totals.shape[0])):
+                for j in range(j0, min(j0 + _TILE, totals.shape[1])):
+                    ring = work[0] + _FLOAT * ((i - i0) * _TILE + j - j0) * taps * _STRIPE * padded
                     left = max(x_spans[i, plane, s, 0], y_spans[j, plane, s, 0])
                     right = min(x_spans[i, plane, s, 1], y_spans[j, plane, s, 1])
-                    x_at = x[0] + FLOAT * ((i * depth + plane) * height + top) * padded
-                    y_at = y[0] + FLOAT * ((j * depth + plane) * height + top) * padded
-                    out = ring + FLOAT * (plane % taps * STRIPE * padded)
+                    x_at = x[0] + _FLOAT * ((i * depth + plane) * height + top) * padded
+                    y_at = y[0] + _FLOAT * ((j * depth + plane) * height + top) * padded
+                    out = ring + _FLOAT * (plane % taps * _STRIPE * padded)
                     _filter(x_at, y_at, left, right, count, padded, turned[0], work[1], out)
                     if d < 0:
                         continue
@@ -137,8 +137,8 @@ def _tile(
                     right = max(x_spans[i, d, s, 3], y_spans[j, d, s, 3])
                     totals[i, j] += count * (width - max(0, min(width, right * LANES) - left * LANES))
                     if left < right:
-                        x_at = FLOAT * ((i * d_end + d) * h_end + top) * padded
-                        y_at = FLOAT * ((j * d_end + d) * h_end + top) * padded
+                        x_at = _FLOAT * ((i * d_end + d) * h_end + top) * padded
+                        y_at = _FLOAT * ((j * d_end + d) * h_end + top) * padded
                         x_here, y_here = (x[1] + x_at, x[2] + x_at), (y[1] + y_at, y[2] + y_at)
                         weights = turned[d % taps]
                         totals[i, j] += _similarity(
@@ -181,7 +181,7 @@ def _similarity(
         row = splat(_ZERO)
         for w in range(h + left * LANES, h + right * LANES, LANES):
             mx, my = load(x[0], w), load(y[0], w)
-            covariance = minus_product(across(ring, w, STRIPE * padded, weights), mx, my)
+            covariance = minus_product(across(ring, w, _STRIPE * padded, weights), mx, my)
             spread = load(x[1], w) + load(y[1], w)
             similarity = (covariance + covariance + splat(_C2)) / (spread + splat(_C2))
             if last:
@@ -199,23 +199,23 @@ def _statistics(
     """The mean is the product with ones, the square that with itself, each filtered as a pair's product is."""
     taps, (depth, height, padded), h_end = len(turned), volume.shape, mean.shape[1]
     ring, work = rings.ctypes.data, rows.ctypes.data
-    squares = ring + FLOAT * taps * STRIPE * padded
+    squares = ring + _FLOAT * taps * _STRIPE * padded
     for s in range(spans.shape[1]):
-        top, count = s * STRIPE, min(STRIPE, h_end - s * STRIPE)
+        top, count = s * _STRIPE, min(_STRIPE, h_end - s * _STRIPE)
         for plane in range(depth):
             left, right, out = (
                 spans[plane, s, 0],
                 spans[plane, s, 1],
-                FLOAT * (plane % taps * STRIPE * padded),
+                _FLOAT * (plane % taps * _STRIPE * padded),
             )
-            x = volume.ctypes.data + FLOAT * (plane * height + top) * padded
+            x = volume.ctypes.data + _FLOAT * (plane * height + top) * padded
             _filter(x, ones.ctypes.data, left, right, count, padded, turned[0], work, ring + out)
             _filter(x, x, left, right, count, padded, turned[0], work, squares + out)
             d = plane - taps + 1
             if d >= 0:
-                at = FLOAT * (d * h_end + top) * padded
+                at = _FLOAT * (d * h_end + top) * padded
                 to = (mean.ctypes.data + at, variance.ctypes.data + at)
-                _moments(ring, squares, count * padded, STRIPE * padded, turned[d % taps], to)
+                _moments(ring, squares, count * padded, _STRIPE * padded, turned[d % taps], to)
 
 
 @_compiled
@@ -233,7 +233,7 @@ def _spans(volume: np.ndarray, taps: int, spans: np.ndarray) -> None:
     for d in range(depth):
         for s in range(spans.shape[1]):
             left, right = padded, 0
-            for h in range(s * STRIPE, min(height, (s + 1) * STRIPE + taps - 1)):
+            for h in range(s * _STRIPE, min(height, (s + 1) * _STRIPE + taps - 1)):
                 first, stop = 0, padded
                 while first < left and volume[d, h, first] == 0:
                     first += 1
