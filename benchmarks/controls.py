@@ -14,9 +14,6 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from mribench.metrics.score import Score
-from mribench.metrics.statistics.intervals import difference
-
 from mribench.bench.cohort import start_cohort
 from mribench.bench.controls import CONTROLS, possible_controls
 from mribench.bench.folder import Bench, start_bench, versions
@@ -25,6 +22,8 @@ from mribench.evaluation import evaluate_run
 from mribench.files import write_json
 from mribench.generation import make_control
 from mribench.metrics import get_metric
+from mribench.metrics.score import Score
+from mribench.metrics.statistics.intervals import difference
 from mribench.runtime import make_context
 
 ROOT = Path(__file__).resolve().parent.parent

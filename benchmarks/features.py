@@ -31,6 +31,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from mribench.data.simulate import simulate
+from mribench.data.volume_set import VIEWS
 from mribench.files import write_json
 from mribench.metrics.features import medicalnet
 from mribench.metrics.features.extraction import infer
@@ -38,7 +39,6 @@ from mribench.metrics.features.inception import InceptionV3
 from mribench.metrics.features.slices import (
     BATCH,
     EXTRACTORS,
-    VIEWS,
     fold_norms,
     for_grey,
     grey_slice,

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mribench.metrics.statistics.intervals import jackknife
 from provenance import machine
 from scipy.linalg import sqrtm
 
 from mribench.files import write_json
 from mribench.metrics.fid import FID_A, FrechetSubsets, frechet_distance
+from mribench.metrics.statistics.intervals import jackknife
 
 
 def seconds(call: Callable[[], Any]) -> float:

@@ -26,18 +26,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mribench.metrics.arrays.distances import JointDistances, squared_distances
-from mribench.metrics.statistics.intervals import interval, jackknife
-from mribench.metrics.statistics.jackknife import combined, half_width, jackknife_part
 from provenance import machine
 
 from mribench.data.simulate import simulate
 from mribench.files import write_json
 from mribench.metrics import get_metric
+from mribench.metrics.arrays.distances import JointDistances, squared_distances
 from mribench.metrics.fid import FID_A, FrechetSubsets
 from mribench.metrics.kid import _kernel
 from mribench.metrics.mmd import MMD, _bank, median_distance
 from mribench.metrics.ms_ssim import ms_ssim_matrix
+from mribench.metrics.statistics.intervals import interval, jackknife
+from mribench.metrics.statistics.jackknife import combined, half_width, jackknife_part
 from mribench.metrics.statistics.permutation import permutation_p
 from mribench.metrics.statistics.real_baseline import Split
 

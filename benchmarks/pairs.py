@@ -29,7 +29,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.metrics.regression import compute_ms_ssim
-from mribench.metrics.arrays.similarity import Definition
 from provenance import machine
 from pytorch_msssim import ms_ssim
 
@@ -37,6 +36,7 @@ from mribench.data.simulate import simulate
 from mribench.files import write_json
 from mribench.metrics.arrays.nearest import nearest_neighbours
 from mribench.metrics.arrays.pairs import State
+from mribench.metrics.arrays.similarity import Definition
 from mribench.metrics.ms_ssim import ms_ssim_matrix
 
 DEFINITION = Definition(window=7, scales=5)

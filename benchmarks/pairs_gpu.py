@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from mribench.metrics.arrays.similarity import definition_for
 
 from mribench.bench.folder import versions
 from mribench.data.simulate import simulate
 from mribench.files import write_json
 from mribench.metrics.arrays import pairs
+from mribench.metrics.arrays.similarity import definition_for
 
 LIMITS = {"bytes_per_second": 3e12, "flop_per_second": 60e12}  # an H100, by its data sheet
 

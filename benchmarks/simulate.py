@@ -21,15 +21,15 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from mribench.metrics.arrays.similarity import definition_for
-from mribench.metrics.statistics.jackknife import leave_out, squared_error
 from provenance import machine
 
 from mribench.data import simulate as simulator
 from mribench.data.anatomy import mni_anatomy
 from mribench.data.grid import PAPER_FOV_MM
 from mribench.files import atomic, write_json
+from mribench.metrics.arrays.similarity import definition_for
 from mribench.metrics.ms_ssim import mean_of_pairs, ms_ssim_matrix
+from mribench.metrics.statistics.jackknife import leave_out, squared_error
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 0

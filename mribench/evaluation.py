@@ -20,14 +20,13 @@ from mribench.data.volume_set import VolumeSet, check_brightness, volume_set
 from mribench.errors import MribenchError
 from mribench.files import digest_file, digest_json, write_text
 from mribench.generation import model_stamp
-from mribench.metrics import DEFAULT_METRICS, get_metric
+from mribench.metrics import default_metrics, get_metric
 from mribench.metrics.arrays.cache import Arrays
+from mribench.metrics.arrays.distances import join_views
 from mribench.metrics.features.slices import get_extractor
 from mribench.metrics.features.weights import Weights
 from mribench.metrics.memorisation import COPY_RATIO, copies
-from mribench.metrics.metric import Missing, Score
-from mribench.metrics.mmd import join_views
-from mribench.metrics.ms_ssim import definition_for
+from mribench.metrics.score import Missing, Score
 from mribench.metrics.scoring import score_all
 from mribench.metrics.statistics.tsne import joint_embedding
 from mribench.runtime import Context, make_context
@@ -97,7 +96,7 @@ def evaluate(
         sets["holdout"] = sets["reference"]
     _warn_of_other_grids(sets)
     if metrics is None:
-        metrics = (*DEFAULT_METRICS, "fid_3d") if context.weights_3d else DEFAULT_METRICS
+        metrics = (*default_metrics(), "fid_3d") if context.weights_3d else default_metrics()
     return Evaluation(*score_all(make_arrays(sets, cache, extractor, context), metrics))
 
 
@@ -250,7 +249,7 @@ def _nearest(arrays: Arrays, stamp: str) -> NearestRecord:
     ]
     return NearestRecord(
         made_from=stamp,
-        definition=definition_for(min(arrays.shape)).name,
+        definition=arrays.similarity,
         copy_threshold=COPY_RATIO,
         pairs=tuple(sorted(pairs, key=lambda pair: -pair.similarity)),
     )

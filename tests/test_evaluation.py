@@ -14,14 +14,15 @@ from torch import nn
 
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError
-from mribench.metrics import DEFAULT_METRICS
+from mribench.metrics import default_metrics
 from mribench.metrics.arrays import cache as cache_module
 from mribench.metrics.arrays import pairs
 from mribench.metrics.arrays.cache import Arrays
+from mribench.metrics.arrays.distances import VoxelDistance, join_views
 from mribench.metrics.features import slices as features
 from mribench.metrics.fid import frechet_distance
 from mribench.metrics.kid import kid
-from mribench.metrics.mmd import VoxelDistance, join_views, mmd2
+from mribench.metrics.mmd import mmd2
 from mribench.metrics.ms_ssim import ms_ssim_matrix
 from mribench.metrics.prdc import prdc
 from mribench.metrics.scoring import score_all
@@ -95,7 +96,7 @@ def cached(sets, tmp_path_factory):
 
 def test_every_default_metric_is_scored_in_order(cached):
     (scores, missing), _ = cached
-    assert [one.metric for one in scores] == list(DEFAULT_METRICS)
+    assert [one.metric for one in scores] == list(default_metrics())
     assert missing == []
 
 
@@ -160,7 +161,7 @@ KILLED = """
     sys.path.insert(0, {tests!r})
     import test_evaluation as t
     from mribench.metrics.arrays import pairs
-    pairs.BLOCK_ROWS = 2
+    pairs.GROUP_ROWS = 2
     def die(what, done, total):
         if done >= 4:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -174,10 +175,10 @@ def test_a_killed_pair_matrix_continues_where_it_stopped(tmp_path, monkeypatch):
     result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, capture_output=True)
     assert result.returncode == -signal.SIGKILL, result.stderr.decode()
     assert len(list(tmp_path.glob("*.parts/*.npy"))) == 2
-    monkeypatch.setattr(pairs, "BLOCK_ROWS", 2)
+    monkeypatch.setattr(pairs, "GROUP_ROWS", 2)
     computed = []
-    original = pairs._block
-    monkeypatch.setattr(pairs, "_block", lambda *a: computed.append(a[1:3]) or original(*a))
+    original = pairs._row_group
+    monkeypatch.setattr(pairs, "_row_group", lambda *a: computed.append(a[1:3]) or original(*a))
     sets = {"samples": several("samples", 300, 7), "reference": several("reference", 100, 5)}
     matrix = Arrays(sets, tmp_path).pairs("samples", "reference")
     assert computed == [(4, 6), (6, 7)]
@@ -218,7 +219,7 @@ def test_missing_weights_cost_the_feature_metrics_alone(sets):
     scores, missing = score_all(Arrays(sets, None, "inception-2015"))
     assert set(reasons(missing)) == OF_FEATURES
     assert "--weights PATH" in reasons(missing)["fid_a"]
-    assert len(scores) == len(DEFAULT_METRICS) - len(OF_FEATURES)
+    assert len(scores) == len(default_metrics()) - len(OF_FEATURES)
 
 
 def test_too_few_samples_are_named(sets):

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from mribench.data.cohort import CohortPlan, CohortSpec
 from mribench.errors import UsageError
 from mribench.files import digest_json
-from mribench.metrics import METRICS, check_name
+from mribench.metrics import METRICS, check_name, default_metrics
 
 
 def _known_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -33,23 +33,8 @@ class EvaluationSpec(BaseModel):
     samples: int = Field(ge=2)
     tsne_samples: int = Field(ge=1)
     extractor: str = "effnet-lite0"
-    metrics: Annotated[tuple[str, ...], AfterValidator(_known_metrics)] = (
-        "ms_ssim",
-        "mmd",
-        "fid_a",
-        "fid_c",
-        "fid_s",
-        "memorisation",
-        "copy_rate",
-        "kid_a",
-        "kid_c",
-        "kid_s",
-        "precision",
-        "recall",
-        "density",
-        "coverage",
-        "mmd_voxel",
-        "mmd_legacy",
+    metrics: Annotated[tuple[str, ...], AfterValidator(_known_metrics)] = Field(
+        default_factory=default_metrics
     )
 
 

@@ -11,7 +11,7 @@ from mribench.bench.protocol import Protocol
 from mribench.data.records import CohortRecord
 from mribench.data.volume_set import Slab
 from mribench.files import Record, digest_json, first_error
-from mribench.metrics.metric import Missing, Score
+from mribench.metrics.score import Missing, Score
 from mribench.runtime import DeviceRecord
 
 Kind = Literal["model", "control", "folder"]

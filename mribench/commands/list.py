@@ -60,19 +60,23 @@ def list_models() -> Rows:
 
 
 def list_metrics() -> Rows:
-    """Every metric with its ranking family, what counts as better and which controls it must detect."""
+    """Every metric, as its class declares it."""
     from mribench.metrics import METRICS, get_metric
 
     return [
         {
-            "metric": m.name,
-            "title": m.title,
-            "family": m.family,
-            "ranked": m.ranked,
-            "better": m.better,
-            "detects": list(m.detects),
+            "metric": metric.name,
+            "title": metric.title,
+            "unit": metric.unit,
+            "family": metric.family,
+            "ranked": metric.ranked,
+            "default": not metric.opt_in,
+            "better": metric.better,
+            "needs": dict(metric.needs),
+            "in a slab": metric.in_slab,
+            "detects": list(metric.detects),
         }
-        for m in map(get_metric, METRICS)
+        for metric in map(get_metric, METRICS)
     ]
 
 

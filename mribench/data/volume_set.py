@@ -1,4 +1,4 @@
-"""A named, ordered set of volumes on one grid: the only form in which metrics see data."""
+"""A named, ordered set of volumes on one grid: the only form in which metrics get data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mribench.errors import MribenchError
 from mribench.files import digest_json
 
 DARK = 0.05  # the largest value of a set that cannot be brains in [0,1]
+VIEWS = {"axial": 0, "coronal": 1, "sagittal": 2}  # axis of [D,H,W] that a view looks along
 Slab = tuple[int, int]  # axial slices [start, stop)
 Progress = Callable[[str, int, int], None]  # (what, done, total)
 

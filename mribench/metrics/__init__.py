@@ -1,25 +1,26 @@
-"""The metrics by name. Importing this package imports nothing heavy; `get_metric` loads one metric."""
+"""The metrics by name. Importing this package imports nothing heavy; `get_metric` loads one metric, without torch."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mribench.errors import UsageError
 
 if TYPE_CHECKING:
     from mribench.metrics.metric import Metric
 
+# The order of scores, columns and families. A change of it changes the digest of every protocol.
 METRICS: dict[str, str] = {
     "ms_ssim": "mribench.metrics.ms_ssim:MS_SSIM",
     "mmd": "mribench.metrics.mmd:MMD",
-    "mmd_voxel": "mribench.metrics.mmd:MMD_VOXEL",
-    "mmd_legacy": "mribench.metrics.mmd:MMD_LEGACY",
     "fid_a": "mribench.metrics.fid:FID_A",
     "fid_c": "mribench.metrics.fid:FID_C",
     "fid_s": "mribench.metrics.fid:FID_S",
+    "memorisation": "mribench.metrics.memorisation:MEMORISATION",
+    "copy_rate": "mribench.metrics.memorisation:COPY_RATE",
     "kid_a": "mribench.metrics.kid:KID_A",
     "kid_c": "mribench.metrics.kid:KID_C",
     "kid_s": "mribench.metrics.kid:KID_S",
@@ -27,25 +28,24 @@ METRICS: dict[str, str] = {
     "recall": "mribench.metrics.prdc:RECALL",
     "density": "mribench.metrics.prdc:DENSITY",
     "coverage": "mribench.metrics.prdc:COVERAGE",
-    "memorisation": "mribench.metrics.memorisation:MEMORISATION",
-    "copy_rate": "mribench.metrics.memorisation:COPY_RATE",
+    "mmd_voxel": "mribench.metrics.mmd:MMD_VOXEL",
+    "mmd_legacy": "mribench.metrics.mmd:MMD_LEGACY",
     "ms_ssim_kwon2019": "mribench.metrics.ms_ssim:MS_SSIM_KWON2019",
     "fid_3d": "mribench.metrics.fid:FID_3D",
 }
 
-OPT_IN = ("ms_ssim_kwon2019", "fid_3d")
-DEFAULT_METRICS: tuple[str, ...] = tuple(name for name in METRICS if name not in OPT_IN)
-# A slice that a slab holds is the same slice in whole volumes (Table 1 of Peng 2023 compares FID-A so).
-COMPARED_IN_A_SLAB = ("fid_a", "kid_a")
-FAMILIES = ("ms_ssim", "mmd", "fid", "memorisation")  # weight 1 each in the mean rank
 
-
-def get_metric(name: str) -> Metric:
+def get_metric(name: str) -> Metric[Any]:
     """The metric called `name`; raises UsageError with the nearest known name when there is none."""
     check_name("metric", name, METRICS)
     module, _, attribute = METRICS[name].partition(":")
-    metric: Metric = getattr(importlib.import_module(module), attribute)
+    metric: Metric[Any] = getattr(importlib.import_module(module), attribute)
     return metric
+
+
+def default_metrics() -> tuple[str, ...]:
+    """Names of all metrics but those that are computed only when they are asked for."""
+    return tuple(name for name in METRICS if not get_metric(name).opt_in)
 
 
 def check_name(kind: str, name: str, names: Iterable[str]) -> str:

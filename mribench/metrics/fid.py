@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from mribench.errors import MribenchError, NotApplicable
-from mribench.metrics.metric import ArraySource, Better, Keep
+from mribench.errors import NotApplicable
+from mribench.metrics.arrays.distances import checked_features
+from mribench.metrics.metric import ArraySource, Gathered, Keep, Metric
+from mribench.metrics.score import Better, Display
 
 
 def frechet_distance(real_features: np.ndarray, fake_features: np.ndarray) -> float:
@@ -23,19 +24,6 @@ def frechet_distance(real_features: np.ndarray, fake_features: np.ndarray) -> fl
     shift = real.mean(axis=0) - fake.mean(axis=0)
     x, y = _factor(real), _factor(fake)
     return float((shift**2).sum() + (x**2).sum() + (y**2).sum() - 2 * _nuclear_norm(x @ y.T))
-
-
-def checked_features(real: np.ndarray, fake: np.ndarray, who: str) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64; raises MribenchError unless they are finite `[M,F]` and `[N,F]` of at least 2 rows."""
-    real, fake = np.asarray(real, dtype=np.float64), np.asarray(fake, dtype=np.float64)
-    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or min(len(real), len(fake)) < 2:
-        raise MribenchError(
-            f"{who} needs two arrays [N,F] of equal F and at least 2 rows each, "
-            f"but got real {list(real.shape)} and fake {list(fake.shape)}."
-        )
-    if not (np.isfinite(real).all() and np.isfinite(fake).all()):
-        raise MribenchError(f"{who} needs finite features, but some are NaN or infinite.")
-    return real, fake
 
 
 def _factor(features: np.ndarray) -> np.ndarray:
@@ -72,10 +60,10 @@ class FrechetSubsets:
         """Of the rows `real` and `fake` (indices, each once)."""
         if self.products is None or not self._few(len(real), len(fake)):
             return frechet_distance(self.real[real], self.fake[fake])
-        means = [_mean(rows, kept) for rows, kept in ((self.real, real), (self.fake, fake))]
+        means = [_mean(rows, chosen) for rows, chosen in ((self.real, real), (self.fake, fake))]
         traces = [
-            (norms[kept].sum() - len(kept) * (mean @ mean)) / (len(kept) - 1)
-            for norms, kept, mean in zip(self.norms, (real, fake), means, strict=True)
+            (norms[chosen].sum() - len(chosen) * (mean @ mean)) / (len(chosen) - 1)
+            for norms, chosen, mean in zip(self.norms, (real, fake), means, strict=True)
         ]
         cross = self.products[np.ix_(real, fake)]
         cross = cross - cross.mean(axis=0) - cross.mean(axis=1, keepdims=True) + cross.mean()
@@ -84,99 +72,106 @@ class FrechetSubsets:
         return float(shift @ shift + sum(traces) - 2 * root)
 
 
-def _mean(rows: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Mean of the kept rows as one product, without a copy of them."""
+def _mean(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Mean of the chosen rows as one product, without a copy of them."""
     weights = np.zeros(len(rows))
-    weights[kept] = 1 / len(kept)
+    weights[chosen] = 1 / len(chosen)
     mean: np.ndarray = weights @ rows
     return mean
 
 
-def check_slice(title: str, view: str, arrays: ArraySource) -> None:
-    """Raise NotApplicable when the samples are a slab that does not hold the whole central slice of `view`."""
-    if arrays.slab is None:
-        return
-    held = f"{arrays.slab[0]} to {arrays.slab[1] - 1}"
-    if view != "axial":
-        raise NotApplicable(
-            f"{title} needs whole {view} slices, but the samples hold only axial slices {held}."
-        )
-    centre = arrays.full_depth // 2
-    if not arrays.slab[0] <= centre < arrays.slab[1]:
-        raise NotApplicable(
-            f"{title} needs the central axial slice {centre}, but the samples hold only {held}."
-        )
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SliceMetric(Metric[Gathered]):
+    """A comparison of the features of one central slice per volume.
+
+    `in_slab` is "compared" for the axial view, whose slice a slab may hold, and "not applicable" for the others.
+    """
+
+    view: str
+    family: str = "fid"
+    detects: tuple[str, ...] = ("mean_volume", "noise")
+
+    def check_slice(self, arrays: ArraySource) -> None:
+        """Raise NotApplicable when the samples are a slab that does not hold the whole central slice."""
+        if arrays.slab is None:
+            return
+        held = f"{arrays.slab[0]} to {arrays.slab[1] - 1}"
+        if self.in_slab == "not applicable":
+            raise NotApplicable(
+                f"{self.title} needs whole {self.view} slices, but the samples hold only axial slices {held}."
+            )
+        centre = arrays.full_depth // 2
+        if not arrays.slab[0] <= centre < arrays.slab[1]:
+            raise NotApplicable(
+                f"{self.title} needs the central axial slice {centre}, but the samples hold only {held}."
+            )
 
 
-@dataclass(frozen=True)
-class SliceFID:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SliceFID(SliceMetric[FrechetSubsets]):
     """Frechet distance of the features of one central slice per volume."""
 
-    name: str
-    title: str
-    view: str
-    unit: str = ""
-    family: str = "fid"
     ranked: bool = True
     better: Better = "lower"
-    detects: tuple[str, ...] = ("mean_volume", "noise")
-    resampled: tuple[str, ...] = ("samples", "reference")
-    target_resampled: tuple[str, ...] = ()
-
-    @property
-    def needs(self) -> Mapping[str, int]:
-        return {"samples": 3, "reference": 3}
+    display: Display = field(default_factory=lambda: Display(family="FID"))
 
     def definition(self, arrays: ArraySource) -> dict[str, Any]:
         return {"view": self.view, **arrays.feature_definition(self.view)}
 
     def gather(self, arrays: ArraySource) -> FrechetSubsets:
-        """Inner products of the features of the reference and of the samples."""
-        check_slice(self.title, self.view, arrays)
+        self.check_slice(arrays)
         return FrechetSubsets(arrays.features("reference", self.view), arrays.features("samples", self.view))
 
-    def value(self, prepared: FrechetSubsets, keep: Keep) -> float:
-        return prepared.distance(keep["reference"], keep["samples"])
-
-    def target(self, prepared: Any, keep: Keep) -> None:
-        return None
+    def value(self, gathered: FrechetSubsets, keep: Keep) -> float:
+        return gathered.distance(keep["reference"], keep["samples"])
 
 
-FID_A = SliceFID(name="fid_a", title="FID-A", view="axial")
-FID_C = SliceFID(name="fid_c", title="FID-C", view="coronal")
-FID_S = SliceFID(name="fid_s", title="FID-S", view="sagittal")
-
-
-@dataclass(frozen=True)
-class VolumeFID:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VolumeFID(Metric[FrechetSubsets]):
     """Frechet distance of 3D features of whole volumes."""
 
-    name: str
-    title: str
-    unit: str = ""
     family: str = "fid"
-    ranked: bool = False
     better: Better = "lower"
-    detects: tuple[str, ...] = ()
-    resampled: tuple[str, ...] = ("samples", "reference")
-    target_resampled: tuple[str, ...] = ()
-
-    @property
-    def needs(self) -> Mapping[str, int]:
-        return {"samples": 3, "reference": 3}
 
     def definition(self, arrays: ArraySource) -> dict[str, Any]:
         return arrays.volume_definition()
 
     def gather(self, arrays: ArraySource) -> FrechetSubsets:
-        """Inner products of the features of the reference and of the samples."""
         return FrechetSubsets(arrays.volume_features("reference"), arrays.volume_features("samples"))
 
-    def value(self, prepared: FrechetSubsets, keep: Keep) -> float:
-        return prepared.distance(keep["reference"], keep["samples"])
-
-    def target(self, prepared: Any, keep: Keep) -> None:
-        return None
+    def value(self, gathered: FrechetSubsets, keep: Keep) -> float:
+        return gathered.distance(keep["reference"], keep["samples"])
 
 
-FID_3D = VolumeFID(name="fid_3d", title="FID-3D")
+FID_A = SliceFID(
+    name="fid_a",
+    title="FID-A",
+    view="axial",
+    in_slab="compared",
+    measures=(
+        "The distance between two Gaussian distributions, fitted to features of the central axial slices of the "
+        "samples and of the reference. It grows with blur, noise and wrong contrast."
+    ),
+    blind_to=(
+        "It does not detect copying and does not look at other slices. With few samples it is biased upwards, so "
+        "compare only equal numbers of samples, and it can prefer a collapsed generator."
+    ),
+)
+FID_C, FID_S = (
+    SliceFID(
+        name=f"fid_{view[0]}",
+        title=f"FID-{view[0].upper()}",
+        view=view,
+        in_slab="not applicable",
+        measures=f"The same as FID-A, for the central {view} slice.",
+        blind_to="The same as FID-A.",
+    )
+    for view in ("coronal", "sagittal")
+)
+FID_3D = VolumeFID(
+    name="fid_3d",
+    title="FID-3D",
+    opt_in=True,
+    measures="The same as FID-A, with features of whole volumes instead of one slice.",
+    blind_to="It does not detect copying. With few samples it is biased upwards, as FID-A is.",
+)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mribench.metrics.fid import check_slice, checked_features
-from mribench.metrics.metric import ArraySource, Better, Keep
-from mribench.metrics.mmd import mmd2_of_gram, pooled
+from mribench.metrics.arrays.distances import checked_features, pooled
+from mribench.metrics.fid import SliceMetric
+from mribench.metrics.metric import ArraySource, Keep
+from mribench.metrics.mmd import mmd2_of_gram
+from mribench.metrics.score import Better
 from mribench.metrics.statistics.permutation import TEST
 
 
 def kid(real: np.ndarray, fake: np.ndarray) -> float:
-    """Unbiased squared MMD of features `[M,F]` and `[N,F]` with the kernel (x.y / F + 1)^3, float64; 0 = one law.
+    """Unbiased squared MMD of features `[M,F]` and `[N,F]` with the kernel (x.y / F + 1)^3, float64.
 
-    All rows are used once. Published code averages over random subsets instead, which is the same estimator
-    with more noise. May be negative. Source: Binkowski et al., ICLR 2018. Raises MribenchError for wrong
-    shapes, fewer than 2 rows, or values that are not finite.
+    All rows are used once. Published code averages over random subsets instead, which is the same estimator with
+    more noise. The expectation is 0 when both sets have one distribution; the value may be negative. Source:
+    Binkowski et al., ICLR 2018. Raises MribenchError for wrong shapes, fewer than 2 rows, or values that
+    are not finite.
 
     >>> rng = np.random.default_rng(0)
     >>> real, fake = rng.normal(size=(200, 16)), rng.normal(0.5, 1, size=(100, 16))
@@ -35,24 +37,11 @@ def _kernel(rows: np.ndarray) -> np.ndarray:
     return gram
 
 
-@dataclass(frozen=True)
-class SliceKID:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SliceKID(SliceMetric[tuple[np.ndarray, int]]):
     """KID of the features of one central slice per volume."""
 
-    name: str
-    title: str
-    view: str
-    unit: str = ""
-    family: str = "fid"
-    ranked: bool = False
     better: Better = "match"
-    detects: tuple[str, ...] = ("mean_volume", "noise")
-    resampled: tuple[str, ...] = ("samples", "reference")
-    target_resampled: tuple[str, ...] = ()
-
-    @property
-    def needs(self) -> Mapping[str, int]:
-        return {"samples": 3, "reference": 3}
 
     def definition(self, arrays: ArraySource) -> dict[str, Any]:
         return {
@@ -66,22 +55,41 @@ class SliceKID:
 
     def gather(self, arrays: ArraySource) -> tuple[np.ndarray, int]:
         """Kernel values of reference then samples `[M+N,M+N]`, and M."""
-        check_slice(self.title, self.view, arrays)
+        self.check_slice(arrays)
         reference, samples = (arrays.features(name, self.view) for name in ("reference", "samples"))
         return _kernel(np.concatenate([reference, samples])), len(reference)
 
-    def value(self, prepared: tuple[np.ndarray, int], keep: Keep) -> float:
-        gram, m = prepared
-        kept = pooled(keep, m)
-        return mmd2_of_gram(gram[np.ix_(kept, kept)], len(keep["reference"]), "unbiased")
+    def value(self, gathered: tuple[np.ndarray, int], keep: Keep) -> float:
+        gram, m = gathered
+        rows = pooled(keep, m)
+        return mmd2_of_gram(gram[np.ix_(rows, rows)], len(keep["reference"]), "unbiased")
 
-    def target(self, prepared: Any, keep: Keep) -> float:
+    def target(self, gathered: tuple[np.ndarray, int], keep: Keep) -> float:
         return 0.0
 
-    def exchangeable(self, prepared: tuple[np.ndarray, int]) -> tuple[np.ndarray, int]:
-        return prepared
+    def exchangeable(self, gathered: tuple[np.ndarray, int]) -> tuple[np.ndarray, int]:
+        return gathered
 
 
-KID_A = SliceKID(name="kid_a", title="KID-A", view="axial")
-KID_C = SliceKID(name="kid_c", title="KID-C", view="coronal")
-KID_S = SliceKID(name="kid_s", title="KID-S", view="sagittal")
+KID_A = SliceKID(
+    name="kid_a",
+    title="KID-A",
+    view="axial",
+    in_slab="compared",
+    measures=(
+        "The same features as FID-A, compared with a polynomial kernel and without FID's bias. A perfect generator "
+        "has the expected value 0 at any number of samples; small negative values are chance."
+    ),
+    blind_to="It does not detect copying and does not look at other slices.",
+)
+KID_C, KID_S = (
+    SliceKID(
+        name=f"kid_{view[0]}",
+        title=f"KID-{view[0].upper()}",
+        view=view,
+        in_slab="not applicable",
+        measures=f"The same as KID-A, for the central {view} slice.",
+        blind_to="The same as KID-A.",
+    )
+    for view in ("coronal", "sagittal")
+)

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mribench.metrics.metric import ArraySource, Better, Keep, wilson
-from mribench.metrics.ms_ssim import definition_for
+from mribench.metrics.metric import ArraySource, Keep, Metric
+from mribench.metrics.score import Display
+from mribench.metrics.statistics.jackknife import wilson
 
 COPY_RATIO = 0.5  # between 0.01 (noisy copies) and 0.90 (the smallest of independent volumes)
 DUPLICATE = 1e-6  # 1 - MS-SSIM below this is the same volume in float32
@@ -55,42 +56,36 @@ def copies(arrays: ArraySource, set_name: str = "train") -> Copies:
 
 def _both_orientations(arrays: ArraySource, set_name: str, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices and MS-SSIM `[N,2k]`: the k nearest to each sample, then the k nearest to it mirrored."""
-    found = [arrays.nearest("samples", set_name, k, mirrored=flip) for flip in (False, True)]
-    indices, scores = zip(*found, strict=True)
+    nearest = [arrays.nearest("samples", set_name, k, mirrored=flip) for flip in (False, True)]
+    indices, scores = zip(*nearest, strict=True)
     return np.concatenate(indices, axis=1), np.concatenate(scores, axis=1)
 
 
-@dataclass(frozen=True)
-class Memorisation:
-    """P(a sample's nearest training volume is more similar than its nearest held-out one), sizes equalised.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CopyMetric(Metric[np.ndarray]):
+    """A number from each sample's nearest volumes; only the samples are resampled."""
 
-    The nearest of more volumes is nearer: with T training and H held-out volumes of one law, the nearest of
-    all is a training volume in T / (T + H) of cases, exactly. Dividing the wins of each side by its size
-    makes 1/2 the value of a generator that does not copy, whatever T and H; with T = H it is the plain share
-    of wins. Ties count half. A sample that is itself a held-out volume (equal digests: the control
-    real_heldout) is not compared with itself; on the training side nothing is ever left out, because an
-    exact copy of a training volume is a copy. Both sides are searched in both orientations, so that flips move
-    the value of a copier alone.
-    """
-
-    name: str = "memorisation"
-    title: str = "Memorisation AUC"
-    unit: str = ""
     family: str = "memorisation"
-    ranked: bool = True
-    better: Better = "match"
     detects: tuple[str, ...] = ("train_copy",)
     resampled: tuple[str, ...] = ("samples",)
-    target_resampled: tuple[str, ...] = ()
-    proportion_of: str = "samples"
+    proportion_of: str | None = "samples"
 
-    @property
-    def needs(self) -> Mapping[str, int]:
-        return {"samples": 2, "train": 2, "holdout": 2}
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Memorisation(CopyMetric):
+    """P(a sample's nearest training volume is more similar than its nearest held-out volume), sizes equalised.
+
+    The nearest of more volumes is nearer: with T training and H held-out volumes of one distribution, the nearest of
+    all is a training volume in T / (T + H) of cases, exactly. Dividing the wins of each side by its size makes 1/2
+    the value of a generator that does not copy, for every T and H; with T = H it is the plain proportion of wins. Ties
+    count half. A sample that is itself a held-out volume (equal digests: the control real_heldout) is not compared
+    with itself; on the training side nothing is ever left out, because an exact copy of a training volume is a copy.
+    Both sides are searched in both orientations, so that flips change the value only if the generator copies.
+    """
 
     def definition(self, arrays: ArraySource) -> dict[str, Any]:
         return {
-            "similarity": definition_for(min(arrays.shape)).name,
+            "similarity": arrays.similarity,
             "statistic": "nearest-wins-per-volume",
             "orientations": ORIENTATIONS,
             "sizes": f"{len(arrays.sets['train'])}+{len(arrays.sets['holdout'])}",
@@ -107,15 +102,15 @@ class Memorisation:
         others = np.maximum(1, held - itself.sum(axis=1))
         return np.stack([win / len(arrays.sets["train"]), (1 - win) / others], axis=1)
 
-    def value(self, prepared: np.ndarray, keep: Keep) -> float:
-        wins, rank_keys = prepared[keep["samples"]].sum(axis=0)
-        return float(wins / (wins + rank_keys))
+    def value(self, gathered: np.ndarray, keep: Keep) -> float:
+        wins, losses = gathered[keep["samples"]].sum(axis=0)
+        return float(wins / (wins + losses))
 
-    def target(self, prepared: Any, keep: Keep) -> float:
+    def target(self, gathered: np.ndarray, keep: Keep) -> float:
         return 0.5
 
     def least_interval(self, value: float, n: Mapping[str, int]) -> tuple[float, float]:
-        """Wilson's of the share of wins, each end divided by the sets' sizes as the value is."""
+        """Wilson's of the proportion of wins, each end divided by the sets' sizes as the value is."""
         train, held = n["train"], n["holdout"]
         wins = value * train / (value * train + (1 - value) * held)
         low, high = ((end / train) / (end / train + (1 - end) / held) for end in wilson(wins, n["samples"]))
@@ -129,28 +124,13 @@ def _same_volume(arrays: ArraySource) -> np.ndarray:
     return same
 
 
-@dataclass(frozen=True)
-class CopyRate:
-    """Share of samples whose nearest training volume is less than half as far (1 - MS-SSIM) as the second."""
-
-    name: str = "copy_rate"
-    title: str = "Copies"
-    unit: str = "proportion"
-    family: str = "memorisation"
-    ranked: bool = False
-    better: Better = "lower"
-    detects: tuple[str, ...] = ("train_copy",)
-    resampled: tuple[str, ...] = ("samples",)
-    target_resampled: tuple[str, ...] = ()
-    proportion_of: str = "samples"
-
-    @property
-    def needs(self) -> Mapping[str, int]:
-        return {"samples": 2, "train": 2}
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CopyRate(CopyMetric):
+    """Proportion of samples whose nearest training volume is less than half as far (1 - MS-SSIM) as the second."""
 
     def definition(self, arrays: ArraySource) -> dict[str, Any]:
         return {
-            "similarity": definition_for(min(arrays.shape)).name,
+            "similarity": arrays.similarity,
             "statistic": f"ratio-below-{COPY_RATIO}",
             "orientations": ORIENTATIONS,
             "sizes": str(len(arrays.sets["train"])),
@@ -160,16 +140,43 @@ class CopyRate:
         """Per sample 1 if it is a copy, else 0; `[N]`."""
         return copies(arrays).copied
 
-    def value(self, prepared: np.ndarray, keep: Keep) -> float:
-        return float(prepared[keep["samples"]].mean())
-
-    def target(self, prepared: Any, keep: Keep) -> None:
-        return None
-
-    def least_interval(self, value: float, n: Mapping[str, int]) -> tuple[float, float]:
-        """Wilson's."""
-        return wilson(value, n["samples"])
+    def value(self, gathered: np.ndarray, keep: Keep) -> float:
+        return float(gathered[keep["samples"]].mean())
 
 
-MEMORISATION = Memorisation()
-COPY_RATE = CopyRate()
+MEMORISATION = Memorisation(
+    name="memorisation",
+    title="Memorisation AUC",
+    ranked=True,
+    better="match",
+    needs={"samples": 2, "train": 2, "holdout": 2},
+    measures=(
+        "Copying: how often the volume most similar to a sample is a training volume and not one of equally many "
+        "held-out volumes, mirrored or not. A generator that copies nothing has the expected value 0.5; a generator "
+        "that only copies has 1."
+    ),
+    blind_to=(
+        "It does not measure quality and does not detect copies that were turned or shifted. An interval of zero width "
+        "means that all samples agreed, not that the value is certain."
+    ),
+    display=Display(
+        heading="memorisation AUC", family="memorisation", aim="near 0.5", digits=2, bounds=(0, 1)
+    ),
+)
+COPY_RATE = CopyRate(
+    name="copy_rate",
+    title="Copies",
+    unit="proportion",
+    better="lower",
+    needs={"samples": 2, "train": 2},
+    measures=(
+        "Copying, sample by sample: the proportion of samples whose nearest training volume is less than half as far "
+        "away as the second nearest, mirrored or not."
+    ),
+    blind_to=(
+        "It does not measure quality and does not detect copies that were turned or shifted, or copies of a volume "
+        "that the training set holds twice. An interval of zero width around 0 means that no copy was found, not that "
+        "there is none."
+    ),
+    display=Display(heading="copy rate (%)", scale=100, digits=1, bounds=(0, 100)),
+)

@@ -1,225 +1,24 @@
-"""Multi-scale structural similarity in 3D, and diversity as its mean over pairs.
+"""MS-SSIM of all pairs of volumes, and diversity as its mean over the pairs of samples.
 
-Wang, Simoncelli and Bovik 2003 with valid Gaussian windows, 2 x 2 x 2 mean pooling, and each scale's
-factor clipped at zero. The name of a `Definition` says everything that can move the number.
+torch is imported where volumes are compared, so that the declarations below can be read without it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from mribench.errors import MribenchError
-from mribench.metrics.arrays.pairs import NARROW, Kernel, State, checked, pair_matrix
-from mribench.metrics.metric import ArraySource, Better, Keep
+from mribench.metrics.metric import ArraySource, Keep, Metric
+from mribench.metrics.score import Better, Display
 
-WANG_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, section 3.2
-SIGMA = 1.5  # voxels
-C1 = 0.01**2  # (K1 L)^2 with the data range L = 1
-C2 = 0.03**2
-WEIGHT_STEPS = 2**25  # float32 holds every multiple of 2^-25 up to 1/2
-PIECE_VOXELS = 2**24  # voxels that a GPU compares at once: about 0.4 GB of intermediate results
+if TYPE_CHECKING:
+    import torch
 
-
-@dataclass(frozen=True)
-class Definition:
-    """MS-SSIM of volumes in [0,1]: a Gaussian window of `window`^3 voxels and `scales` scales."""
-
-    window: int
-    scales: int
-    tile: ClassVar[int] = NARROW
-
-    @property
-    def name(self) -> str:
-        return f"msssim3d/g{self.window}s{SIGMA:g}-{self.scales}-valid-L1"
-
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """The first weights of Wang 2003, renormalised to the sum 1; all five as printed there."""
-        chosen = WANG_WEIGHTS[: self.scales]
-        return chosen if self.scales == 5 else tuple(w / sum(chosen) for w in chosen)
-
-    @property
-    def smallest_side(self) -> int:
-        """The window must fit at the last scale."""
-        return self.window * 2 ** (self.scales - 1)
-
-    def check(self, shape: tuple[int, int, int]) -> None:
-        """Raise MribenchError when a side of `[D,H,W]` is too short."""
-        if min(shape) < self.smallest_side:
-            raise MribenchError(
-                f"{self.name} needs sides of at least {self.smallest_side} voxels, but volumes are "
-                f"{list(shape)}. Use definition_for(smallest side)."
-            )
-
-    def prepare(self, volumes: Tensor, first: int = 0) -> State:
-        """Per scale from `first` on, of which `volumes` are: the volume, its local means and variances, `[N,d,h,w]`.
-
-        On a CPU padded, and with spans (see `fused.Scale`).
-        """
-        states: list[Tensor] = []
-        for scale in range(first, self.scales):
-            if scale > first:
-                volumes = F.avg_pool3d(volumes, 2)
-            states += self.statistics(volumes)
-        return tuple(states)
-
-    def statistics(self, volumes: Tensor) -> State:
-        """One scale's share of `prepare`."""
-        window = gaussian_window(self.window)
-        if volumes.device.type == "cpu":
-            from mribench.metrics.arrays.kernels import fused
-
-            return tuple(torch.from_numpy(array) for array in fused.statistics(volumes.numpy(), window))
-        return statistics(volumes, window)
-
-    def compare(self, rows: State, columns: State) -> Tensor:
-        """`[R,C]` float64."""
-        scores = rows[0].new_ones((len(rows[0]), len(columns[0])), dtype=torch.float64)
-        each = len(rows) // self.scales
-        for scale in range(self.scales):
-            chosen = slice(each * scale, each * (scale + 1))
-            scores *= self.factor(rows[chosen], columns[chosen], scale)
-        return scores
-
-    def factor(self, rows: State, columns: State, scale: int) -> Tensor:
-        """What one scale contributes to the score, in [0,1] but for rounding: `[R,C]` float64."""
-        last = scale == self.scales - 1
-        if rows[0].device.type == "cpu":
-            from mribench.metrics.arrays.kernels import fused
-
-            x, y = fused.Scale(*(t.numpy() for t in rows)), fused.Scale(*(t.numpy() for t in columns))
-            means = fused.factors(x, y, gaussian_window(self.window), last).clip(min=0)
-            # torch's power of a number depends on the number's place in the array
-            return torch.from_numpy(np.power(means, self.weights[scale]))
-        return factors(rows, columns, gaussian_window(self.window), last).clamp(min=0) ** self.weights[scale]
-
-
-@dataclass(frozen=True)
-class Kwon2019:
-    """The alpha-WGAN evaluation code's variant (Kwon 2019), its product bug included; slow, for old tables.
-
-    Gaussian windows with reflected borders, five scales, and the last scale's factor raised four times.
-    """
-
-    name: str = "msssim3d/kwon2019-L1"
-    tile: ClassVar[int] = NARROW
-
-    def check(self, shape: tuple[int, int, int]) -> None:
-        """Raise MribenchError when five scales do not fit."""
-        if min(shape) < 16:
-            raise MribenchError(
-                f"{self.name} needs sides of at least 16 voxels, but volumes are {list(shape)}."
-            )
-
-    def prepare(self, volumes: Tensor) -> State:
-        """Per scale: the volume, its local means and variances; `[N,d,h,w]` each."""
-        states: list[Tensor] = []
-        for scale in range(len(WANG_WEIGHTS)):
-            if scale:
-                volumes = F.avg_pool3d(volumes, 2)
-            mean = _smooth_reflected(volumes)
-            states += [volumes, mean, _smooth_reflected(volumes * volumes) - mean * mean]
-        return tuple(states)
-
-    def compare(self, rows: State, columns: State) -> Tensor:
-        """`[R,C]` float64."""
-        scores = rows[0].new_ones((len(rows[0]), len(columns[0])), dtype=torch.float64)
-        last = len(WANG_WEIGHTS) - 1
-        for scale, weight in enumerate(WANG_WEIGHTS):
-            x, mx, vx = rows[3 * scale : 3 * scale + 3]
-            for column in range(len(columns[0])):
-                y, my, vy = (t[column] for t in columns[3 * scale : 3 * scale + 3])
-                similarity = (2 * (_smooth_reflected(x * y) - mx * my) + C2) / (vx + vy + C2)
-                if scale == last:
-                    similarity = similarity * (2 * mx * my + C1) / (mx * mx + my * my + C1)
-                factor = similarity.double().mean((-1, -2, -3)).clamp(min=0)
-                scores[:, column] *= factor ** (4 * weight if scale == last else weight)
-        return scores
-
-
-def _smooth_reflected(volumes: Tensor) -> Tensor:
-    from scipy.ndimage import gaussian_filter
-
-    filtered = gaussian_filter(volumes.cpu().numpy(), sigma=(0, SIGMA, SIGMA, SIGMA))
-    return torch.from_numpy(filtered).to(volumes.device)
-
-
-def gaussian_window(taps: int) -> tuple[float, ...]:
-    """`taps` weights, sigma 1.5 voxels, that float32 holds exactly and whose sum is exactly 1.
-
-    A sum that is off by 6e-8, as rounding leaves it, shifts every variance by that share of the squared mean.
-    """
-    weights = [math.exp(-0.5 * ((i - (taps - 1) / 2) / SIGMA) ** 2) for i in range(taps)]
-    held = [round(w / sum(weights) * WEIGHT_STEPS) / WEIGHT_STEPS for w in weights]
-    held[taps // 2] += 1 - sum(held)
-    return tuple(held)
-
-
-def smooth(volumes: Tensor, window: tuple[float, ...]) -> Tensor:
-    """Valid separable filtering of the last three axes: every side loses len(window) - 1 voxels."""
-    for axis in (-3, -2, -1):
-        length = volumes.shape[axis] - len(window) + 1
-        total = volumes.narrow(axis, 0, length) * window[0]
-        for tap, weight in enumerate(window[1:], start=1):
-            total.add_(volumes.narrow(axis, tap, length), alpha=weight)
-        volumes = total
-    return volumes
-
-
-def statistics(volumes: Tensor, window: tuple[float, ...]) -> State:
-    """The volumes `[N,D,H,W]`, their local means and variances, on any device (a CPU has its own, `fused`)."""
-    mean = smooth(volumes, window)
-    return volumes, mean, smooth(volumes * volumes, window) - mean * mean
-
-
-def factors(x: State, y: State, window: tuple[float, ...], last: bool) -> Tensor:
-    """Mean over positions of cs (with `last`: of the full SSIM) of all rows with all columns, `[R,C]` float64."""
-    depth, plane = x[1].shape[1], x[0][0, 0].numel()
-    slices = max(1, min(depth, PIECE_VOXELS // plane))
-    batch = max(1, PIECE_VOXELS // (depth * plane)) if slices == depth else 1
-    totals = x[0].new_zeros((len(x[0]), len(y[0])), dtype=torch.float64)
-    for column in range(len(y[0])):
-        for top in range(0, len(x[0]), batch):
-            some = slice(top, top + batch)
-            for start in range(0, depth, slices):
-                seen = slice(start, min(depth, start + slices))
-                wide = slice(start, seen.stop + len(window) - 1)
-                x_piece = (x[0][some, wide], x[1][some, seen], x[2][some, seen])
-                y_piece = (y[0][column, wide], y[1][column, seen], y[2][column, seen])
-                local = _similarity(x_piece, y_piece, window, last)
-                totals[some, column] += local.sum(-1).double().sum((-1, -2))
-    return totals / x[1][0].numel()
-
-
-def _similarity(x: State, y: State, window: tuple[float, ...], last: bool) -> Tensor:
-    """The local map: (2 c + C2) / (vx + vy + C2), at the last scale times the luminance term."""
-    means = x[1] * y[1]
-    covariance = smooth(x[0] * y[0], window).sub_(means)
-    similarity = covariance.mul_(2).add_(C2).div_((x[2] + y[2]).add_(C2))
-    if last:
-        luminance = (x[1] * x[1]).add_(y[1] * y[1]).add_(C1)
-        similarity.mul_(means.mul_(2).add_(C1)).div_(luminance)
-    return similarity
-
-
-def definition_for(side: int) -> Definition:
-    """The size rule for the smallest side in voxels; raises MribenchError below 3.
-
-    From 112 on window 7 and 5 scales; below, window 3 and as many of the 5 scales as fit (64: 5, 32: 4).
-    """
-    if side >= 112:
-        return Definition(window=7, scales=5)
-    if side < 3:
-        raise MribenchError(f"MS-SSIM needs sides of at least 3 voxels, but the smallest side is {side}.")
-    return Definition(window=3, scales=min(5, 1 + int(math.log2(side / 3))))
+    from mribench.metrics.arrays.pairs import Kernel
+    from mribench.metrics.arrays.similarity import Definition, Kwon2019
 
 
 def ms_ssim_matrix(
@@ -252,6 +51,9 @@ def ms_ssim_matrix(
         raise MribenchError(
             f"Volumes must share one shape, but a has {list(a.shape)} and b has {list(b.shape)}."
         )
+    from mribench.metrics.arrays.pairs import pair_matrix
+    from mribench.metrics.arrays.similarity import definition_for
+
     kernel = definition or definition_for(min(a.shape[1:]))
     if engine == "reference":
         return _reference_matrix(a, a if b is None else b, kernel)
@@ -259,20 +61,28 @@ def ms_ssim_matrix(
 
 
 def _reference_matrix(a: np.ndarray, b: np.ndarray, definition: Kernel) -> np.ndarray:
+    import torch
     from pytorch_msssim import ms_ssim
+
+    from mribench.metrics.arrays.pairs import checked
+    from mribench.metrics.arrays.similarity import SIGMA, Definition
 
     if not isinstance(definition, Definition):
         raise MribenchError(f"pytorch-msssim has no {definition.name}; use engine='native'.")
     _check_reference(a.shape[1:], definition)
-    x = [torch.from_numpy(checked(v, a.shape[1:], f"Volume {i} of a"))[None, None] for i, v in enumerate(a)]
-    y = [torch.from_numpy(checked(v, a.shape[1:], f"Volume {i} of b"))[None, None] for i, v in enumerate(b)]
-    options: dict[str, Any] = {
-        "data_range": 1.0,
-        "win_size": definition.window,
-        "win_sigma": SIGMA,
-        "weights": list(definition.weights),
-    }
-    return np.array([[float(ms_ssim(p, q, **options)) for q in y] for p in x])
+
+    def tensors(volumes: np.ndarray, name: str) -> list[torch.Tensor]:
+        valid = (checked(v, a.shape[1:], f"Volume {i} of {name}") for i, v in enumerate(volumes))
+        return [torch.from_numpy(volume)[None, None] for volume in valid]
+
+    def similarity(x: torch.Tensor, y: torch.Tensor) -> float:
+        weights = list(definition.weights)
+        return float(
+            ms_ssim(x, y, data_range=1.0, win_size=definition.window, win_sigma=SIGMA, weights=weights)
+        )
+
+    columns = tensors(b, "b")
+    return np.array([[similarity(x, y) for y in columns] for x in tensors(a, "a")])
 
 
 def _check_reference(shape: tuple[int, ...], definition: Definition) -> None:
@@ -285,48 +95,77 @@ def _check_reference(shape: tuple[int, ...], definition: Definition) -> None:
         )
 
 
-@dataclass(frozen=True)
-class PairMean:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PairMean(Metric[dict[str, np.ndarray]]):
     """Diversity: the mean MS-SSIM over all unordered pairs of samples, to match that of the reference."""
 
-    name: str
-    title: str
-    ranked: bool
-    kernel: Kernel | None = None  # None = the size rule
-    unit: str = ""
+    kwon2019: bool = False  # the formula of Kwon 2019's code instead of the size rule
     family: str = "ms_ssim"
     better: Better = "match"
     detects: tuple[str, ...] = ("mean_volume", "noise")
     resampled: tuple[str, ...] = ("samples",)
     target_resampled: tuple[str, ...] = ("reference",)
 
-    @property
-    def needs(self) -> Mapping[str, int]:
-        return {"samples": 3, "reference": 3}
+    def _kernel(self) -> Kernel | None:
+        """None = the size rule."""
+        from mribench.metrics.arrays.similarity import Kwon2019
+
+        return Kwon2019() if self.kwon2019 else None
 
     def definition(self, arrays: ArraySource) -> dict[str, Any]:
-        kernel = self.kernel or definition_for(min(arrays.shape))
-        return {"definition": kernel.name, "pairs": "all-unordered", "target": "reference"}
+        kernel = self._kernel()
+        name = kernel.name if kernel else arrays.similarity
+        return {"definition": name, "pairs": "all-unordered", "target": "reference"}
 
     def gather(self, arrays: ArraySource) -> dict[str, np.ndarray]:
         """The two square matrices, `[N,N]` and `[M,M]`."""
-        return {name: arrays.pairs(name, name, self.kernel) for name in ("samples", "reference")}
+        return {name: arrays.pairs(name, name, self._kernel()) for name in ("samples", "reference")}
 
-    def value(self, prepared: dict[str, np.ndarray], keep: Keep) -> float:
-        return mean_of_pairs(prepared["samples"], keep["samples"])
+    def value(self, gathered: dict[str, np.ndarray], keep: Keep) -> float:
+        return mean_of_pairs(gathered["samples"], keep["samples"])
 
-    def target(self, prepared: dict[str, np.ndarray], keep: Keep) -> float:
-        return mean_of_pairs(prepared["reference"], keep["reference"])
+    def target(self, gathered: dict[str, np.ndarray], keep: Keep) -> float:
+        return mean_of_pairs(gathered["reference"], keep["reference"])
 
 
 def mean_of_pairs(matrix: np.ndarray, keep: np.ndarray) -> float:
     """Mean of the entries above the diagonal of a symmetric `[N,N]` matrix, restricted to `keep`."""
-    kept = matrix[np.ix_(keep, keep)]
-    n = len(kept)
-    return float((kept.sum() - np.trace(kept)) / (n * (n - 1)))
+    part = matrix[np.ix_(keep, keep)]
+    n = len(part)
+    return float((part.sum() - np.trace(part)) / (n * (n - 1)))
 
 
-MS_SSIM = PairMean(name="ms_ssim", title="MS-SSIM", ranked=True)
+MS_SSIM = PairMean(
+    name="ms_ssim",
+    title="MS-SSIM",
+    ranked=True,
+    measures=(
+        "How similar the samples are to one another: the mean over all pairs of whole volumes. It should equal "
+        "the mean over the pairs of real volumes. A higher value means too little variety; a lower value means "
+        "too much variety, or noise."
+    ),
+    blind_to=(
+        "It does not measure whether a sample looks like a brain or whether it was copied: exact copies of the "
+        "training set get a perfect score."
+    ),
+    display=Display(
+        heading="MS-SSIM (%)",
+        gap="gap",
+        family="MS-SSIM gap",
+        aim="as the real set",
+        scale=100,
+        digits=2,
+        bounds=(0, 100),
+    ),
+)
 MS_SSIM_KWON2019 = PairMean(
-    name="ms_ssim_kwon2019", title="MS-SSIM (Kwon 2019 code)", ranked=False, kernel=Kwon2019()
+    name="ms_ssim_kwon2019",
+    title="MS-SSIM (Kwon 2019 code)",
+    opt_in=True,
+    kwon2019=True,
+    measures=(
+        "MS-SSIM as the evaluation code of Kwon 2019 computes it, with that code's product error. It serves "
+        "only for comparison with old tables that used this code."
+    ),
+    blind_to="The same as MS-SSIM. Its values cannot be compared with those of the standard formula.",
 )

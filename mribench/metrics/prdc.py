@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mribench.data.volume_set import VIEWS
 from mribench.errors import MribenchError
-from mribench.metrics.fid import checked_features
-from mribench.metrics.metric import ArraySource, Better, Keep, wilson
-from mribench.metrics.mmd import JOINED, VIEWS, JointDistances, squared_distances
+from mribench.metrics.arrays.distances import JointDistances, checked_features, squared_distances
+from mribench.metrics.metric import ArraySource, Keep, Metric
+from mribench.metrics.score import Better
 
-NEIGHBOURS = 5
+_NEIGHBOURS = 5
 
 
 class PRDC(NamedTuple):
-    """Shares in [0,1], but for density, which may exceed 1."""
+    """Proportions in [0,1]; only density may exceed 1."""
 
     precision: float
     recall: float
@@ -25,17 +26,17 @@ class PRDC(NamedTuple):
     coverage: float
 
 
-def prdc(real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS) -> PRDC:
+def prdc(real: np.ndarray, fake: np.ndarray, k: int = _NEIGHBOURS) -> PRDC:
     """How two samples of features `[M,F]` and `[N,F]` cover each other by balls to the k-th nearest neighbour.
 
-    precision: share of fakes inside some real ball; recall: the converse; density: mean number of real balls
-    that hold a fake, over k; coverage: share of real balls that hold a fake. Inside is a strict "<", as in
+    precision: proportion of fakes inside some real ball; recall: the converse; density: mean number of real balls
+    that hold a fake, over k; coverage: proportion of real balls that hold a fake. Inside is a strict "<", as in
     Naeem's reference code. Raises MribenchError for wrong shapes, values that are not finite, or fewer than
     k + 1 rows.
 
     >>> rng = np.random.default_rng(0)
-    >>> found = prdc(rng.normal(size=(200, 4)), rng.normal(size=(100, 4)))
-    >>> 0.9 < found.precision <= 1 and 0.5 < found.coverage < 1
+    >>> result = prdc(rng.normal(size=(200, 4)), rng.normal(size=(100, 4)))
+    >>> 0.9 < result.precision <= 1 and 0.5 < result.coverage < 1
     True
     """
     real, fake = checked_features(real, fake, "PRDC")
@@ -61,53 +62,69 @@ def _prdc(squared: np.ndarray, m: int, k: int) -> PRDC:
     )
 
 
-@dataclass(frozen=True)
-class NeighbourShare:
-    """One of the four, on the joined features of the three views (those of the headline MMD)."""
+def _needs() -> dict[str, int]:
+    """One volume may be left out, and each of the others then has a k-th neighbour."""
+    return {"samples": _NEIGHBOURS + 2, "reference": _NEIGHBOURS + 2}
 
-    name: Literal["precision", "recall", "density", "coverage"]
-    title: str
-    detects: tuple[str, ...]
-    proportion_of: str | None
-    unit: str = "proportion"
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NeighbourMetric(Metric[JointDistances]):
+    """The field of `PRDC` called `name`, on the joined features of the three views (those of the headline MMD)."""
+
     family: str = "prdc"
-    ranked: bool = False
     better: Better = "higher"
-    resampled: tuple[str, ...] = ("samples", "reference")
-    target_resampled: tuple[str, ...] = ()
-
-    @property
-    def needs(self) -> Mapping[str, int]:
-        """One volume may be left out, and each of the others then has a k-th neighbour."""
-        return {"samples": NEIGHBOURS + 2, "reference": NEIGHBOURS + 2}
+    needs: Mapping[str, int] = field(default_factory=_needs)
 
     def definition(self, arrays: ArraySource) -> dict[str, Any]:
         return {
-            "neighbours": NEIGHBOURS,
+            "neighbours": _NEIGHBOURS,
             "inside": "strict",
-            "views": JOINED,
+            "views": JointDistances.JOINED,
             **arrays.feature_definition(*VIEWS),
         }
 
     def gather(self, arrays: ArraySource) -> JointDistances:
         return JointDistances.of(arrays)
 
-    def value(self, prepared: JointDistances, keep: Keep) -> float:
-        found: float = getattr(_prdc(prepared.squared(keep), len(keep["reference"]), NEIGHBOURS), self.name)
-        return found
-
-    def target(self, prepared: Any, keep: Keep) -> None:
-        return None
-
-    def least_interval(self, value: float, n: Mapping[str, int]) -> tuple[float, float]:
-        """Wilson's."""
-        assert self.proportion_of
-        return wilson(value, n[self.proportion_of])
+    def value(self, gathered: JointDistances, keep: Keep) -> float:
+        result = _prdc(gathered.squared(keep), len(keep["reference"]), _NEIGHBOURS)
+        return float(getattr(result, self.name))
 
 
-PRECISION = NeighbourShare(name="precision", title="Precision", detects=("noise",), proportion_of="samples")
-RECALL = NeighbourShare(name="recall", title="Recall", detects=("mean_volume",), proportion_of="reference")
-DENSITY = NeighbourShare(name="density", title="Density", detects=("noise",), proportion_of=None, unit="")
-COVERAGE = NeighbourShare(
-    name="coverage", title="Coverage", detects=("mean_volume", "noise"), proportion_of="reference"
+PRECISION = NeighbourMetric(
+    name="precision",
+    title="Precision",
+    unit="proportion",
+    proportion_of="samples",
+    detects=("noise",),
+    measures="Whether samples look real: the proportion of samples that lie among the reference volumes in feature "
+    "space.",
+    blind_to="It does not measure variety: one good sample, repeated, has the precision 1.",
+)
+RECALL = NeighbourMetric(
+    name="recall",
+    title="Recall",
+    unit="proportion",
+    proportion_of="reference",
+    detects=("mean_volume",),
+    measures="Whether the samples cover the reference: the proportion of reference volumes that lie among the samples "
+    "in feature space.",
+    blind_to="It does not measure whether samples look real: a few outliers that lie far apart can cover everything.",
+)
+DENSITY = NeighbourMetric(
+    name="density",
+    title="Density",
+    detects=("noise",),
+    measures="The same question as precision, but it counts how many reference volumes are near a sample. Outliers "
+    "change it less.",
+    blind_to="It does not measure variety, as precision does not.",
+)
+COVERAGE = NeighbourMetric(
+    name="coverage",
+    title="Coverage",
+    unit="proportion",
+    proportion_of="reference",
+    detects=("mean_volume", "noise"),
+    measures="The proportion of reference volumes that have a sample among their nearest neighbours.",
+    blind_to="It does not notice samples that resemble no reference volume, because it counts reference volumes only.",
 )

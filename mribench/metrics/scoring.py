@@ -12,19 +12,12 @@ import numpy as np
 
 from mribench.errors import MribenchError, NotApplicable, TooLittleMemory
 from mribench.files import digest_json
-from mribench.metrics import COMPARED_IN_A_SLAB, DEFAULT_METRICS, get_metric
+from mribench.metrics import default_metrics, get_metric
 from mribench.metrics.arrays.cache import Arrays
-from mribench.metrics.metric import (
-    Metric,
-    Missing,
-    Score,
-    TwoSample,
-    interval,
-    interval_name,
-    jackknife,
-    jackknife_part,
-    least_variance,
-)
+from mribench.metrics.metric import Metric
+from mribench.metrics.score import Missing, Score
+from mribench.metrics.statistics.intervals import interval, interval_name, jackknife, least_variance
+from mribench.metrics.statistics.jackknife import jackknife_part
 from mribench.metrics.statistics.permutation import permutation_p
 from mribench.metrics.statistics.real_baseline import RealBaselines, has_real_baseline
 
@@ -37,7 +30,7 @@ def score_all(arrays: Arrays, metrics: Sequence[str] | None = None) -> tuple[lis
     A metric that cannot be computed becomes a `Missing` with its reason; the others are computed all the same.
     Raises UsageError for an unknown metric and for too little memory (see `pair_matrix`).
     """
-    chosen = [get_metric(name) for name in (metrics or DEFAULT_METRICS)]
+    chosen = [get_metric(name) for name in (metrics or default_metrics())]
     real_baselines = RealBaselines(arrays)
     scores: list[Score] = []
     missing: list[Missing] = []
@@ -55,8 +48,8 @@ def score_all(arrays: Arrays, metrics: Sequence[str] | None = None) -> tuple[lis
     return scores, missing
 
 
-def _with_real_baseline(found: Score, metric: Metric, real_baselines: RealBaselines) -> Score:
-    """The score and its real baseline; a real baseline that cannot be had becomes a note and never costs the score."""
+def _with_real_baseline(found: Score, metric: Metric[Any], real_baselines: RealBaselines) -> Score:
+    """The score and its real baseline; a real baseline that cannot be had becomes a note, and the score stays."""
     if not has_real_baseline(metric):
         return found
     try:
@@ -69,7 +62,7 @@ def _with_real_baseline(found: Score, metric: Metric, real_baselines: RealBaseli
         return found.model_copy(update={"notes": (*found.notes, note)})
 
 
-def score(metric: Metric, arrays: Arrays) -> Score:
+def score(metric: Metric[Any], arrays: Arrays) -> Score:
     """One metric's score with its jackknife interval; raises MribenchError when it cannot be computed."""
     start = time.perf_counter()
     n = _counts(metric, arrays)
@@ -82,7 +75,7 @@ def score(metric: Metric, arrays: Arrays) -> Score:
     parts = [jackknife_part(value, replicates[side], n[side]) for side in metric.resampled]
     low, high = interval(metric, value, parts, n)
     definition = metric.definition(arrays)
-    comparable = arrays.slab is None or metric.name in COMPARED_IN_A_SLAB
+    comparable = arrays.slab is None or metric.in_slab == "compared"
     return Score(
         metric=metric.name,
         title=metric.title,
@@ -105,15 +98,16 @@ def score(metric: Metric, arrays: Arrays) -> Score:
         target_sides=metric.target_resampled,
         least_variance=least_variance(metric, value, n),
         p_value=_p_value(metric, prepared),
+        display=metric.display,
     )
 
 
-def _p_value(metric: Metric, prepared: Any) -> float | None:
-    kernel = metric.exchangeable(prepared) if isinstance(metric, TwoSample) else None
+def _p_value(metric: Metric[Any], prepared: Any) -> float | None:
+    kernel = metric.exchangeable(prepared)
     return None if kernel is None else permutation_p(*kernel)
 
 
-def _counts(metric: Metric, arrays: Arrays) -> dict[str, int]:
+def _counts(metric: Metric[Any], arrays: Arrays) -> dict[str, int]:
     """Set name -> number of volumes; MribenchError naming the set that is absent or too small."""
     for name, fewest in metric.needs.items():
         if name not in arrays.sets:

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping
 
-from mribench.metrics.metric import Score
+from mribench.metrics.score import Score
 from mribench.reports.grid import ColumnKind, Table, TableCell, plain
 from mribench.reports.records import Entrant
 from mribench.reports.rows import Cell, Leaderboard

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from mribench.metrics.metric import RealBaseline, Score
+from mribench.metrics.score import RealBaseline, Score
 from mribench.reports.records import Entrant, Kind
 from mribench.reports.rows import (
     TABLE_1,
@@ -248,12 +248,12 @@ def _scores(board: Leaderboard, usual: Mapping[str, Score]) -> Iterator[_Field]:
     for column in board.columns:
         score, baseline = usual.get(column.metric), baselines.get(column.key, BaselineCell(column))
         shown = TableColumn(
-            "paper" if column in TABLE_1 else "score",
+            "paper" if column.key in TABLE_1 else "score",
             column.title,
             aim=column.aim,
             metric=column.metric,
             ranked=bool(column.family),
-            gap=column.key == "gap",
+            gap=column.gap,
             target=None if score is None or score.target is None else score.target * column.scale,
             bounds=column.bounds,
         )

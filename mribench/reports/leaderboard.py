@@ -11,7 +11,8 @@ from mribench.bench.folder import Bench
 from mribench.bench.protocol import Protocol
 from mribench.data.cohort import Cohort
 from mribench.files import write_text
-from mribench.metrics.metric import Missing, Score, jackknife_groups
+from mribench.metrics.score import Missing, Score
+from mribench.metrics.statistics.jackknife import jackknife_groups
 from mribench.reports import terminal
 from mribench.reports.csv_tables import as_csv, as_scores_csv
 from mribench.reports.grid import make_table
@@ -20,7 +21,15 @@ from mribench.reports.markdown import as_markdown
 from mribench.reports.page import words
 from mribench.reports.ranking import mark_best, rank
 from mribench.reports.records import Entrant, read_cohort, read_entrants
-from mribench.reports.rows import Leaderboard, Row, baseline_cells, fixed, make_cells, usual_scores
+from mribench.reports.rows import (
+    Leaderboard,
+    Row,
+    baseline_cells,
+    columns_of,
+    fixed,
+    make_cells,
+    usual_scores,
+)
 
 __all__ = ["FILES", "Entrant", "Leaderboard", "as_text", "build", "from_bench", "from_scores", "write_tables"]
 
@@ -52,13 +61,19 @@ def from_scores(
     entrants = [_without_torn_scores(entrant) for entrant in entrants]
     usual = usual_scores(entrants)
     expected = _usual_counts(usual) if expected is None else expected
-    rows = [Row(entrant, make_cells(entrant, expected, usual)) for entrant in entrants]
+    columns = columns_of(usual)
+    rows = [Row(entrant, make_cells(entrant, columns, expected, usual)) for entrant in entrants]
     contestants = [row for row in rows if row.entrant.kind != "control"]
     controls = sorted((row for row in rows if row.entrant.kind == "control"), key=_control_order)
     ranked, left_out = rank(mark_best(contestants))
     said = [*_too_few(ranked), *left_out, *_same_samples(entrants), *remarks]
     board = Leaderboard(
-        tuple(ranked), tuple(controls), _real(usual), tuple(said), real_baseline=baseline_cells(usual)
+        tuple(ranked),
+        tuple(controls),
+        _real(usual),
+        tuple(said),
+        columns,
+        baseline_cells(columns, usual),
     )
     met = [remark for row in board.rows for cell in row.cells for remark in cell.remarks]
     met += [row.unranked for row in board.rows if row.unranked]

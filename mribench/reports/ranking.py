@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from mribench.metrics import FAMILIES
 from mribench.metrics.statistics.comparison import (
     COULD_BE_FIRST,
     differing,
@@ -15,13 +14,18 @@ from mribench.metrics.statistics.comparison import (
     rank_chances,
     tie_letters,
 )
-from mribench.reports.rows import COLUMNS, FAMILY_TITLES, Cell, Column, Row, percent
+from mribench.reports.rows import Cell, Column, Row, percent
 
-# MS-SSIM and its gap are two views of one score.
-RANKED: dict[str, tuple[Column, ...]] = {
-    family: tuple(column for column in COLUMNS if column.family == family and column.key != "gap")
-    for family in FAMILIES
-}
+_Families = Mapping[str, Sequence[Column]]  # ranking family -> its columns
+
+
+def _families(rows: Sequence[Row]) -> _Families:
+    """In the order of the columns. A gap is a second view of a score and stays out."""
+    families: dict[str, list[Column]] = {}
+    for cell in rows[0].cells if rows else ():
+        if cell.column.family and not cell.column.gap:
+            families.setdefault(cell.column.family, []).append(cell.column)
+    return families
 
 
 def mark_best(rows: Sequence[Row]) -> list[Row]:
@@ -30,9 +34,9 @@ def mark_best(rows: Sequence[Row]) -> list[Row]:
     Alone nobody is best, and neither where all score exactly the same.
     """
     marks: dict[str, dict[str, Cell]] = {row.entrant.name: {} for row in rows}
-    for column in COLUMNS:
+    for column in [cell.column for cell in rows[0].cells if cell.column.family] if rows else []:
         cells = {row.entrant.name: row.cell(column.key) for row in rows if row.whole}
-        for name, cell in _compared(cells if column.family else {}).items():
+        for name, cell in _compared(cells).items():
             marks[name][column.key] = cell
     return [
         replace(row, cells=tuple(marks[row.entrant.name].get(c.column.key, c) for c in row.cells))
@@ -41,8 +45,8 @@ def mark_best(rows: Sequence[Row]) -> list[Row]:
 
 
 def _compared(cells: Mapping[str, Cell]) -> dict[str, Cell]:
-    """The comparable ones of a column's cells, marked; none when fewer than two."""
-    scores = {name: cell.score for name, cell in cells.items() if cell.comparable and cell.score}
+    """Those of a column's cells whose scores are ranked, marked; none when fewer than two."""
+    scores = {name: cell.score for name, cell in cells.items() if cell.ranked and cell.score}
     if len(scores) < 2:
         return {}
     rank_keys = [score.rank_key for score in scores.values()]
@@ -67,31 +71,43 @@ def rank(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     entrant that lacks a family that counts gets no rank, because a mean over fewer families is no mean rank.
     """
     candidates = [row for row in rows if row.whole and row.entrant.scores and not row.entrant.doubts]
-    counting = [f for f in FAMILIES if 2 * sum(_has(row, f) for row in candidates) > len(candidates)]
-    ranked = [row for row in candidates if counting and all(_has(row, family) for family in counting)]
+    families = _families(rows)
+    counting = {
+        family: columns
+        for family, columns in families.items()
+        if 2 * sum(_has(row, columns) for row in candidates) > len(candidates)
+    }
+    ranked = [row for row in candidates if counting and all(_has(row, c) for c in counting.values())]
     if len(ranked) < 2:
         return sorted(rows, key=_order), []
-    families = [[column.metric for column in RANKED[family]] for family in counting]
-    scores = [row.entrant.scores for row in ranked]
-    means = mean_ranks(lambda m: np.array([one[m].rank_key for one in scores]), families)
-    chances = rank_chances(scores, families)
-    place = {row.entrant.name: i for i, row in enumerate(ranked)}
+    places = dict(zip((row.entrant.name for row in ranked), _places(ranked, counting), strict=True))
+    best = min(mean for mean, _ in places.values())
     done = [
-        replace(
-            row,
-            rank=float(means[place[row.entrant.name]]),
-            best=means[place[row.entrant.name]] == min(means),
-            chances=tuple(float(p) for p in chances[place[row.entrant.name]]),
-        )
-        if row.entrant.name in place
-        else _unranked(row, counting)
-        for row in rows
+        replace(row, rank=mean, best=mean == best, chances=chances)
+        for row in ranked
+        for mean, chances in [places[row.entrant.name]]
     ]
-    left_out = [FAMILY_TITLES[f] for f in FAMILIES if f not in counting]
+    done += [_unranked(row, counting) for row in rows if row.entrant.name not in places]
     remarks = [_first(done)]
+    left_out = [_title(columns) for family, columns in families.items() if family not in counting]
     if left_out:
         remarks.append(f"Not part of the mean rank, because most models lack it: {', '.join(left_out)}.")
     return sorted(done, key=_order), remarks
+
+
+def _places(rows: Sequence[Row], families: _Families) -> list[tuple[float, tuple[float, ...]]]:
+    """Mean rank of each row, and its probability of every rank."""
+    scores = [row.entrant.scores for row in rows]
+    metrics = [[column.metric for column in columns] for columns in families.values()]
+    means = mean_ranks(lambda m: np.array([of_row[m].rank_key for of_row in scores]), metrics)
+    chances = rank_chances(scores, metrics)
+    return [
+        (float(mean), tuple(float(p) for p in of_row)) for mean, of_row in zip(means, chances, strict=True)
+    ]
+
+
+def _title(columns: Sequence[Column]) -> str:
+    return columns[0].family_title
 
 
 def _first(rows: Sequence[Row]) -> str:
@@ -102,12 +118,12 @@ def _first(rows: Sequence[Row]) -> str:
     return f"{sure} have the best mean rank (probability at least {percent(COULD_BE_FIRST)}): {odds}."
 
 
-def _has(row: Row, family: str) -> bool:
-    return all(row.cell(column.key).comparable for column in RANKED[family])
+def _has(row: Row, columns: Sequence[Column]) -> bool:
+    return all(row.cell(column.key).ranked for column in columns)
 
 
-def _unranked(row: Row, counting: Sequence[str]) -> Row:
-    lacking = [FAMILY_TITLES[family] for family in counting if not _has(row, family)]
+def _unranked(row: Row, counting: _Families) -> Row:
+    lacking = [_title(columns) for columns in counting.values() if not _has(row, columns)]
     return replace(
         row, unranked=f"no mean rank without a comparable {', '.join(lacking)}" if lacking else "not ranked"
     )

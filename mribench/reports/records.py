@@ -25,7 +25,7 @@ from mribench.data.cohort import Cohort, open_cohort
 from mribench.data.volume_set import Slab, VolumeSet
 from mribench.errors import MribenchError
 from mribench.files import Record
-from mribench.metrics.metric import Score
+from mribench.metrics.score import Score
 
 _R = TypeVar("_R", bound=Record)
 

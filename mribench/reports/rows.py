@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from mribench.metrics import COMPARED_IN_A_SLAB
-from mribench.metrics.metric import RealBaseline, Score
+from mribench.metrics import METRICS, get_metric
+from mribench.metrics.metric import Metric, SlabRule
+from mribench.metrics.score import Display, RealBaseline, Score
 from mribench.metrics.statistics.comparison import COULD_BE_FIRST
 from mribench.reports.records import Entrant
 
@@ -24,10 +26,13 @@ class Column:
     scale: float = 1.0
     digits: int | None = None  # decimals; None = three significant digits
     bounds: tuple[float, float] = (-math.inf, math.inf)  # of the quantity itself, in table units
+    gap: bool = False  # shows the distance from the target instead of the value
+    family_title: str = ""
+    in_slab: SlabRule = "not compared"
 
     def numbers(self, score: Score) -> tuple[float, float, float]:
         """Value and 95 % interval in table units; an interval is cut where the quantity itself ends."""
-        if self.key == "gap":
+        if self.gap:
             value, low, high = abs(score.gap), *_fold(*score.gap_interval)
         else:
             value, low, high = score.value, score.low, score.high
@@ -38,7 +43,7 @@ class Column:
     ) -> tuple[float, float, float]:
         """As `numbers`, of a real baseline; that of the gap: distance from the target, whose own error is left out."""
         value, low, high = real_baseline.value, real_baseline.low, real_baseline.high
-        if self.key == "gap":
+        if self.gap:
             shift = target or 0.0
             value, low, high = abs(value - shift), *_fold(low - shift, high - shift)
         return self._in_units(value, low, high)
@@ -54,24 +59,49 @@ class Column:
         return fixed(value, digits), fixed(low, digits), fixed(high, digits)
 
 
-# Table 1 of Peng et al. 2023, then what it lacks.
-COLUMNS = (
-    Column("ms_ssim", "MS-SSIM (%)", "ms_ssim", "as the real set", "ms_ssim", 100, 2, (0, 100)),
-    Column("gap", "gap", "ms_ssim", "lower", "ms_ssim", 100, 2, (0, 100)),
-    Column("mmd", "MMD (x10³)", "mmd", "near 0", "mmd", 1000),
-    Column("fid_a", "FID-A", "fid_a", "lower", "fid"),
-    Column("fid_c", "FID-C", "fid_c", "lower", "fid"),
-    Column("fid_s", "FID-S", "fid_s", "lower", "fid"),
-    Column("memorisation", "memorisation AUC", "memorisation", "near 0.5", "memorisation", 1, 2, (0, 1)),
-    Column("copy_rate", "copy rate (%)", "copy_rate", "lower", "", 100, 1, (0, 100)),
-)
-TABLE_1 = COLUMNS[:6]
-FAMILY_TITLES = {
-    "ms_ssim": "MS-SSIM gap",
-    "mmd": "MMD",
-    "fid": "FID",
-    "memorisation": "memorisation",
-}
+TABLE_1 = ("ms_ssim", "gap", "mmd", "fid_a", "fid_c", "fid_s")  # keys of the columns of Peng et al. 2023
+
+
+def columns_of(scores: Mapping[str, Score]) -> tuple[Column, ...]:
+    """The columns of a table with these scores: of every metric that is ranked or has a heading of its own.
+
+    First those of the installed metrics; then those of scores whose metric is not installed, as the scores say.
+    """
+    columns: list[Column] = []
+    for name in METRICS:
+        metric = get_metric(name)
+        if not metric.opt_in or name in scores:
+            columns += _columns(name, metric, metric.in_slab)
+    for name in sorted(scores.keys() - METRICS.keys()):
+        columns += _columns(name, scores[name], "not compared")
+    return tuple(columns)
+
+
+def _columns(name: str, facts: Metric[Any] | Score, in_slab: SlabRule) -> list[Column]:
+    """No column, one for the value, or a second one for the gap."""
+    display = facts.display
+    if not (facts.ranked or display.heading):
+        return []
+    family = facts.family if facts.ranked else ""
+    value = Column(
+        key=name,
+        title=display.heading or facts.title,
+        metric=name,
+        aim=display.aim or facts.better,
+        family=family,
+        scale=display.scale,
+        digits=display.digits,
+        bounds=_bounds(display),
+        family_title=display.family or facts.title,
+        in_slab=in_slab,
+    )
+    gap = replace(value, key=display.gap, title=display.gap, aim="lower", gap=True)
+    return [value, gap] if display.gap else [value]
+
+
+def _bounds(display: Display) -> tuple[float, float]:
+    low, high = display.bounds
+    return -math.inf if low is None else low, math.inf if high is None else high
 
 
 @dataclass(frozen=True)
@@ -95,6 +125,11 @@ class Cell:
     @property
     def comparable(self) -> bool:
         return self.score is not None and not self.why_not
+
+    @property
+    def ranked(self) -> bool:
+        """Whether its score may count in a rank and be the best."""
+        return self.comparable and self.score is not None and self.score.ranked
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -176,7 +211,7 @@ class Leaderboard:
     controls: tuple[Row, ...]
     real_ms_ssim: str
     remarks: tuple[str, ...]
-    columns: tuple[Column, ...] = COLUMNS
+    columns: tuple[Column, ...]
     real_baseline: tuple[BaselineCell, ...] = ()
     footnotes: tuple[str, ...] = field(default=())
 
@@ -193,9 +228,14 @@ class Leaderboard:
         return sorted({self.footnotes.index(remark) + 1 for remark in remarks})
 
 
-def make_cells(entrant: Entrant, expected: Mapping[str, int], usual: Mapping[str, Score]) -> tuple[Cell, ...]:
+def make_cells(
+    entrant: Entrant,
+    columns: Sequence[Column],
+    expected: Mapping[str, int],
+    usual: Mapping[str, Score],
+) -> tuple[Cell, ...]:
     """Cells of one entrant; `expected` counts of volumes, `usual` scores as usually defined."""
-    return tuple(_cell(entrant, column, expected, usual.get(column.metric)) for column in COLUMNS)
+    return tuple(_cell(entrant, column, expected, usual.get(column.metric)) for column in columns)
 
 
 def _cell(entrant: Entrant, column: Column, expected: Mapping[str, int], usual: Score | None) -> Cell:
@@ -206,7 +246,7 @@ def _cell(entrant: Entrant, column: Column, expected: Mapping[str, int], usual: 
         return Cell(column, absent=entrant.missing.get(column.metric, unexplained))
     why_not = list(entrant.doubts)
     notes = list(score.notes)
-    if entrant.slab and column.metric not in COMPARED_IN_A_SLAB:
+    if entrant.slab and column.in_slab != "compared":
         start, stop = entrant.slab
         why_not += notes or [f"axial slices {start} to {stop - 1} only, against real volumes cropped alike"]
         notes = []
@@ -226,34 +266,34 @@ def _other_counts(score: Score, expected: Mapping[str, int]) -> list[str]:
 
 def _other_definition(score: Score, usual: Score) -> str:
     """ "defined otherwise than the rest: extractor:a instead of b", from the two signatures."""
-    mine, theirs = (dict(part.partition(":")[::2] for part in s.signature.split("|")) for s in (score, usual))
+    own, other = (dict(part.partition(":")[::2] for part in s.signature.split("|")) for s in (score, usual))
     changed = [
-        f"{key} {mine.get(key, 'absent')} instead of {theirs.get(key, 'absent')}"
-        for key in sorted(mine.keys() | theirs.keys())
-        if key != "n" and mine.get(key) != theirs.get(key)
+        f"{key} {own.get(key, 'absent')} instead of {other.get(key, 'absent')}"
+        for key in sorted(own.keys() | other.keys())
+        if key != "n" and own.get(key) != other.get(key)
     ]
     return f"{score.title} is defined otherwise than for most entrants: {'; '.join(changed) or score.version}"
 
 
-def baseline_cells(usual: Mapping[str, Score]) -> tuple[BaselineCell, ...]:
+def baseline_cells(columns: Sequence[Column], usual: Mapping[str, Score]) -> tuple[BaselineCell, ...]:
     """The real baselines of the usual scores, one a column; () when no score has any."""
-    found = [usual.get(column.metric) for column in COLUMNS]
-    if not any(score and score.real_baseline for score in found):
+    scores = [usual.get(column.metric) for column in columns]
+    if not any(score and score.real_baseline for score in scores):
         return ()
     return tuple(
         BaselineCell(column, score.real_baseline, score.target) if score else BaselineCell(column)
-        for column, score in zip(COLUMNS, found, strict=True)
+        for column, score in zip(columns, scores, strict=True)
     )
 
 
 def usual_scores(entrants: Sequence[Entrant]) -> dict[str, Score]:
     """Per metric a score under the definition that most whole-volume entrants share; the first wins a tie."""
-    seen: dict[str, list[Score]] = {}
+    whole: dict[str, list[Score]] = {}
     for entrant in entrants:
         for metric, score in entrant.scores.items():
             if entrant.slab is None and not entrant.doubts:
-                seen.setdefault(metric, []).append(score)
-    return {metric: _majority(scores) for metric, scores in seen.items()}
+                whole.setdefault(metric, []).append(score)
+    return {metric: _majority(scores) for metric, scores in whole.items()}
 
 
 def _majority(scores: Sequence[Score]) -> Score:

@@ -18,7 +18,7 @@ from mribench.data.volume_set import VolumeSet
 from mribench.errors import UsageError
 from mribench.files import digest_json
 from mribench.metrics import METRICS, get_metric
-from mribench.metrics.metric import Score
+from mribench.metrics.score import Score
 from mribench.models import MODELS, get_model
 from mribench.models.generator import Generator
 from mribench.runtime import Context, Noise, derive, seed_everything

@@ -12,8 +12,8 @@ from mribench.data.prepare.simulated import simulated_cohort
 from mribench.evaluation import comparison_sets, make_arrays
 from mribench.generation import make_control
 from mribench.metrics import get_metric
-from mribench.metrics.metric import difference
 from mribench.metrics.scoring import score_all
+from mribench.metrics.statistics.intervals import difference
 from mribench.runtime import make_context
 
 METRICS = load_protocol("demo").evaluation.metrics

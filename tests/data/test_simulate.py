@@ -13,8 +13,8 @@ from mribench.data.anatomy import mni_anatomy
 from mribench.data.grid import paper_grid
 from mribench.data.simulate import simulate
 from mribench.errors import UsageError
-from mribench.metrics.metric import leave_out, squared_error
 from mribench.metrics.ms_ssim import mean_of_pairs, ms_ssim_matrix
+from mribench.metrics.statistics.jackknife import leave_out, squared_error
 
 SEED = 11
 VOLUMES = ("brain_cm3", "gm_cm3", "wm_cm3", "csf_cm3")

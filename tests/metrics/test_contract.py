@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from mribench.errors import MribenchError
+from mribench.errors import MribenchError, NotApplicable
 from mribench.metrics import METRICS, get_metric
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features import medicalnet
 from mribench.metrics.features import slices as features
 from mribench.metrics.features.weights import Weights
-from mribench.metrics.metric import Score
+from mribench.metrics.score import Score
 from mribench.metrics.scoring import score
 
 SIZE = 16
@@ -168,6 +168,22 @@ def test_too_few_volumes_are_refused_by_name(evaluated, cohort, volume_set, name
             match=rf"{re.escape(get_metric(name).title)} needs at least {fewest} volumes in '{role}'",
         ):
             evaluated(name, cohort["fresh"], **{role: short})
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if name != "ms_ssim_kwon2019"])  # needs 16 slices
+def test_what_becomes_of_a_slab_is_what_the_metric_declares(evaluated, cohort, volume_set, name):
+    """Slices 4 to 11 of 16, which hold the central one."""
+    slab = volume_set("samples", [volume[4:12] for volume in cohort["fresh"]], slab=(4, 12))
+    metric = get_metric(name)
+    if metric.in_slab == "not applicable":
+        with pytest.raises(NotApplicable, match="but the samples hold only axial slices 4 to 11"):
+            evaluated(name, cohort["fresh"], samples=slab)
+        return
+    found = evaluated(name, cohort["fresh"], samples=slab)
+    assert found.ranked == (metric.ranked and metric.in_slab == "compared")
+    assert ("not ranked" in found.notes[0]) == (metric.in_slab == "not compared")
+    if metric.in_slab == "compared":  # the slice is that of the whole volumes, so the value is too
+        assert found.value == pytest.approx(evaluated(name, cohort["fresh"]).value, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -10,8 +10,8 @@ from mribench.metrics import get_metric
 from mribench.metrics.arrays import cache as cache_module
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.memorisation import COPY_RATE, MEMORISATION, copies
-from mribench.metrics.metric import wilson
 from mribench.metrics.ms_ssim import ms_ssim_matrix
+from mribench.metrics.statistics.jackknife import wilson
 from mribench.selftest.contract import phantoms
 
 

@@ -1,25 +1,25 @@
-"""The jackknife in closed form, blocks of volumes, and the record of a score."""
+"""What a metric declares, the jackknife in closed form, groups of volumes, and the record of a score."""
 
 import math
-import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest, ttest_ind
 
+from mribench.bench.controls import CONTROLS
+from mribench.commands import listing
 from mribench.errors import MribenchError, UsageError
-from mribench.metrics import DEFAULT_METRICS, FAMILIES, METRICS, get_metric
-from mribench.metrics.metric import (
-    Score,
+from mribench.metrics import METRICS, default_metrics, get_metric
+from mribench.metrics.metric import Metric
+from mribench.metrics.score import Display, Score
+from mribench.metrics.statistics.intervals import difference, interval, least_variance, paired
+from mribench.metrics.statistics.jackknife import (
     combined,
-    difference,
     half_width,
-    interval,
     jackknife_groups,
-    least_variance,
     leave_out,
-    paired,
     squared_error,
     wilson,
 )
@@ -188,21 +188,86 @@ def test_scores_of_two_definitions_have_no_difference():
         difference(score(), score(version="4567"))
 
 
+class Plain(Metric[None]):
+    """The least that a metric must write."""
+
+    def definition(self, arrays):
+        return {}
+
+    def gather(self, arrays):
+        return None
+
+    def value(self, gathered, keep):
+        return 0.0
+
+
+FACTS = {
+    "name": "plain",
+    "title": "Plain",
+    "measures": "Nothing.",
+    "blind_to": "Everything.",
+    "better": "lower",
+    "family": "plain",
+}
+
+
+def test_a_metric_needs_six_facts_and_three_methods():
+    metric = Plain(**FACTS)
+    assert (metric.ranked, metric.opt_in, metric.in_slab, metric.display) == (
+        False, False, "not compared", Display(),
+    )  # fmt: skip
+    assert metric.needs == {"samples": 3, "reference": 3} and metric.resampled == ("samples", "reference")
+    assert metric.target(None, {}) is None and metric.exchangeable(None) is None
+    for fact in FACTS:
+        with pytest.raises(TypeError, match=fact):
+            Plain(**{name: value for name, value in FACTS.items() if name != fact})
+    with pytest.raises(TypeError, match="abstract"):
+        type("Empty", (Metric,), {})(**FACTS)
+
+
+def test_a_default_that_a_dataclass_would_ignore_is_refused():
+    with pytest.raises(TypeError, match="Silent must annotate its defaults: better, ranked"):
+
+        class Silent(Plain):
+            better = "higher"
+            ranked = True
+
+
 def test_every_metric_is_in_the_table_under_its_own_name():
     for name in METRICS:
         metric = get_metric(name)
         assert metric.name == name
-        assert metric.family in FAMILIES or not metric.ranked
-        assert set(metric.resampled) <= set(metric.needs)
-    assert "ms_ssim_kwon2019" not in DEFAULT_METRICS
-    assert {get_metric(name).family for name in DEFAULT_METRICS if get_metric(name).ranked} == set(FAMILIES)
+        assert {*metric.resampled, *metric.target_resampled} <= set(metric.needs)
+        assert metric.proportion_of in (None, *metric.resampled)
+        assert set(metric.detects) <= set(CONTROLS)
+        assert (metric.better == "match") == (name in MATCH)
+        assert metric.measures.endswith(".") and metric.blind_to.endswith(".")
+
+
+MATCH = {"ms_ssim", "mmd", "memorisation", "kid_a", "kid_c", "kid_s", "mmd_voxel", "ms_ssim_kwon2019"}
+
+
+def test_a_metric_that_opts_in_is_no_default():
+    assert set(METRICS) - set(default_metrics()) == {"ms_ssim_kwon2019", "fid_3d"}
+
+
+def test_the_list_of_metrics_comes_from_their_classes(monkeypatch):
+    monkeypatch.setitem(METRICS, "plain", f"{__name__}:PLAIN")
+    monkeypatch.setitem(sys.modules, __name__, SimpleNamespace(PLAIN=Plain(**FACTS, unit="mm", opt_in=True)))
+    assert listing.metrics()[-1] == {
+        "metric": "plain",
+        "title": "Plain",
+        "unit": "mm",
+        "family": "plain",
+        "ranked": False,
+        "default": False,
+        "better": "lower",
+        "needs": {"samples": 3, "reference": 3},
+        "in a slab": "not compared",
+        "detects": [],
+    }
 
 
 def test_unknown_metric_has_a_guess():
     with pytest.raises(UsageError, match="Did you mean 'ms_ssim'"):
         get_metric("msssim")
-
-
-def test_reading_scores_needs_no_torch():
-    code = "import sys, mribench.metrics, mribench.metrics.metric; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mribench.errors import MribenchError
-from mribench.metrics.mmd import join_views, mmd2
+from mribench.metrics.arrays.distances import join_views
+from mribench.metrics.mmd import mmd2
 
 
 @pytest.fixture(scope="module")

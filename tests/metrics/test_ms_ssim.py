@@ -7,7 +7,8 @@ from monai.metrics.regression import compute_ms_ssim
 from pytorch_msssim import ms_ssim as other_ms_ssim
 
 from mribench.errors import MribenchError
-from mribench.metrics.ms_ssim import Definition, Kwon2019, definition_for, mean_of_pairs, ms_ssim_matrix
+from mribench.metrics.arrays.similarity import Definition, Kwon2019, definition_for
+from mribench.metrics.ms_ssim import mean_of_pairs, ms_ssim_matrix
 
 ORACLE = 1e-5
 

@@ -17,7 +17,8 @@ from mribench.data.grid import quantise
 from mribench.data.nifti import write_nifti
 from mribench.files import digest_json, digest_volume, write_array, write_json, write_text
 from mribench.generation import slab_affine
-from mribench.metrics.metric import Score, jackknife_groups
+from mribench.metrics.score import Score
+from mribench.metrics.statistics.jackknife import jackknife_groups
 from mribench.reports.records import Entrant
 
 SIZE = 16

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from markdown_it import MarkdownIt
 
-from mribench.metrics.metric import RealBaseline
+from mribench.metrics.score import RealBaseline
 from mribench.reports import grid, leaderboard
 from mribench.reports.csv_tables import as_csv, as_scores_csv
 from mribench.reports.grid import make_table

@@ -18,15 +18,16 @@ from mribench.data.cohort import CohortSpec, open_cohort
 from mribench.data.grid import paper_grid, quantise
 from mribench.data.prepare.builder import Product, Task, make_volumes, write_cohort
 from mribench.data.simulate import simulate
-from mribench.metrics import DEFAULT_METRICS, get_metric
+from mribench.metrics import default_metrics, get_metric
 from mribench.metrics.arrays import cache as cache_module
 from mribench.metrics.features import slices as features
 from mribench.metrics.memorisation import Copies
-from mribench.metrics.metric import Score
+from mribench.metrics.score import Score
 from mribench.runtime import make_context
 from mribench.selftest import planted, run, verdicts
 from mribench.selftest.contract import phantoms
 from mribench.selftest.degradations import DEGRADATIONS, Material
+from mribench.selftest.record import FreshVolumes, PlantedResult, SelfTest
 
 
 def protocol(train, reference, holdout, size=32):
@@ -79,14 +80,14 @@ def finished(bench):
 
 def test_every_fault_and_metric_is_in_the_record_and_the_table(finished):
     result, record = finished
-    assert record["metrics"] == list(DEFAULT_METRICS)
-    asked = {(fault, metric) for fault in DEGRADATIONS for metric in DEFAULT_METRICS}
+    assert record["metrics"] == list(default_metrics())
+    asked = {(fault, metric) for fault in DEGRADATIONS for metric in default_metrics()}
     assert {(v["degradation"], v["metric"]) for v in record["verdicts"]} == asked
     assert record["n"] == {"samples": 8, "reference": 8, "train": 8, "holdout": 8}
     assert record["failures"] == []
     for fault in DEGRADATIONS.values():
         assert f"| {fault.title} ({fault.unit}" in result.stdout
-    detects = {(control, name) for name in DEFAULT_METRICS for control in get_metric(name).detects}
+    detects = {(control, name) for name in default_metrics() for control in get_metric(name).detects}
     assert {(c["control"], c["metric"]) for c in record["controls"]} == detects
     assert set(record["first_component"]) == {"age"}
 
@@ -101,11 +102,11 @@ def test_the_csv_holds_every_dose_with_its_verdict(bench, finished):
     _, record = finished
     table = pd.read_csv(bench.folder / "selftest.csv")
     doses = sum(1 + len(d["doses"]) for d in record["degradations"])
-    assert len(table) == doses * len(DEFAULT_METRICS) == len(record["cells"])
+    assert len(table) == doses * len(default_metrics()) == len(record["cells"])
     zero = table[table.dose == 0]
     assert (zero.difference == 0).all()
     assert table.groupby("metric").value.nunique().min() > 1
-    assert pd.read_csv(io.StringIO(verdicts.as_csv(record))).equals(table)
+    assert pd.read_csv(io.StringIO(verdicts.as_csv(SelfTest.model_validate(record)))).equals(table)
 
 
 def test_a_second_run_computes_no_block(bench, finished, monkeypatch):
@@ -125,7 +126,7 @@ def test_a_second_run_computes_no_block(bench, finished, monkeypatch):
 
 @pytest.mark.parametrize("problem", [[], ["planted copies (exact): 0 of 4 found"]])
 def test_a_problem_is_exit_code_1(bench, finished, monkeypatch, problem):
-    record = finished[1] | {"problems": problem}
+    record = SelfTest.model_validate(finished[1] | {"problems": problem})
     monkeypatch.setattr(run, "run", lambda *_, **__: record)
     result = call("selftest", "--bench", bench.folder)
     assert result.exit_code == len(problem)
@@ -176,11 +177,11 @@ def garden(tmp_path_factory):
 
 def test_planted_copies_are_found_and_no_fresh_volume_is_taken_for_one(garden):
     _, result = garden
-    kinds = {row["kind"]: row for row in result["kinds"]}
-    assert [name for name, row in kinds.items() if row["must_be_found"] and row["found"] < 2] == []
-    assert sum(row["must_be_found"] for row in kinds.values()) == 7
-    assert kinds["exact"]["largest_ratio"] < 1e-6 > kinds["mirrored"]["largest_ratio"]
-    assert result["fresh"]["taken_for_copies"] == 0 and result["fresh"]["volumes"] == 3
+    kinds = {row.kind: row for row in result.kinds}
+    assert [name for name, row in kinds.items() if row.must_be_found and row.found < 2] == []
+    assert sum(row.must_be_found for row in kinds.values()) == 7
+    assert kinds["exact"].largest_ratio < 1e-6 > kinds["mirrored"].largest_ratio
+    assert result.fresh.taken_for_copies == 0 and result.fresh.volumes == 3
     assert planted.problems(result) == []
 
 
@@ -245,29 +246,30 @@ def test_verdicts_follow_the_intervals(rank_keys, noticed, monotone):
     scores = [score(rank_key) for rank_key in rank_keys]
     ladder = [(float(dose), {"m": one}) for dose, one in enumerate(scores)]
     (verdict,) = verdicts.verdicts("fault", ladder)
-    assert (verdict["notices_from"], verdict["monotone"]) == (noticed, monotone)
+    assert (verdict.notices_from, verdict.monotone) == (noticed, monotone)
     rows = verdicts.cells("fault", ladder)
-    assert [row["difference"] for row in rows] == pytest.approx(
+    assert [row.difference for row in rows] == pytest.approx(
         [rank_key - rank_keys[0] for rank_key in rank_keys]
     )
-    assert all(row["difference_low"] <= row["difference"] <= row["difference_high"] for row in rows)
+    assert all(row.difference_low <= row.difference <= row.difference_high for row in rows)
 
 
 def test_a_metric_that_fails_at_one_dose_gets_no_verdict():
     ladder = [(0.0, {"m": score(0), "other": score(0)}), (1.0, {"m": score(1)})]
-    assert [one["metric"] for one in verdicts.verdicts("fault", ladder)] == ["m"]
+    assert [verdict.metric for verdict in verdicts.verdicts("fault", ladder)] == ["m"]
 
 
 def test_an_unseen_control_is_a_problem():
     base, far, near = {"m": score(0)}, {"m": score(1)}, {"m": score(0.1)}
-    rows = verdicts.seen("noise", ["m"], base, far) + verdicts.seen("mean_volume", ["m"], base, near)
-    nothing = {"kinds": [], "fresh": {"volumes": 1, "taken_for_copies": 0}}
-    record = {"controls": rows, "failures": ["x: broke"], "planted": nothing}
-    assert verdicts.problems(record) == ["not computed: x: broke", "m does not see mean_volume"]
+    results = verdicts.control_results("noise", ["m"], base, far)
+    results += verdicts.control_results("mean_volume", ["m"], base, near)
+    nothing = PlantedResult(kinds=(), fresh=FreshVolumes(volumes=1, taken_for_copies=0, smallest_ratio=0.9))
+    problems = verdicts.problems(results, ["x: broke"], nothing)
+    assert problems == ["not computed: x: broke", "m does not detect mean_volume"]
 
 
 def test_few_volumes_that_point_the_right_way_decide_nothing():
     base, near, wrong = ({"m": score(rank_key, count=16)} for rank_key in (0, 0.1, -0.1))
-    near, wrong = (verdicts.seen("noise", ["m"], base, one) for one in (near, wrong))
-    assert [(one["seen"], one["missed"]) for one in (*near, *wrong)] == [(False, False), (False, True)]
-    assert "Too few volumes to tell: m (noise)" in verdicts._controls_line(near)
+    near, wrong = (verdicts.control_results("noise", ["m"], base, scores) for scores in (near, wrong))
+    assert [(one.seen, one.missed) for one in (*near, *wrong)] == [(False, False), (False, True)]
+    assert "Too few volumes to decide: m (noise)" in verdicts._controls_line(near)

@@ -1,7 +1,7 @@
-"""Exact nearest neighbours by MS-SSIM without most of the work: scales 2 to S first, scale 1 where it can matter.
+"""Exact nearest neighbours by MS-SSIM: scales 2 to S of all pairs first, then scale 1 of those that can be nearest.
 
 Weights are not negative and, by Cauchy and Schwarz, no factor exceeds 1; so the product over any scales is an upper
-bound of the score. Scale 1 costs 85 % of a pair and has the exponent 0.0448, which makes the others' bound tight.
+bound of the score. Scale 1 costs 85 % of a pair and has the exponent 0.0448, so the other scales' bound is tight.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import torch
 import torch.nn.functional as F
 
 from mribench.errors import MribenchError
-from mribench.metrics.arrays.pairs import DEFAULT_MEMORY, State, Volumes, allot, block_rows, volume_tensor
+from mribench.metrics.arrays.pairs import DEFAULT_MEMORY, State, Volumes, allot, group_rows, volume_tensor
+from mribench.metrics.arrays.similarity import Definition, definition_for
 from mribench.metrics.arrays.workers import worker_count, workers
-from mribench.metrics.ms_ssim import Definition, definition_for
 
-ROUNDING = (
-    6e-3  # how far float32 can lift a factor over 1: four moments, 21 roundings of 6e-8 each, over C2 = 9e-4
-)
+# How far float32 can lift a factor over 1: four moments, 21 roundings of 6e-8 each, over C2 = 9e-4.
+ROUNDING = 6e-3
 
 
 class Neighbours(NamedTuple):
@@ -52,8 +51,8 @@ def nearest_neighbours(
     >>> import numpy as np
     >>> from mribench.metrics.arrays.nearest import nearest_neighbours
     >>> reference = np.random.default_rng(0).random((5, 32, 32, 32)).astype(np.float32)
-    >>> found = nearest_neighbours(reference[[3, 1]], reference, k=1)
-    >>> found.indices.tolist(), found.scores.tolist()
+    >>> nearest = nearest_neighbours(reference[[3, 1]], reference, k=1)
+    >>> nearest.indices.tolist(), nearest.scores.tolist()
     ([[3], [1]], [[1.0], [1.0]])
     """
     if not 1 <= k <= len(reference):
@@ -64,18 +63,18 @@ def nearest_neighbours(
     first = kernel.prepare(volume_tensor(queries, 0, shape, torch.device(device)))
     size = sum(t.nbytes for t in first) + sum(t.nbytes for t in first[len(first) // kernel.scales :])
     del first
-    share = allot(memory, size, shape, min(len(queries), block_rows(device)), 1, worker_count(device))
-    found = []
-    with workers(device, share.workers) as pool:
-        for start in range(0, len(queries), share.rows):
-            stop = min(len(queries), start + share.rows)
-            block = range(start, stop)
-            search = _Search(kernel, shape, queries, reference, block, k, torch.device(device), pool)
-            found.append(search.run())
+    budget = allot(memory, size, shape, min(len(queries), group_rows(device)), 1, worker_count(device))
+    parts = []
+    with workers(device, budget.workers) as pool:
+        for start in range(0, len(queries), budget.rows):
+            stop = min(len(queries), start + budget.rows)
+            group = range(start, stop)
+            search = _Search(kernel, shape, queries, reference, group, k, torch.device(device), pool)
+            parts.append(search.run())
             if progress:
                 progress(stop, len(queries))
-    indices, scores = (np.concatenate([part[i] for part in found]) for i in (0, 1))
-    return Neighbours(indices, scores, sum(part[2] for part in found) / (len(queries) * len(reference)))
+    indices, scores = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    return Neighbours(indices, scores, sum(part[2] for part in parts) / (len(queries) * len(reference)))
 
 
 @dataclass(frozen=True)
@@ -84,14 +83,14 @@ class _Search:
     shape: tuple[int, ...]
     queries: Volumes
     reference: Volumes
-    block: range
+    group: range
     k: int
     device: torch.device
     pool: ThreadPoolExecutor
 
     def run(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Indices and scores `[block,k]`, and the number of pairs that needed scale 1."""
-        held = list(self.pool.map(lambda i: self.kernel.prepare(self._volume(self.queries, i)), self.block))
+        """Indices and scores `[G,k]` of a group of G queries, and the number of pairs that needed scale 1."""
+        held = list(self.pool.map(lambda i: self.kernel.prepare(self._volume(self.queries, i)), self.group))
         each = len(held[0]) // self.kernel.scales
         coarse = tuple(torch.cat(tensors) for tensors in zip(*(s[each:] for s in held), strict=True))
         finest = [state[:each] for state in held]
@@ -108,13 +107,13 @@ class _Search:
         return order, np.take_along_axis(scores, order, axis=1), int(np.isfinite(scores).sum())
 
     def _worst(self, scores: np.ndarray) -> np.ndarray:
-        """The k-th best score so far, `[block,1]`."""
+        """The k-th best score so far, `[G,1]`."""
         worst: np.ndarray = np.partition(scores, -self.k, axis=1)[:, -self.k, None]
         return worst
 
     def _coarse(self, rows: State) -> np.ndarray:
-        """The factors of scales 2 to S of all pairs, `[S-1,block,M]`."""
-        factors = np.ones((self.kernel.scales - 1, len(self.block), len(self.reference)))
+        """The factors of scales 2 to S of all pairs, `[S-1,G,M]`."""
+        factors = np.ones((self.kernel.scales - 1, len(self.group), len(self.reference)))
 
         def column(index: int) -> None:
             if len(factors):

@@ -1,10 +1,10 @@
-"""The all-pairs engine: every volume's share of the work once, then only what depends on both.
+"""The all-pairs engine: what depends on one volume is computed once, then only what depends on both.
 
-A kernel's `prepare` is the costly part that depends on one volume (smoothed means and variances, say);
-`compare` is the cross term. Rows are held in memory in blocks; columns stream past in tiles, as many of both
-as a budget of memory allows. Each finished block of rows is a file, so that a killed matrix continues where it
-stopped. For a kernel whose `compare` gives each pair the same bits in any company, as MS-SSIM's does, the matrix
-depends neither on the budget nor on the number of threads.
+A kernel's `prepare` is the costly part that depends on one volume (smoothed means and variances, say); `compare` is
+the cross term. A group of rows is held in memory while the columns are read in tiles, as many of both as a budget of
+memory allows. Each finished group is a file, so that a killed matrix continues where it stopped. For a kernel whose
+`compare` gives a pair the same bits in every group and tile, as MS-SSIM's does, the matrix depends neither on the
+budget nor on the number of threads.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from mribench.metrics.arrays.workers import worker_count, workers
 State = tuple[Tensor, ...]  # every tensor has the volumes as its first axis
 
 DEFAULT_MEMORY = 2 * 10**9  # bytes
-BLOCK_ROWS = 64  # more would hardly save time: a column's state costs as much as about five pairs
-BLOCK_ROWS_GPU = 512  # there it costs as much as hundreds
+GROUP_ROWS = 64  # more would hardly save time: a column's state costs as much as about five pairs
+_GROUP_ROWS_GPU = 512  # there it costs as much as hundreds
 NARROW = 4  # columns of a tile where a pair costs more than fetching a volume
 VOLUMES_IN_WORK = 3  # what a worker holds of a volume that is being read and prepared, in float32
 
@@ -38,7 +38,7 @@ class Kernel(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def tile(self) -> int: ...  # columns that are compared with a block of rows at a time, at most
+    def tile(self) -> int: ...  # columns that are compared with a group of rows at a time, at most
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise MribenchError when volumes `[D,H,W]` of this shape cannot be compared."""
@@ -85,7 +85,7 @@ def pair_matrix(
 ) -> np.ndarray:
     """`kernel` of every row with every column, `[N,M]` float64; `columns=None`: the rows themselves.
 
-    With `parts`, every finished block of rows is kept in that folder and never computed again. `progress`
+    With `parts`, every finished group of rows is stored in that folder and never computed again. `progress`
     is told the rows done and their number. `memory`: bytes of prepared volumes held at once, on `device`;
     raises TooLittleMemory when they do not hold one pair.
     """
@@ -95,25 +95,18 @@ def pair_matrix(
     kernel.check(shape)
     job = _Job(rows, columns, kernel, shape, torch.device(device))
     matrix = np.zeros((len(rows), len(job.others)))
-    share = allot(
-        memory,
-        job.state_bytes(),
-        shape,
-        min(len(rows), block_rows(device)),
-        len(job.others),
-        worker_count(device),
-        kernel.tile,
-    )
-    with workers(job.device, share.workers) as pool:
-        for start in range(0, len(rows), share.rows):
-            stop = min(len(rows), start + share.rows)
+    most, threads = min(len(rows), group_rows(device)), worker_count(device)
+    budget = allot(memory, job.state_bytes(), shape, most, len(job.others), threads, kernel.tile)
+    with workers(job.device, budget.workers) as pool:
+        for start in range(0, len(rows), budget.rows):
+            stop = min(len(rows), start + budget.rows)
             part = parts / f"{start:06d}-{stop:06d}.npy" if parts else None
-            block = _read_part(part, (stop - start, len(job.others)))
-            if block is None:
-                block = _block(job, start, stop, share.columns, pool)
+            group = _read_part(part, (stop - start, len(job.others)))
+            if group is None:
+                group = _row_group(job, start, stop, budget.columns, pool)
                 if part:
-                    write_array(part, block)
-            matrix[start:stop] = block
+                    write_array(part, group)
+            matrix[start:stop] = group
             if progress:
                 progress(stop, len(rows))
     return matrix if columns is not None else np.triu(matrix) + np.triu(matrix, 1).T
@@ -145,8 +138,8 @@ class _Job:
         stacked = tuple(_empty_like(tensor, stop - start) for tensor in first)
         _place(stacked, first, 0)
         del first
-        some = range(start + 1, stop)
-        list((pool.map if pool else map)(lambda i: _place(stacked, self._state(volumes, i), i - start), some))
+        rest = range(start + 1, stop)
+        list((pool.map if pool else map)(lambda i: _place(stacked, self._state(volumes, i), i - start), rest))
         return stacked
 
     def _state(self, volumes: Volumes, index: int) -> State:
@@ -172,13 +165,13 @@ def _empty_like(tensor: Tensor, count: int) -> Tensor:
     return tensor.new_empty(shape)
 
 
-def block_rows(device: torch.device | str) -> int:
-    """The most rows of a block."""
-    return BLOCK_ROWS if torch.device(device).type == "cpu" else BLOCK_ROWS_GPU
+def group_rows(device: torch.device | str) -> int:
+    """The most rows of a group."""
+    return GROUP_ROWS if torch.device(device).type == "cpu" else _GROUP_ROWS_GPU
 
 
-class Proportion(NamedTuple):
-    """What a budget of memory allows: so many rows and, for each of the workers, so many columns."""
+class Budget(NamedTuple):
+    """What the memory allows: so many rows and, for each of the workers, so many columns."""
 
     rows: int
     columns: int
@@ -193,12 +186,11 @@ def allot(
     columns: int,
     threads: int,
     tile: int = NARROW,
-) -> Proportion:
+) -> Budget:
     """Divides `memory` bytes, `state` of which hold one prepared volume `[D,H,W]` of `shape`.
 
-    At most `rows` rows and `tile` columns a worker are held. A tile of several columns needs one state more, the
-    one being prepared.
-    Raises TooLittleMemory naming the least memory when one pair does not fit.
+    At most `rows` rows and `tile` columns a worker are held. A tile of several columns needs one state more, for the
+    volume being prepared. Raises TooLittleMemory naming the least memory when one pair does not fit.
     """
     in_work = VOLUMES_IN_WORK * 4 * int(np.prod(shape))
     if memory < 2 * state + in_work:
@@ -215,46 +207,43 @@ def allot(
     while size > 1 and held < count * (size + 1) + min(rows, 4 * size):
         size -= 1
     other = count * (size + 1) if size > 1 else count
-    return Proportion(max(1, min(rows, held - other)), size, count)
+    return Budget(max(1, min(rows, held - other)), size, count)
 
 
 def _read_part(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
-    block = read_array(path, shape[0]) if path else None
-    return block if block is not None and block.shape == shape else None
+    part = read_array(path, shape[0]) if path else None
+    return part if part is not None and part.shape == shape else None
 
 
-def _block(job: _Job, start: int, stop: int, size: int, pool: ThreadPoolExecutor) -> np.ndarray:
+def _row_group(job: _Job, start: int, stop: int, size: int, pool: ThreadPoolExecutor) -> np.ndarray:
     """Rows start..stop of the matrix; in the symmetric case only the columns from `start` on."""
     held = job.states(job.rows, start, stop, pool)
-    block = np.zeros((stop - start, len(job.others)))
+    group = np.zeros((stop - start, len(job.others)))
+
+    def put(rows: range, columns: range, states: State) -> None:
+        """The comparison of some of the rows with columns, whose `states` are prepared."""
+        values = job.kernel.compare(_cut(held, rows.start, rows.stop), states)
+        group[rows.start : rows.stop, columns.start : columns.stop] = values.cpu().numpy()
 
     def fill(tile: range) -> None:
-        columns = slice(tile.start, tile.stop)
-        if job.columns is None and tile.stop <= stop:
-            top = tile.start - start
-            passing = _cut(held, top, tile.stop - start)
-            if top:
-                block[:top, columns] = job.kernel.compare(_cut(held, 0, top), passing).cpu().numpy()
-            step = 1 if size <= NARROW else size  # a narrow one spares half of its square
-            for left in range(tile.start, tile.stop, step):
-                right = min(left + step, tile.stop)
-                values = job.kernel.compare(
-                    _cut(held, top, right - start), _cut(held, left - start, right - start)
-                )
-                block[top : right - start, left:right] = values.cpu().numpy()
-        else:
-            values = job.kernel.compare(held, job.states(job.others, tile.start, tile.stop))
-            block[:, columns] = values.cpu().numpy()
+        if job.columns is not None or tile.stop > stop:
+            put(range(stop - start), tile, job.states(job.others, tile.start, tile.stop))
+            return
+        top = tile.start - start
+        if top:
+            put(range(top), tile, _cut(held, top, tile.stop - start))
+        step = 1 if size <= NARROW else size  # a narrow tile computes half of its square only
+        for left in range(tile.start, tile.stop, step):
+            right = min(left + step, tile.stop)
+            columns = _cut(held, left - start, right - start)
+            put(range(top, right - start), range(left, right), columns)
 
-    if job.columns is None:
-        tiles = [
-            *_tiles(stop, len(job.others), size),
-            *reversed(_tiles(start, stop, size)),
-        ]  # the longest first
+    if job.columns is None:  # the longest first
+        tiles = [*_tiles(stop, len(job.others), size), *reversed(_tiles(start, stop, size))]
     else:
         tiles = _tiles(0, len(job.others), size)
     list(pool.map(fill, tiles))
-    return block
+    return group
 
 
 def _tiles(start: int, stop: int, size: int) -> list[range]:

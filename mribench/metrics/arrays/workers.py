@@ -21,6 +21,5 @@ def workers(device: torch.device | str, most: int | None = None) -> Iterator[Thr
     count = min(worker_count(device), most or threads)
     with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         yield pool
-    torch.set_num_threads(
-        threads
-    )  # the workers' setting also reaches the linear-algebra library of this thread
+    # The workers' setting also reaches the linear-algebra library of this thread.
+    torch.set_num_threads(threads)

@@ -1,6 +1,6 @@
-"""Several entrants at once: which scores differ for certain, and who could hold which rank.
+"""Several entrants at once: which scores differ significantly, and the probability of every rank.
 
-Tests are paired on the shared real volumes and corrected after Holm (1979); entrants that no test tells apart
+Tests are paired on the shared real volumes and corrected after Holm (1979); entrants that no test separates
 share a letter (Piepho 2004). Probabilities of ranks come from one joint normal of all entrants' scores.
 """
 
@@ -14,16 +14,18 @@ import numpy as np
 from scipy.stats import rankdata
 from scipy.stats import t as student_t
 
-from mribench.metrics.metric import Score, deviations, paired
+from mribench.metrics.score import Score
+from mribench.metrics.statistics.intervals import paired
+from mribench.metrics.statistics.jackknife import deviations
 
-LEVEL = 0.05  # family-wise, over all pairs of entrants in one metric
-DRAWS = 20_000
+_LEVEL = 0.05  # family-wise, over all pairs of entrants in one metric
+_DRAWS = 20_000
 COULD_BE_FIRST = 0.05  # a smaller probability of rank 1 counts as none
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 
 def p_value(a: Score, b: Score) -> float:
-    """Two-sided p that the two entrants' losses are equal; 1 when nothing differs at all."""
+    """Two-sided p that the two entrants' rank keys are equal; 1 when nothing differs at all."""
     delta, variance, freedom = paired(a, b)
     if delta == 0:
         return 1.0
@@ -45,7 +47,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(x) for x in adjusted]
 
 
-def differing(scores: Sequence[Score], level: float = LEVEL) -> np.ndarray:
+def differing(scores: Sequence[Score], level: float = _LEVEL) -> np.ndarray:
     """`[K,K]` bool: which of K entrants' scores in one metric differ, after Holm over all their pairs."""
     pairs = list(combinations(range(len(scores)), 2))
     adjusted = holm([p_value(scores[i], scores[j]) for i, j in pairs])
@@ -64,10 +66,10 @@ def tie_letters(rank_keys: Sequence[float], different: np.ndarray) -> list[str]:
     place = {int(entrant): rank for rank, entrant in enumerate(np.argsort(rank_keys, kind="stable"))}
     groups = [frozenset(place)]
     for i, j in zip(*np.nonzero(np.triu(different)), strict=True):
-        both = {int(i), int(j)}
-        split = [group - {one} for group in groups if both <= group for one in both]
-        kept = {group for group in groups if not both <= group} | set(split)
-        groups = [group for group in kept if not any(group < other for other in kept)]
+        pair = {int(i), int(j)}
+        split = {group - {entrant} for group in groups if pair <= group for entrant in pair}
+        refined = {group for group in groups if not pair <= group} | split
+        groups = [group for group in refined if not any(group < other for other in refined)]
     groups.sort(key=lambda group: sorted(place[entrant] for entrant in group))
     return [
         "".join(_letter(n) for n, group in enumerate(groups) if k in group) for k in range(len(rank_keys))
@@ -81,9 +83,9 @@ def _letter(number: int) -> str:
 
 
 def mean_ranks(rank_keys: Callable[[str], np.ndarray], families: Sequence[Sequence[str]]) -> np.ndarray:
-    """`[...,K]`: per family the mean of the ranks by its metrics (`losses` of one: `[...,K]`), then their mean.
+    """`[...,K]`: per family the mean of the ranks by its metrics (`rank_keys` of one: `[...,K]`), then their mean.
 
-    1 = lowest loss; equal losses share their mean rank; every family has weight 1.
+    1 = lowest rank key; equal rank keys share their mean rank; every family has weight 1.
     """
     return np.mean(
         [np.mean([rankdata(rank_keys(m), axis=-1) for m in family], axis=0) for family in families], axis=0
@@ -91,13 +93,13 @@ def mean_ranks(rank_keys: Callable[[str], np.ndarray], families: Sequence[Sequen
 
 
 def rank_chances(
-    entrants: Sequence[Mapping[str, Score]], families: Sequence[Sequence[str]], draws: int = DRAWS
+    entrants: Sequence[Mapping[str, Score]], families: Sequence[Sequence[str]], draws: int = _DRAWS
 ) -> np.ndarray:
     """`[K,K]`: the probability that entrant k (its scores by metric) takes rank 1, 2, ... by `mean_ranks`.
 
-    Values are drawn from their joint normal. Blocks of volumes left out are the same for all metrics of one
-    entrant and, on the real side, for all entrants: so values that rise and fall together do so in every
-    draw. Entrants of equal mean rank share their places equally, so rows and columns sum to 1.
+    Values are drawn from their joint normal. Groups of volumes left out are the same for all metrics of one
+    entrant and, on the real side, for all entrants: so values that are correlated stay correlated in every draw.
+    Entrants of equal mean rank share their places equally, so rows and columns sum to 1.
     """
     gaps = _draw_gaps(entrants, [m for family in families for m in family], draws)
     drawn = mean_ranks(
@@ -115,8 +117,8 @@ def _draw_gaps(
 ) -> dict[tuple[int, str], np.ndarray]:
     """Draws `[draws]` of every entrant's gap in every metric.
 
-    With D the deviations per block, D z of independent standard normal z has the covariance D D^T, whatever
-    its rank: one z per block and draw replaces a factorisation.
+    With D the deviations per group, D z of independent standard normal z has the covariance D D^T, whatever
+    its rank: one z per group and draw replaces a factorisation.
     """
     rng = np.random.default_rng(0)
     normals: dict[tuple[str, str, int], np.ndarray] = {}
@@ -127,13 +129,13 @@ def _draw_gaps(
             total = np.full(draws, score.gap)
             for side, replicates in score.replicates.items():
                 # Samples are an entrant's own, unless two entrants have the very same ones.
-                whose = score.digests.get("samples", str(k)) if side == "samples" else ""
-                key = (side, whose, len(replicates))
+                owner = score.digests.get("samples", str(k)) if side == "samples" else ""
+                key = (side, owner, len(replicates))
                 if key not in normals:
                     normals[key] = rng.standard_normal((draws, len(replicates)))
-                known = _gap_deviations(score, side)
-                total += normals[key] @ known
-                if side == "samples" and (lacking := score.least_variance - float(known @ known)) > 0:
+                change = _gap_deviations(score, side)
+                total += normals[key] @ change
+                if side == "samples" and (lacking := score.least_variance - float(change @ change)) > 0:
                     total += math.sqrt(lacking) * rng.standard_normal(draws)
             gaps[k, metric] = total
     return gaps

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,33 +15,29 @@ from mribench.data.volume_set import VolumeSet
 from mribench.errors import NotApplicable
 from mribench.files import digest_json
 from mribench.metrics.arrays.cache import Arrays
-from mribench.metrics.metric import (
-    Keep,
-    Metric,
-    RealBaseline,
-    interval,
-    jackknife,
-    jackknife_part,
-)
+from mribench.metrics.metric import Keep, Metric
+from mribench.metrics.score import RealBaseline
+from mribench.metrics.statistics.intervals import interval, jackknife
+from mribench.metrics.statistics.jackknife import jackknife_part
 
-SPLITS = 4  # random orders of the reference that an extrapolation averages
+_SPLITS = 4  # random orders of the reference that an extrapolation averages
 SEED = 0
-OCTAVES = 3  # subsets of 1, 1/2 and 1/4 of the reference
-METHOD = f"t-wilson-{SPLITS}-splits-seed-{SEED}-{OCTAVES}-octaves"
+_OCTAVES = 3  # subsets of 1, 1/2 and 1/4 of the reference
+_METHOD = f"t-wilson-{_SPLITS}-splits-seed-{SEED}-{_OCTAVES}-octaves"
 
-Found = tuple[float, float, float]  # value, low, high
-Way = Callable[[Metric, Any], Found]
+_Estimate = tuple[float, float, float]  # value, low, high
+_Estimator = Callable[[Metric[Any], Any], _Estimate]
 
 
-def has_real_baseline(metric: Metric) -> bool:
+def has_real_baseline(metric: Metric[Any]) -> bool:
     """Whether real volumes can take the samples' place: for every comparison of samples with the reference."""
     return set(metric.needs) == {"samples", "reference"}
 
 
 class RealBaselines:
-    """Floors of one entrant's metrics. Their source is chosen once, and a bench computes each of them once.
+    """The real baselines of one entrant's metrics. Where the volumes come from is the same for all metrics.
 
-    Held-out volumes outside the reference, else training volumes outside the reference; where neither are
+    They are held-out volumes outside the reference, else training volumes outside the reference; where neither are
     as many as the samples, the reference is split in two in the ratio of the sets' sizes.
     """
 
@@ -49,28 +46,29 @@ class RealBaselines:
         self.n, self.m = len(arrays.sets["samples"]), len(arrays.sets["reference"])
         self.others = _others(arrays, self.n)
 
-    def of(self, metric: Metric) -> RealBaseline:
+    def of(self, metric: Metric[Any]) -> RealBaseline:
         """The real baseline of one metric; raises MribenchError when there are too few real volumes."""
-        find, n, how = self._way(metric)
-        arrays = self.arrays.instead(samples=self.others or self.arrays.sets["reference"])
+        estimate, n, how = self._estimator(metric)
+        arrays = self.arrays.with_samples(self.others or self.arrays.sets["reference"])
         sets = [arrays.sets[name].digest for name in ("samples", "reference")]
-        key = digest_json(
-            ["real_baseline", metric.name, metric.definition(arrays), METHOD, how, self.n, sets]
-        )
-        value, low, high = arrays.kept(
-            f"real-baseline-{key[:24]}", lambda: np.array(find(metric, metric.gather(arrays))), rows=3
-        )
+        definition = metric.definition(arrays)
+        key = digest_json(["real_baseline", metric.name, definition, _METHOD, how, self.n, sets])
+
+        def compute(_: Path | None) -> np.ndarray:
+            return np.array(estimate(metric, metric.gather(arrays)))
+
+        value, low, high = arrays.store.get(f"real-baseline-{key[:24]}", compute, rows=3)
         itself = self.others and self.others.digests == self.arrays.sets["samples"].digests
         how += ": these samples themselves" if itself else ""
         return RealBaseline(value=float(value), low=float(low), high=float(high), n=n, how=how)
 
-    def _way(self, metric: Metric) -> tuple[Way, int, str]:
-        """How to find the real baseline from what the metric prepared, at which n, and that in words."""
+    def _estimator(self, metric: Metric[Any]) -> tuple[_Estimator, int, str]:
+        """How to get the real baseline from what the metric gathered, at which n, and that in words."""
         if self.others:
             holdout = self.others.name == "holdout"
             kind = "held-out volumes" if holdout else "training volumes outside the reference"
-            everyone = {"samples": np.arange(self.n), "reference": np.arange(self.m)}
-            return partial(_measured, keep=everyone), self.n, f"{self.n} {kind}"
+            everything = {"samples": np.arange(self.n), "reference": np.arange(self.m)}
+            return partial(_measured, keep=everything), self.n, f"{self.n} {kind}"
         split = Split(self.n, self.m)
         split.check(metric)
         sizes = "{} against {}".format(*split.sizes(self.m))
@@ -81,34 +79,34 @@ class RealBaselines:
 
 def _others(arrays: Arrays, n: int) -> VolumeSet | None:
     """The first n held-out or training volumes that the reference does not hold too."""
-    known = set(arrays.sets["reference"].digests)
+    reference = set(arrays.sets["reference"].digests)
     for name in ("holdout", "train"):
         if name not in arrays.sets:
             continue
         volumes = arrays.sets[name]
-        outside = [i for i, digest in enumerate(volumes.digests) if digest not in known][:n]
+        outside = [i for i, digest in enumerate(volumes.digests) if digest not in reference][:n]
         if len(outside) == n:
             return volumes.subset(outside, name)
     return None
 
 
-def _measured(metric: Metric, prepared: Any, keep: Keep) -> Found:
+def _measured(metric: Metric[Any], gathered: Any, keep: Keep) -> _Estimate:
     """Value and 95 % interval on the volumes of `keep`, in the metric's own unit."""
-    value = metric.value(prepared, keep)
-    parts = _parts(metric, prepared, keep, value)[: len(metric.resampled)]
+    value = metric.value(gathered, keep)
+    parts = _parts(metric, gathered, keep, value)[: len(metric.resampled)]
     return value, *interval(metric, value, parts, _sizes(keep))
 
 
 def _sizes(keep: Keep) -> dict[str, int]:
-    return {side: len(kept) for side, kept in keep.items()}
+    return {side: len(indices) for side, indices in keep.items()}
 
 
-def _parts(metric: Metric, prepared: Any, keep: Keep, value: float) -> list[tuple[float, int]]:
-    """Variances and their blocks: of the value's sides, then of the target's."""
-    centres = dict.fromkeys(metric.target_resampled, metric.target(prepared, keep) or 0.0)
+def _parts(metric: Metric[Any], gathered: Any, keep: Keep, value: float) -> list[tuple[float, int]]:
+    """Variances and the numbers of their groups: of the value's sides, then of the target's."""
+    centres = dict.fromkeys(metric.target_resampled, metric.target(gathered, keep) or 0.0)
     return [
         jackknife_part(centres.get(side, value), varied, len(keep[side]))
-        for side, varied in jackknife(metric, prepared, keep).items()
+        for side, varied in jackknife(metric, gathered, keep).items()
     ]
 
 
@@ -123,10 +121,10 @@ class Split:
         first = round(volumes * self.n / (self.n + self.m))
         return first, volumes - first
 
-    def check(self, metric: Metric) -> None:
+    def check(self, metric: Metric[Any]) -> None:
         """Raise NotApplicable when the smallest parts would be too small for the metric."""
         extrapolates = metric.better == "lower"
-        used = self.m // 2 ** (OCTAVES - 1) if extrapolates else self.m
+        used = self.m // 2 ** (_OCTAVES - 1) if extrapolates else self.m
         for side, size in zip(("samples", "reference"), self.sizes(used), strict=True):
             fewest = 2 if extrapolates else metric.needs[side]
             if size < fewest:
@@ -135,7 +133,7 @@ class Split:
                     f"there are too few outside the reference, and a split of its {self.m} leaves {size}"
                 )
 
-    def measured(self, metric: Metric, prepared: Any) -> Found:
+    def measured(self, metric: Metric[Any], gathered: Any) -> _Estimate:
         """Of one split, for a metric whose expectation does not depend on n.
 
         A target that is estimated from the reference is here that of the second part, since the first must not
@@ -143,9 +141,9 @@ class Split:
         """
         keep = self._apart(np.random.default_rng(SEED).permutation(self.m))
         everything = dict.fromkeys(keep, np.arange(self.m))
-        value = metric.value(prepared, keep)
-        low, high = interval(metric, value, _parts(metric, prepared, keep, value), _sizes(keep))
-        whole, part = metric.target(prepared, everything), metric.target(prepared, keep)
+        value = metric.value(gathered, keep)
+        low, high = interval(metric, value, _parts(metric, gathered, keep, value), _sizes(keep))
+        whole, part = metric.target(gathered, everything), metric.target(gathered, keep)
         move = (whole or 0.0) - (part or 0.0)
         return value + move, low + move, high + move
 
@@ -153,7 +151,7 @@ class Split:
         first, _ = self.sizes(len(volumes))
         return {"samples": np.sort(volumes[:first]), "reference": np.sort(volumes[first:])}
 
-    def extrapolated(self, metric: Metric, prepared: Any) -> Found:
+    def extrapolated(self, metric: Metric[Any], gathered: Any) -> _Estimate:
         """For a metric that is mostly bias: its size at (n, m) from the sizes at 1, 1/2 and 1/4 of the volumes.
 
         The bias is no power of n when there are fewer volumes than features, but on logarithmic axes it is
@@ -161,19 +159,19 @@ class Split:
         sizes differ by.
         """
         rng = np.random.default_rng(SEED)
-        orders = [rng.permutation(self.m) for _ in range(SPLITS)]
-        sizes = [self._mean(metric, prepared, orders, 2**octave) for octave in range(OCTAVES)]
+        orders = [rng.permutation(self.m) for _ in range(_SPLITS)]
+        sizes = [self._mean(metric, gathered, orders, 2**octave) for octave in range(_OCTAVES)]
         if min(sizes) <= 0:
             return (sizes[0],) * 3
         steps = math.log2((self.n + self.m) / self.m)  # octaves from all of the reference to (n, m)
         curved, straight = (continued(sizes[:count], steps) for count in (3, 2))
-        found, _, high = _measured(metric, prepared, self._apart(orders[0]))
-        half = (high - found) * curved / sizes[0] + abs(curved - straight)
+        value, _, high = _measured(metric, gathered, self._apart(orders[0]))
+        half = (high - value) * curved / sizes[0] + abs(curved - straight)
         return curved, curved - half, curved + half
 
-    def _mean(self, metric: Metric, prepared: Any, orders: list[np.ndarray], parts: int) -> float:
+    def _mean(self, metric: Metric[Any], gathered: Any, orders: list[np.ndarray], parts: int) -> float:
         pieces = [piece for order in orders for piece in np.array_split(order, parts)]
-        return float(np.mean([metric.value(prepared, self._apart(piece)) for piece in pieces]))
+        return float(np.mean([metric.value(gathered, self._apart(piece)) for piece in pieces]))
 
 
 def continued(sizes: list[float], steps: float) -> float:

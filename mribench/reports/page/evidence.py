@@ -4,47 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
 from mribench.errors import MribenchError
-from mribench.files import first_error, read_json
 from mribench.reports.records import said
+from mribench.selftest.record import SelfTest
 
 _RECORD = "selftest.json"
 _NO_FAULT = "other_subjects"  # the self-test's dose that no metric should detect
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-
-class _Cohort(_Part):
-    digest: str
-
-
-class _Fault(_Part):
-    name: str
-    title: str
-    unit: str
-
-
-class _Verdict(_Part):
-    degradation: str
-    metric: str
-    notices_from: float | None
-
-
-class _SelfTest(_Part):
-    """What the page uses of selftest.json."""
-
-    cohort: _Cohort
-    extractor: str
-    n: dict[str, int]
-    degradations: list[_Fault]
-    verdicts: list[_Verdict]
-    problems: list[str] = []
 
 
 def read_evidence(bench: Bench, cohort: Cohort | None) -> tuple[Mapping[str, str], str]:
@@ -53,11 +20,9 @@ def read_evidence(bench: Bench, cohort: Cohort | None) -> tuple[Mapping[str, str
     if not path.exists():
         return {}, "This bench has no self-test. Run: mribench selftest --bench, with its folder."
     try:
-        record = _SelfTest.model_validate(read_json(path))
+        record = SelfTest.read(path)
     except MribenchError as error:
         return {}, said(error, bench.folder)
-    except ValidationError as error:
-        return {}, f"{_RECORD} is not what it should be: {first_error(error)}."
     if cohort is None or record.cohort.digest != cohort.digest:
         return {}, f"{_RECORD} is of another cohort. Run: mribench selftest --bench, with this folder."
     if record.extractor != bench.protocol.evaluation.extractor:
@@ -73,7 +38,7 @@ def read_evidence(bench: Bench, cohort: Cohort | None) -> tuple[Mapping[str, str
     return {metric: _sentence(record, metric) for metric in metrics}, about
 
 
-def _sentence(record: _SelfTest, metric: str) -> str:
+def _sentence(record: SelfTest, metric: str) -> str:
     """ "Self-test: detected blur (from 0.5 SD, voxels). Did not detect repeats."; "" without a verdict."""
     faults = {fault.name: fault for fault in record.degradations if fault.name != _NO_FAULT}
     detected, missed = [], []

@@ -10,8 +10,8 @@ from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
 from mribench.errors import MribenchError
 from mribench.files import read_json
-from mribench.metrics import METRICS
-from mribench.metrics.metric import Score
+from mribench.metrics import METRICS, get_metric
+from mribench.metrics.score import Score
 from mribench.reports.grid import counts
 from mribench.reports.page import words
 from mribench.reports.records import Entrant
@@ -73,8 +73,8 @@ class MetricFacts:
 
     name: str
     title: str
-    detects: str
-    blind: str
+    measures: str
+    blind_to: str
     settings: tuple[str, ...]
     interval: str
     version: str
@@ -88,9 +88,12 @@ def metric_facts(entrants: Sequence[Entrant]) -> list[MetricFacts]:
 
 
 def _metric(score: Score) -> MetricFacts:
-    detects, blind = words.SEES.get(score.metric, words.UNKNOWN_METRIC)
+    measures = blind_to = words.UNKNOWN_METRIC
+    if score.metric in METRICS:
+        metric = get_metric(score.metric)
+        measures, blind_to = metric.measures, metric.blind_to
     settings = tuple(part.replace(":", ": ", 1) for part in score.signature.split("|")[1:])
-    return MetricFacts(score.metric, score.title, detects, blind, settings, score.interval, score.version)
+    return MetricFacts(score.metric, score.title, measures, blind_to, settings, score.interval, score.version)
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ def _line(score: Score, row: Row) -> tuple[str, str, str, str, str]:
     """In the metric's own unit; the interval ends where the quantity itself ends."""
     low, high = score.low, score.high
     for column in (cell.column for cell in row.cells):
-        if column.metric == score.metric and column.key != "gap":
+        if column.metric == score.metric and not column.gap:
             low, high = (end / column.scale for end in column.numbers(score)[1:])
     title = f"{score.title} ({score.unit})" if score.unit else score.title
     interval = f"[{significant(low)}, {significant(high)}]"

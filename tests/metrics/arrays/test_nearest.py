@@ -9,7 +9,8 @@ from mribench.errors import MribenchError
 from mribench.metrics import ms_ssim
 from mribench.metrics.arrays import nearest, pairs
 from mribench.metrics.arrays.nearest import nearest_neighbours
-from mribench.metrics.ms_ssim import Definition, ms_ssim_matrix
+from mribench.metrics.arrays.similarity import Definition
+from mribench.metrics.ms_ssim import ms_ssim_matrix
 
 
 def noise(n, seed=0, shape=(24, 26, 29)):
@@ -47,7 +48,7 @@ CASES = {"noise": noise(12), "near copies": near_copies(), "constants": constant
 @pytest.mark.parametrize("definition", [None, Definition(7, 2), Definition(3, 1)])
 @pytest.mark.parametrize("case", [*CASES, "all"])
 def test_equals_brute_force_to_the_last_bit(monkeypatch, case, definition):
-    monkeypatch.setattr(pairs, "BLOCK_ROWS", 4)
+    monkeypatch.setattr(pairs, "GROUP_ROWS", 4)
     reference = np.concatenate(list(CASES.values())) if case == "all" else CASES[case]
     queries = np.concatenate([reference[:3], noise(2, 3)])
     matrix = ms_ssim_matrix(queries, reference, definition)
@@ -85,7 +86,7 @@ def test_impossible_requests_are_refused():
 
 
 def test_progress_ends_at_the_number_of_queries(monkeypatch):
-    monkeypatch.setattr(pairs, "BLOCK_ROWS", 2)
+    monkeypatch.setattr(pairs, "GROUP_ROWS", 2)
     seen = []
     nearest_neighbours(noise(3), noise(4), 1, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(2, 3), (3, 3)]

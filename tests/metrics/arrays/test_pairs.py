@@ -19,10 +19,10 @@ import torch
 from mribench.errors import MribenchError, TooLittleMemory
 from mribench.metrics.arrays import pairs
 from mribench.metrics.arrays.cache import Arrays
+from mribench.metrics.arrays.distances import VoxelDistance
 from mribench.metrics.arrays.nearest import nearest_neighbours
 from mribench.metrics.arrays.pairs import DEFAULT_MEMORY, allot, pair_matrix
-from mribench.metrics.mmd import VoxelDistance
-from mribench.metrics.ms_ssim import Definition
+from mribench.metrics.arrays.similarity import Definition
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def brute_force(a, b):
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 64])
 def test_blocks_and_tiles_cover_every_pair(volumes, monkeypatch, rows):
-    monkeypatch.setattr(pairs, "BLOCK_ROWS", rows)
+    monkeypatch.setattr(pairs, "GROUP_ROWS", rows)
     assert pair_matrix(volumes, None, VoxelDistance()) == pytest.approx(
         brute_force(volumes, volumes), abs=1e-9
     )
@@ -57,14 +57,14 @@ def test_blocks_and_tiles_cover_every_pair(volumes, monkeypatch, rows):
 
 
 def test_symmetric_matrix_costs_about_half(volumes, monkeypatch):
-    monkeypatch.setattr(pairs, "BLOCK_ROWS", 2)
+    monkeypatch.setattr(pairs, "GROUP_ROWS", 2)
     kernel = Counting()
     pair_matrix(volumes, None, kernel)
     assert sum(kernel.compared) <= 7 * 8 // 2 + 4
 
 
 def test_finished_blocks_are_not_computed_again(volumes, monkeypatch, tmp_path):
-    monkeypatch.setattr(pairs, "BLOCK_ROWS", 2)
+    monkeypatch.setattr(pairs, "GROUP_ROWS", 2)
     whole = pair_matrix(volumes, volumes[:5], VoxelDistance())
 
     def stop_after_two_blocks(done, total):
@@ -89,7 +89,7 @@ def test_a_torn_part_is_computed_again(volumes, tmp_path, caplog):
 
 
 def test_progress_ends_at_the_number_of_rows(volumes, monkeypatch):
-    monkeypatch.setattr(pairs, "BLOCK_ROWS", 3)
+    monkeypatch.setattr(pairs, "GROUP_ROWS", 3)
     seen = []
     pair_matrix(volumes, None, VoxelDistance(), progress=lambda done, total: seen.append((done, total)))
     assert seen == [(3, 7), (6, 7), (7, 7)]
@@ -256,15 +256,15 @@ def test_shares_by_hand():
 def test_two_evaluations_of_one_bench_at_once(brains, tmp_path, volume_set, monkeypatch):
     """One computes, the other waits; neither loses its parts to the other."""
     sets = {"samples": volume_set("samples", brains[:6]), "reference": volume_set("reference", brains[6:])}
-    computed, original = [], pairs._block
-    monkeypatch.setattr(pairs, "BLOCK_ROWS", 2)
+    computed, original = [], pairs._row_group
+    monkeypatch.setattr(pairs, "GROUP_ROWS", 2)
 
     def slow(*arguments):
         computed.append(arguments[1])
         time.sleep(0.05)
         return original(*arguments)
 
-    monkeypatch.setattr(pairs, "_block", slow)
+    monkeypatch.setattr(pairs, "_row_group", slow)
     found = [None, None]
 
     def evaluate(index):
@@ -285,15 +285,15 @@ CHILD = """
     from pathlib import Path
     import numpy as np, torch
     from mribench.metrics.arrays import pairs
-    from mribench.metrics.ms_ssim import Definition
+    from mribench.metrics.arrays.similarity import Definition
     torch.set_num_threads(1)
-    pairs.BLOCK_ROWS = 2
-    original = pairs._block
+    pairs.GROUP_ROWS = 2
+    original = pairs._row_group
     def noted(job, start, *rest):
         with open({log!r}, "a") as file:
             file.write(f"{{start}}\\n")
         return original(job, start, *rest)
-    pairs._block = noted
+    pairs._row_group = noted
     volumes = np.load({volumes!r})
     matrix = pairs.pair_matrix(volumes, None, Definition(7, 3), parts=Path({parts!r}))
     np.save({out!r}, matrix)

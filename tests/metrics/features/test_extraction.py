@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from mribench.data.volume_set import VIEWS
 from mribench.errors import MribenchError
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features import medicalnet
 from mribench.metrics.features.extraction import slice_features, volume_features
-from mribench.metrics.features.slices import EXTRACTORS, VIEWS, grey_slice, load_network, network_input
+from mribench.metrics.features.slices import EXTRACTORS, grey_slice, load_network, network_input
 from mribench.metrics.features.weights import Weights
 
 EFFNET = EXTRACTORS["effnet-lite0"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm, ttest_ind, ttest_rel
 
-from mribench.metrics.metric import Score, difference, leave_out, paired
+from mribench.metrics.score import Score
 from mribench.metrics.statistics.comparison import (
     _draw_gaps,
     differing,
@@ -16,6 +16,8 @@ from mribench.metrics.statistics.comparison import (
     rank_chances,
     tie_letters,
 )
+from mribench.metrics.statistics.intervals import difference, paired
+from mribench.metrics.statistics.jackknife import leave_out
 
 
 def score(metric, value, replicates, *, n=None, **changes):

@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from mribench.data.volume_set import VolumeSet
-from mribench.metrics import DEFAULT_METRICS, get_metric
+from mribench.metrics import default_metrics, get_metric
 from mribench.metrics.arrays import cache as cache_module
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features import slices as features
@@ -50,7 +50,7 @@ def real_baselines(metrics=CHOSEN, cache=None, **sets):
 
 
 def test_every_comparison_with_the_reference_has_a_real_baseline_and_nothing_else():
-    without = {name for name in DEFAULT_METRICS if not has_real_baseline(get_metric(name))}
+    without = {name for name in default_metrics() if not has_real_baseline(get_metric(name))}
     assert without == {"memorisation", "copy_rate"}
 
 
@@ -175,16 +175,16 @@ def test_a_slab_has_the_real_baseline_of_the_same_slab():
 def test_a_second_entrant_reuses_the_real_baselines(tmp_path, monkeypatch):
     sets = {"holdout": volumes("holdout", 200, 9)}
     first = real_baselines(cache=tmp_path, metrics=("ms_ssim", "fid_a"), **sets)
-    monkeypatch.setattr(Arrays, "instead", _reading_only(Arrays.instead))
+    monkeypatch.setattr(Arrays, "with_samples", _reading_only(Arrays.with_samples))
     second = real_baselines(
         cache=tmp_path, metrics=("ms_ssim", "fid_a"), **sets, **{"samples": volumes("other", 50, 8)}
     )
     assert [s.real_baseline for s in second.values()] == [s.real_baseline for s in first.values()]
 
 
-def _reading_only(instead):
+def _reading_only(with_samples):
     def wrapped(self, samples):
-        other = instead(self, samples)
+        other = with_samples(self, samples)
         monkey = lambda *_: pytest.fail("a block of the real baseline was computed again")  # noqa: E731
         other.features = other.pairs = monkey
         return other
@@ -207,7 +207,7 @@ def test_progress_names_the_volumes_of_the_real_baseline():
     seen = []
     sets = {"samples": volumes("model", 0, 8), "reference": volumes("reference", 100, 16)}
     arrays = Arrays(sets, None, progress=lambda what, *_: seen.append(what))
-    arrays.instead(samples=volumes("holdout", 200, 8)).features("samples", "axial")
+    arrays.with_samples(volumes("holdout", 200, 8)).features("samples", "axial")
     assert set(seen) == {"holdout: features holdout"}
 
 

@@ -11,6 +11,18 @@ def record(maker, **other):
         return {"degradation": fault, "metric": metric, "notices_from": dose, "monotone": True}
 
     return {
+        "command": "mribench selftest",
+        "protocol": "test",
+        "versions": {},
+        "device": {},
+        "metrics": ["fid_a"],
+        "controls": [],
+        "planted": {"kinds": [], "fresh": {"volumes": 3, "taken_for_copies": 0, "smallest_ratio": 0.9}},
+        "first_component": {},
+        "failures": [],
+        "seconds": 1.0,
+        "cells": [],
+        "problems": [],
         "cohort": {"digest": maker.cohort.digest, "source": "simulated", "shape": [16, 16, 16]},
         "extractor": maker.bench.protocol.evaluation.extractor,
         "n": {"samples": 3, "reference": 3},
@@ -53,7 +65,7 @@ def test_verdicts_become_a_sentence_per_metric(full_bench):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"cohort": {"digest": "0"}}, "another cohort"),
+        ({"cohort": {"digest": "0", "source": "simulated", "shape": [16, 16, 16]}}, "another cohort"),
         ({"extractor": "inception-2015"}, "another feature extractor, inception-2015"),
         ({"verdicts": [{"metric": "fid_a"}]}, "verdicts.0.degradation"),
         (None, "no self-test"),

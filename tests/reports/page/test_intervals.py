@@ -2,12 +2,14 @@ import math
 
 import pytest
 
-from mribench.metrics.metric import RealBaseline
+from mribench.metrics.score import RealBaseline
 from mribench.reports import leaderboard
 from mribench.reports.grid import TableCell, TableRow, make_table
 from mribench.reports.page import intervals
-from mribench.reports.rows import COLUMNS
+from mribench.reports.rows import columns_of
 
+COLUMNS = columns_of({})
+FID = COLUMNS[3]
 NO_BOUNDS = (-math.inf, math.inf)
 
 
