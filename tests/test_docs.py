@@ -21,52 +21,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(mribench.__file__).resolve().parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 OURS = [page for page in PAGES if page.name != "THIRD_PARTY.md"]
-# Named by the docs, made by other changes of the same release. Each entry goes when its subject is there.
-AWAITED = {
-    "tests/test_imports.py",
-    "mribench/bench/records.py",
-    "mribench.evaluate",
-    "mribench.ms_ssim_matrix",
-    "mribench.frechet_distance",
-    "mribench.mmd2",
-    "mribench.kid",
-    "mribench.prdc",
-    "mribench.nearest_neighbours",
-    "mribench.read_nifti",
-    "mribench.Generator",
-    "mribench.Metric",
-    "mribench.open_bench",
-    "mribench.Protocol",
-    "mribench.make_context",
-    "mribench list schemas --json",
-    "mribench list schemas",
-    # imported by benchmarks/
-    "mribench.bench.cohort.start_cohort",
-    "mribench.bench.controls.possible_controls",
-    "mribench.bench.folder.start_bench",
-    "mribench.bench.records.ScoresRecord",
-    "mribench.bench.records.TrainingStep",
-    "mribench.bench.records.WeightsRecord",
-    "mribench.evaluation.embed",
-    "mribench.evaluation.evaluate_run",
-    "mribench.generation.make_control",
-    "mribench.metrics.arrays.distances.JointDistances",
-    "mribench.metrics.arrays.distances.squared_distances",
-    "mribench.metrics.arrays.similarity.Definition",
-    "mribench.metrics.arrays.similarity.Kwon2019",
-    "mribench.metrics.arrays.similarity.definition_for",
-    "mribench.metrics.score.Score",
-    "mribench.metrics.statistics.intervals.difference",
-    "mribench.metrics.statistics.intervals.interval",
-    "mribench.metrics.statistics.intervals.jackknife",
-    "mribench.metrics.statistics.jackknife.combined",
-    "mribench.metrics.statistics.jackknife.half_width",
-    "mribench.metrics.statistics.jackknife.jackknife_part",
-    "mribench.metrics.statistics.jackknife.leave_out",
-    "mribench.metrics.statistics.jackknife.squared_error",
-    "mribench.runtime.make_context",
-    "mribench.training.plan_training",
-}
 NOT_OUR_WORDS = re.compile(r"\b(dear|dearer|floors?|sees|blind|deletes)\b", re.IGNORECASE)
 
 
@@ -95,19 +49,9 @@ def anchors(page):
 
 @each(PAGES)
 def test_every_figure_is_that_of_the_results_files(figures, page):
-    text = page.read_text()
-    if awaits_metrics():
-        text = text.replace("<!--= metrics -->", "")
-    _, stale, faults = figures.fill(text)
+    _, stale, faults = figures.fill(page.read_text())
     assert not faults
     assert not stale, "run `python docs/figures.py`"
-
-
-def awaits_metrics():
-    """True while the classes do not say what they measure, so that the table of metrics is written by hand."""
-    from mribench.metrics import METRICS, get_metric
-
-    return not all(hasattr(get_metric(name), "measures") for name in METRICS)
 
 
 def test_a_stale_figure_is_named_and_filled_in(figures):
@@ -185,7 +129,7 @@ def test_the_parser_of_the_docs_refuses_what_the_command_line_refuses():
 
 @each(OURS)
 def test_every_command_line_parses_and_names_a_model_that_exists(page):
-    for line in set(command_lines(page)) - AWAITED:
+    for line in set(command_lines(page)):
         try:
             parsed = parse(line)
         except (AssertionError, click.UsageError) as error:
@@ -207,13 +151,13 @@ def test_every_path_that_a_page_names_exists(page):
     for path in paths(page):
         place = PACKAGE.parent if path.startswith("mribench/") else ROOT
         example = page.name.startswith("adding-") and path.startswith(("mribench/models", "mribench/metrics"))
-        assert (place / path).exists() or path in AWAITED or example, path
+        assert (place / path).exists() or example, path
 
 
 @each([page for page in OURS if page.name != "CHANGELOG.md"])
 def test_every_module_and_name_that_a_page_imports_exists(page):
     for name in re.findall(r"\bmribench(?:\.[A-Za-z_0-9]+)+", page.read_text()):
-        if page.name.startswith("adding-") or name in AWAITED:
+        if page.name.startswith("adding-"):
             continue
         assert resolves(name), name
 
@@ -232,23 +176,6 @@ def resolves(dotted):
         return False
 
 
-def is_there(name):
-    """True when the command line parses, the file exists or the dotted name resolves."""
-    if " " in name:
-        try:
-            parse(name)
-        except (AssertionError, click.UsageError):
-            return False
-        return True
-    if "/" in name:
-        return ((PACKAGE.parent if name.startswith("mribench/") else ROOT) / name).exists()
-    return resolves(name)
-
-
-def test_what_the_docs_await_is_not_there_yet():
-    assert not [name for name in AWAITED if is_there(name)], "take these out of AWAITED"
-
-
 def modules_of_rooms():
     """(folder, module) of the table of rooms in docs/architecture.md."""
     text = (ROOT / "docs" / "architecture.md").read_text()
@@ -264,8 +191,6 @@ def test_every_room_of_the_package_is_in_the_plan():
 
 @each([page for page in OURS if page.name not in ("CHANGELOG.md", "glossary.md")])
 def test_the_words_are_those_of_the_glossary(page):
-    if page.name.startswith("adding-"):
-        pytest.skip("rewritten by another change of this release")
     lines = prose(page).splitlines()
     assert not [line for line in lines if NOT_OUR_WORDS.search(re.sub(r"`[^`]*`", "", line))]
 
@@ -276,4 +201,4 @@ def test_a_benchmark_imports_names_that_exist(script):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mribench"):
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
-                assert name in AWAITED or resolves(name), name
+                assert resolves(name), name

@@ -96,7 +96,7 @@ def test_every_arrow_points_down(graph):
     [
         "import mribench.metrics.score",
         "from mribench.bench.protocol import load_protocol; load_protocol('demo')",
-        "from mribench.commands import listing; assert len(listing.metrics()) > 15",
+        "from mribench.commands.list import list_metrics; assert len(list_metrics()) > 15",
     ],
 )
 def test_reading_scores_and_listing_metrics_load_neither_torch_nor_numba(statement):

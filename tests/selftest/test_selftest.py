@@ -106,7 +106,7 @@ def test_the_csv_holds_every_dose_with_its_verdict(bench, finished):
     zero = table[table.dose == 0]
     assert (zero.difference == 0).all()
     assert table.groupby("metric").value.nunique().min() > 1
-    assert pd.read_csv(io.StringIO(verdicts.as_csv(SelfTest.model_validate(record)))).equals(table)
+    assert pd.read_csv(io.StringIO(verdicts.as_csv(SelfTest.from_json(record, "record")))).equals(table)
 
 
 def test_a_second_run_computes_no_block(bench, finished, monkeypatch):
@@ -126,7 +126,7 @@ def test_a_second_run_computes_no_block(bench, finished, monkeypatch):
 
 @pytest.mark.parametrize("problem", [[], ["planted copies (exact): 0 of 4 found"]])
 def test_a_problem_is_exit_code_1(bench, finished, monkeypatch, problem):
-    record = SelfTest.model_validate(finished[1] | {"problems": problem})
+    record = SelfTest.from_json(finished[1] | {"problems": problem}, "record")
     monkeypatch.setattr(run, "run", lambda *_, **__: record)
     result = call("selftest", "--bench", bench.folder)
     assert result.exit_code == len(problem)
