@@ -21,6 +21,7 @@ from mribench.files import write_text
 from mribench.reports.page import templating
 from mribench.reports.page.figures import Picture, central_pictures
 
+PAGE = "quality.html"
 _PIXELS = 104  # along the longest side: a page of 1,262 scans stays near 50 MB
 
 # (what, of the record, format)
@@ -64,7 +65,7 @@ class _Scan:
 
 def quality_page(cohort: Cohort, *, anew: bool) -> Path:
     """The page's path beside volumes.json; it is written if it is missing or `anew`."""
-    path = cohort.folder / "quality.html"
+    path = cohort.folder / PAGE
     if anew or not path.exists():
         write_text(path, _render(cohort))
     return path
