@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from mribench.metrics.metric import RealBaseline
 from mribench.reports import leaderboard
 from mribench.reports.csv_tables import as_csv
 from mribench.reports.grid import _duration, _millions, make_table
@@ -110,3 +111,23 @@ def test_costs_that_are_unknown_are_dashes_for_models_and_nothing_for_others(mak
     board = leaderboard.from_scores([make_entrant("a"), make_entrant("b", kind="folder")])
     costs = {row.name: [cell.text for cell in row.cells] for row in make_table(board).of("cost").rows}
     assert costs == {"a": ["–"] * 5, "b": [""] * 5}
+
+
+def test_companion_scores_of_another_definition_or_of_a_slab_are_starred(
+    make_entrant, make_scores, make_score
+):
+    usual = {**make_scores(1.0), "kid_a": make_score("kid_a", 0.2)}
+    other = {**make_scores(1.0), "kid_a": make_score("kid_a", 0.2, version="v2")}
+    entrants = [make_entrant(name, scores=usual) for name in "ab"]
+    entrants += [make_entrant("other", scores=other), make_entrant("slab", scores=usual, slab=(5, 11))]
+    table = make_table(leaderboard.from_scores(entrants)).of("companion")
+    assert {row.name for row in table.rows if row.cells[0].starred} == {"other", "slab"}
+
+
+def test_the_real_baseline_is_only_in_tables_where_it_has_a_value(make_entrant, make_scores, make_score):
+    baseline = RealBaseline(value=0.3, low=0.25, high=0.35, n=4, how="x")
+    scores = {**make_scores(1.0), "kid_a": make_score("kid_a", 0.5, real_baseline=baseline)}
+    table = make_table(leaderboard.from_scores([make_entrant("a", scores=scores)]))
+    assert not table.of("paper", "score").baseline
+    (row,) = table.of("companion").baseline
+    assert row.cells[0].values == (0.3, 0.25, 0.35) and row.cells[0].text == "0.300"
