@@ -71,7 +71,7 @@ def test_groups_cut_the_volumes_into_nearly_equal_parts(n):
     assert max(map(len, arrays)) - min(map(len, arrays)) <= 1
 
 
-def test_uneven_blocks_do_not_turn_bias_into_variance():
+def test_uneven_groups_do_not_turn_bias_into_variance():
     """A statistic that is pure bias, 1 / n, has no error, though groups of 2 and 3 shift it unequally."""
     replicates = leave_out(lambda kept: 1 / len(kept), 101)
     assert len(set(replicates)) == 2
