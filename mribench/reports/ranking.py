@@ -34,7 +34,8 @@ def mark_best(rows: Sequence[Row]) -> list[Row]:
     Alone nobody is best, and neither where all score exactly the same.
     """
     marks: dict[str, dict[str, Cell]] = {row.entrant.name: {} for row in rows}
-    for column in [cell.column for cell in rows[0].cells if cell.column.family] if rows else []:
+    columns = [cell.column for cell in rows[0].cells] if rows else []
+    for column in (column for column in columns if column.family):
         cells = {row.entrant.name: row.cell(column.key) for row in rows if row.whole}
         for name, cell in _compared(cells).items():
             marks[name][column.key] = cell

@@ -54,7 +54,7 @@ def coarse_network(monkeypatch):
 
 @pytest.fixture(scope="module")
 def cohort(formula_volume, volume_set):
-    """Training, reference and held-out volumes of one law."""
+    """Training, reference and held-out volumes of one distribution."""
 
     @cache
     def volumes(first, count):
@@ -137,7 +137,7 @@ def test_real_covers_itself_wholly(evaluated, cohort, name):
     """Each volume lies in its own ball and in those of 4 others on average, since the fifth is not inside."""
     itself = evaluated(name, cohort["reference"])
     assert itself.value == 1
-    assert itself.high - itself.low > 0.2  # though leaving a volume out changes no share
+    assert itself.high - itself.low > 0.2  # though leaving a volume out changes no proportion
     assert itself.interval.endswith(
         ", at least Wilson's of 10 " + side if (side := get_metric(name).proportion_of) else "95 %"
     )

@@ -109,7 +109,7 @@ def test_the_csv_holds_every_dose_with_its_verdict(bench, finished):
     assert pd.read_csv(io.StringIO(verdicts.as_csv(SelfTest.from_json(record, "record")))).equals(table)
 
 
-def test_a_second_run_computes_no_block(bench, finished, monkeypatch):
+def test_a_second_run_computes_no_array(bench, finished, monkeypatch):
     _, record = finished
 
     def refuse(*_, **__):
@@ -205,7 +205,7 @@ def test_a_copy_counts_as_found_only_with_its_source_and_orientation(garden, wro
 
 
 def score(rank_key, error=0.1, count=40):
-    """A score of 40 samples whose loss has that standard error."""
+    """A score of 40 samples whose rank key has that standard error."""
     pattern = np.resize([1.0, -1.0], count)
     replicates = rank_key + error * pattern / np.sqrt(count - 1)
     half = 1.96 * error
