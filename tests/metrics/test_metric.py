@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest, ttest_ind
 
 from mribench.bench.controls import CONTROLS
-from mribench.commands import listing
+from mribench.commands.list import list_metrics
 from mribench.errors import MribenchError, UsageError
 from mribench.metrics import METRICS, default_metrics, get_metric
 from mribench.metrics.metric import Metric
@@ -254,7 +254,7 @@ def test_a_metric_that_opts_in_is_no_default():
 def test_the_list_of_metrics_comes_from_their_classes(monkeypatch):
     monkeypatch.setitem(METRICS, "plain", f"{__name__}:PLAIN")
     monkeypatch.setitem(sys.modules, __name__, SimpleNamespace(PLAIN=Plain(**FACTS, unit="mm", opt_in=True)))
-    assert listing.metrics()[-1] == {
+    assert list_metrics()[-1] == {
         "metric": "plain",
         "title": "Plain",
         "unit": "mm",

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from mribench.metrics.metric import RealBaseline
+from mribench.metrics.score import RealBaseline
 from mribench.reports import leaderboard
 from mribench.reports.csv_tables import as_csv
 from mribench.reports.grid import _duration, _millions, make_table
