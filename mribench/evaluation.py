@@ -24,7 +24,6 @@ from mribench.metrics import default_metrics, get_metric
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.arrays.distances import join_views
 from mribench.metrics.features.slices import get_extractor
-from mribench.metrics.features.weights import Weights
 from mribench.metrics.memorisation import COPY_RATIO, copies
 from mribench.metrics.score import Missing, Score
 from mribench.metrics.scoring import score_all
@@ -97,7 +96,7 @@ def evaluate(
     _warn_of_other_grids(sets)
     if metrics is None:
         metrics = (*default_metrics(), "fid_3d") if context.weights_3d else default_metrics()
-    return Evaluation(*score_all(make_arrays(sets, cache, extractor, context), metrics))
+    return Evaluation(*score_all(Arrays(sets, cache, extractor, context), metrics))
 
 
 def _opened(
@@ -115,14 +114,6 @@ def _opened(
         digests_cache=cache / f"checks-{name}.json" if cache else None,
         progress=lambda _, done, total: context.progress(f"read {name}", done, total),
     )
-
-
-def make_arrays(
-    sets: Mapping[str, VolumeSet], cache: Path | None, extractor: str, context: Context
-) -> Arrays:
-    """The expensive arrays of these sets; raises MribenchError when the sets do not share one grid."""
-    weights = Weights(context.weights, context.weights_3d)
-    return Arrays(sets, cache, extractor, weights, context.progress, context.device, context.memory)
 
 
 def _warn_of_other_grids(sets: Mapping[str, VolumeSet]) -> None:
@@ -157,7 +148,7 @@ def evaluate_run(
     protocol = bench.protocol
     with bench.run_lock(run):
         sets = comparison_sets(cohort, run.samples())
-        arrays = make_arrays(sets, bench.arrays, protocol.evaluation.extractor, context)
+        arrays = Arrays(sets, bench.arrays, protocol.evaluation.extractor, context)
         metrics = protocol.evaluation.metrics
         absent = [m for m in metrics if "holdout" not in sets and "holdout" in get_metric(m).needs]
         reason = NO_HOLDOUT.format(name=protocol.name)
@@ -278,7 +269,7 @@ def embed(bench: Bench, cohort: Cohort, runs: Sequence[Run], context: Context) -
         features = {}
         for run in whole:
             sets = comparison_sets(cohort, run.samples())
-            arrays = make_arrays(sets, bench.arrays, evaluation.extractor, context)
+            arrays = Arrays(sets, bench.arrays, evaluation.extractor, context)
             features[run.name] = join_views(arrays.features, "samples")[: evaluation.tsne_samples]
             features[""] = join_views(arrays.features, "train")
         points = joint_embedding(features, seed=bench.protocol.seed)

@@ -18,6 +18,7 @@ from mribench.data.volume_set import Progress
 from mribench.errors import UsageError
 
 DEFAULT_MEMORY = 2_000_000_000
+CPU = torch.device("cpu")
 
 
 def choose_device(name: str) -> torch.device:
@@ -71,7 +72,7 @@ def no_progress(what: str, done: int, total: int) -> None:
 class Context:
     """Where and how one command computes: made once by `make_context` and passed to every step."""
 
-    device: torch.device
+    device: torch.device = CPU
     memory: int = DEFAULT_MEMORY  # bytes for volumes prepared for comparison
     weights: Path | None = None  # of the slice extractor, where no package carries them
     weights_3d: Path | None = None  # of the volume extractor

@@ -26,6 +26,7 @@ from mribench.metrics.mmd import mmd2
 from mribench.metrics.ms_ssim import ms_ssim_matrix
 from mribench.metrics.prdc import prdc
 from mribench.metrics.scoring import score_all
+from mribench.runtime import Context
 
 SHAPE = (14, 18, 16)
 OF_VIEWS = {f"{kind}_{view}" for kind in ("fid", "kid") for view in "acs"}
@@ -166,7 +167,7 @@ KILLED = """
         if done >= 4:
             os.kill(os.getpid(), signal.SIGKILL)
     sets = {{"samples": t.several("samples", 300, 7), "reference": t.several("reference", 100, 5)}}
-    t.Arrays(sets, Path({cache!r}), progress=die).pairs("samples", "reference")
+    t.Arrays(sets, Path({cache!r}), context=t.Context(progress=die)).pairs("samples", "reference")
 """
 
 
@@ -190,7 +191,9 @@ def test_a_killed_pair_matrix_continues_where_it_stopped(tmp_path, monkeypatch):
 
 def test_progress_names_what_is_done(sets):
     seen = []
-    Arrays(sets, None, progress=lambda *report: seen.append(report)).pairs("samples", "train")
+    Arrays(sets, None, context=Context(progress=lambda *report: seen.append(report))).pairs(
+        "samples", "train"
+    )
     assert seen == [("msssim3d samples x train", 7, 7)]
 
 

@@ -21,7 +21,6 @@ from mribench.data.cohort import Cohort, CohortSpec
 from mribench.data.grid import Grid, dequantise, quantise
 from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import UsageError
-from mribench.evaluation import make_arrays
 from mribench.files import digest_volume
 from mribench.metrics import default_metrics, get_metric
 from mribench.metrics.arrays.cache import Arrays
@@ -86,7 +85,7 @@ class Scorer:
         return {score.metric: score for score in scores}
 
     def _arrays(self, samples: VolumeSet) -> Arrays:
-        return make_arrays({"samples": samples, **self.real}, self.cache, self.extractor, self.context)
+        return Arrays({"samples": samples, **self.real}, self.cache, self.extractor, self.context)
 
     def score_array(self, volumes: np.ndarray) -> Scores:
         """The same of `[N,D,H,W]` in [0,1]."""

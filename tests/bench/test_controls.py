@@ -9,9 +9,10 @@ from mribench.bench.cohort import start_cohort
 from mribench.bench.folder import create_bench
 from mribench.bench.protocol import load_protocol
 from mribench.data.prepare.simulated import simulated_cohort
-from mribench.evaluation import comparison_sets, make_arrays
+from mribench.evaluation import comparison_sets
 from mribench.generation import make_control
 from mribench.metrics import get_metric
+from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.scoring import score_all
 from mribench.metrics.statistics.intervals import difference
 from mribench.runtime import make_context
@@ -29,7 +30,7 @@ def scores(tmp_path_factory):
     for control, count in controls.possible_controls(cohort, bench.protocol.evaluation.samples):
         assert make_control(bench, cohort, control, count, context) == "done"
         sets = comparison_sets(cohort, bench.run(control.name).samples())
-        values, missing = score_all(make_arrays(sets, bench.arrays, "effnet-lite0", context), METRICS)
+        values, missing = score_all(Arrays(sets, bench.arrays, context=context), METRICS)
         assert not missing
         found[control.name] = {score.metric: score for score in values}
     return found

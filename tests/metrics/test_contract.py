@@ -14,9 +14,9 @@ from mribench.metrics import METRICS, get_metric
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features import medicalnet
 from mribench.metrics.features import slices as features
-from mribench.metrics.features.weights import Weights
 from mribench.metrics.score import Score
 from mribench.metrics.scoring import score
+from mribench.runtime import Context
 
 SIZE = 16
 DISTANCES = [name for name in METRICS if get_metric(name).family not in ("memorisation", "prdc")]
@@ -43,7 +43,7 @@ class Coarse3D(nn.Module):
         return torch.cat([mean, 10 * spread.clamp(min=0).sqrt()], 1).flatten(1)
 
 
-WEIGHTS = Weights(volumes=Path(__file__))  # any file
+CONTEXT = Context(weights_3d=Path(__file__))  # any file
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def evaluated(cohort, volume_set):
     def run(metric, volumes, **changes):
         sets = {role: volume_set(role, cohort[role]) for role in ("train", "reference", "holdout")}
         sets |= {"samples": volume_set("samples", volumes), **changes}
-        return score(get_metric(metric), Arrays(sets, None, weights=WEIGHTS))
+        return score(get_metric(metric), Arrays(sets, None, context=CONTEXT))
 
     return run
 

@@ -22,10 +22,10 @@ from torch import Tensor
 from mribench.errors import MribenchError, TooLittleMemory
 from mribench.files import read_array, write_array
 from mribench.metrics.arrays.workers import worker_count, workers
+from mribench.runtime import DEFAULT_MEMORY
 
 State = tuple[Tensor, ...]  # every tensor has the volumes as its first axis
 
-DEFAULT_MEMORY = 2 * 10**9  # bytes
 GROUP_ROWS = 64  # more would hardly save time: a column's state costs as much as about five pairs
 _GROUP_ROWS_GPU = 512  # there it costs as much as hundreds
 NARROW = 4  # columns of a tile where a pair costs more than fetching a volume

@@ -14,6 +14,7 @@ from mribench.metrics.features import slices as features
 from mribench.metrics.fid import FID_A, FrechetSubsets
 from mribench.metrics.scoring import score_all
 from mribench.metrics.statistics.real_baseline import RealBaselines, Split, continued, has_real_baseline
+from mribench.runtime import Context
 
 CHOSEN = ("ms_ssim", "mmd", "fid_a", "kid_a", "coverage", "mmd_voxel", "copy_rate")
 
@@ -206,7 +207,7 @@ def test_real_baselines_of_two_n_are_kept_apart(tmp_path):
 def test_progress_names_the_volumes_of_the_real_baseline():
     seen = []
     sets = {"samples": volumes("model", 0, 8), "reference": volumes("reference", 100, 16)}
-    arrays = Arrays(sets, None, progress=lambda what, *_: seen.append(what))
+    arrays = Arrays(sets, None, context=Context(progress=lambda what, *_: seen.append(what)))
     arrays.with_samples(volumes("holdout", 200, 8)).features("samples", "axial")
     assert set(seen) == {"holdout: features holdout"}
 
