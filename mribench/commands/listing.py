@@ -16,7 +16,7 @@ def rows(what: str, folder: Path) -> list[dict[str, Any]]:
 
 
 def models() -> list[dict[str, Any]]:
-    """Every model x preset: volume size, budget, parameters per sub-network and in all."""
+    """Every model x preset: volume size, budget, parameters per sub-network and in all, what the model is."""
     from mribench.commands.steps import parameter_count
     from mribench.models import MODELS, get_model
 
@@ -36,6 +36,8 @@ def models() -> list[dict[str, Any]]:
                     "budget": config.budget,
                     "parameters": sum(counts.values()),
                     "subnetworks": counts,
+                    "source": kind.source,
+                    "summary": kind.summary,
                 }
             )
     return found
@@ -100,11 +102,12 @@ def runs(folder: Path) -> list[dict[str, Any]]:
 
 
 def as_text(table: list[dict[str, Any]]) -> str:
-    """Rows as an aligned table."""
+    """Rows as an aligned table; the summaries of models stand below it, once each."""
     if not table:
         return "none yet"
-    rows = [{key: _plain(value) for key, value in row.items()} for row in table]
-    return pd.DataFrame(rows).fillna("").to_string(index=False)
+    rows = [{key: _plain(value) for key, value in row.items() if key != "summary"} for row in table]
+    lines = dict.fromkeys(f"{row['title']}: {row['summary']}" for row in table if "summary" in row)
+    return "\n".join([pd.DataFrame(rows).fillna("").to_string(index=False), *lines])
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,8 @@ from mribench.errors import MribenchError
 from mribench.files import read_json
 from mribench.metrics import METRICS
 from mribench.metrics.metric import Score
+from mribench.models import MODELS, get_model
+from mribench.models.generator import Generator
 from mribench.reports.page import words
 from mribench.reports.records import Entrant, device_name
 from mribench.reports.rows import COLUMNS, Leaderboard, Row, significant, usual_scores
@@ -145,11 +147,17 @@ def card(row: Row, bench: Bench, cohort: Cohort | None, usual_versions: Mapping[
 
 def _what(entrant: Entrant) -> str:
     if entrant.kind == "model":
-        model = entrant.run.model if entrant.run and entrant.run.model else entrant.name
-        return words.MODELS.get(model, "A generator that is not part of mribench.")
+        kind = _generator(entrant)
+        return kind.card() if kind else "A generator that is not installed here."
     if entrant.kind == "folder":
         return "Volumes from outside; mribench knows nothing of how they were made."
     return f"A control. {entrant.what}".strip() if entrant.kind == "control" else "Unknown: no run.json."
+
+
+def _generator(entrant: Entrant) -> type[Generator] | None:
+    """The class of a model, None where it is not installed."""
+    model = entrant.run.model if entrant.run and entrant.run.model else entrant.name
+    return get_model(model) if model in MODELS else None
 
 
 def _training(entrant: Entrant, bench: Bench, cohort: Cohort | None) -> list[tuple[str, str]]:
@@ -195,9 +203,9 @@ def _limits(entrant: Entrant, bench: Bench) -> str:
     said = [f"Volumes of {grid.size}³ voxels of {_numbers(grid.spacing_mm)} mm, nothing finer."]
     if entrant.slab:
         said.append(f"Makes axial slices {entrant.slab[0]} to {entrant.slab[1] - 1} only.")
-    return " ".join(
-        [*said, *([words.MODEL_LIMITS] if entrant.kind == "model" else []), words.NO_CLINICAL_USE]
-    )
+    if entrant.kind == "model":
+        said.append((_generator(entrant) or Generator).limits)
+    return " ".join([*said, words.NO_CLINICAL_USE])
 
 
 def _line(score: Score) -> ScoreLine:
