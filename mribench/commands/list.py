@@ -35,7 +35,7 @@ def list_things(what: str, folder: Path, as_json: bool) -> None:
 
 
 def list_models() -> Rows:
-    """Every model x preset: volume size, budget, parameters per sub-network and in all."""
+    """Every model x preset: volume size, budget, parameters per sub-network and in all, what the model is."""
     from mribench.models import MODELS, get_model
 
     rows = []
@@ -54,6 +54,8 @@ def list_models() -> Rows:
                     "budget": config.budget,
                     "parameters": sum(counts.values()),
                     "subnetworks": counts,
+                    "source": kind.source,
+                    "summary": kind.summary,
                 }
             )
     return rows
@@ -137,13 +139,14 @@ _LISTS = {
 
 
 def _as_text(rows: Rows) -> str:
-    """Rows as an aligned table."""
+    """Rows as an aligned table; the summaries of models stand below it, once each."""
     import pandas as pd
 
     if not rows:
         return "none yet"
-    plain = [{key: _plain(value) for key, value in row.items()} for row in rows]
-    return pd.DataFrame(plain).fillna("").to_string(index=False)
+    plain = [{key: _plain(value) for key, value in row.items() if key != "summary"} for row in rows]
+    summaries = dict.fromkeys(f"{row['title']}: {row['summary']}" for row in rows if "summary" in row)
+    return "\n".join([pd.DataFrame(plain).fillna("").to_string(index=False), *summaries])
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from mribench.models.adversarial import (
     NATIVE_32,
     NATIVE_64,
     NATIVE_128,
+    SMALLEST,
     UPSAMPLED_128,
     LatentGAN,
     LatentGANConfig,
@@ -87,6 +88,9 @@ class VAEGAN(LatentGAN):
 
     Config = VAEGANConfig
     title = "3D-VAE-GAN"
+    summary = "a variational autoencoder whose decoder is also a GAN's generator"
+    source = "Larsen et al. 2016; in 3D by Kwon et al. 2019"
+    SMALLEST: ClassVar = {**SMALLEST, "hidden": 16}
     stem = "linear"
     PRESETS: ClassVar = {
         "tiny": {

@@ -12,6 +12,7 @@ from mribench.errors import MribenchError
 from mribench.files import read_json
 from mribench.metrics import METRICS, get_metric
 from mribench.metrics.score import Score
+from mribench.models.generator import Generator
 from mribench.reports.grid import counts
 from mribench.reports.page import words
 from mribench.reports.records import Entrant
@@ -138,11 +139,17 @@ def _card(row: Row, bench: Bench, cohort: Cohort | None, usual_versions: Mapping
 
 def _what(entrant: Entrant) -> str:
     if entrant.kind == "model":
-        model = entrant.run.model if entrant.run and entrant.run.model else entrant.name
-        return words.MODELS.get(model, "A generator that is not part of mribench.")
+        kind = _generator(entrant)
+        return kind.card() if kind else "A generator that is not installed here."
     if entrant.kind == "folder":
         return "Volumes from outside; how they were made is not recorded."
     return f"A control. {entrant.what}".strip() if entrant.kind == "control" else "Unknown: no run.json."
+
+
+def _generator(entrant: Entrant) -> type[Generator] | None:
+    """The class of a model, None where it is not installed."""
+    model = entrant.run.model if entrant.run and entrant.run.model else entrant.name
+    return get_model(model) if model in MODELS else None
 
 
 def _training(entrant: Entrant, bench: Bench, cohort: Cohort | None) -> list[_Fact]:
@@ -187,7 +194,7 @@ def _limits(entrant: Entrant, bench: Bench) -> str:
     grid, slab = bench.protocol.cohort.voxels, entrant.slab
     limits = [f"Volumes of {grid.size}³ voxels of {_numbers(grid.spacing_mm)} mm, nothing finer."]
     limits += [f"Makes axial slices {slab[0]} to {slab[1] - 1} only."] if slab else []
-    limits += [words.MODEL_LIMITS] if entrant.kind == "model" else []
+    limits += [(_generator(entrant) or Generator).limits] if entrant.kind == "model" else []
     return " ".join([*limits, words.NO_CLINICAL_USE])
 
 

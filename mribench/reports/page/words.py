@@ -28,26 +28,6 @@ EVIDENCE = (
     "detect from held-out real volumes. Every formula and its source stand in docs/metrics.md of mribench."
 )
 
-# model -> what it is; docs/models.md has the rest
-MODELS = {
-    "vae_gan": "3D-VAE-GAN: a variational autoencoder whose decoder is also a GAN's generator (Larsen et al. "
-    "2016; in 3D by Kwon et al. 2019).",
-    "gan_gp": "3D-GAN-GP: a Wasserstein GAN with gradient penalty (Gulrajani et al. 2017; in 3D by Kwon et al. "
-    "2019).",
-    "alpha_wgan": "3D-alpha-WGAN: an autoencoder and a Wasserstein GAN in one, with a second critic for the "
-    "latent code (Kwon, Han and Kim 2019).",
-    "cce_gan": "CCE-GAN: a Wasserstein GAN whose encoder is trained for cycle consistency (Xing, Sinha and Hwang "
-    "2021).",
-    "ha_gan": "HA-GAN: a GAN that makes a whole small volume and a part of it at full resolution (Sun et al. "
-    "2022).",
-    "dpm3d": "3D-DPM: a denoising diffusion model with a 3D U-Net (Dorjsembe et al. 2022).",
-    "cdpm": "cDPM: a diffusion model that makes a volume in stages of axial slices, each given slices already "
-    "made (Peng et al. 2023).",
-}
-MODEL_LIMITS = (
-    "It can make only what its training volumes show, and it may repeat them: see memorisation, copy rate and "
-    "the nearest training volumes."
-)
 LICENCES = {
     "simulated": "mribench is Apache-2.0. The volumes derive from the MNI152 template (McConnell Brain Imaging "
     "Centre), whose notice in THIRD_PARTY.md must go with them.",
