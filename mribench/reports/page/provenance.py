@@ -12,6 +12,7 @@ from mribench.errors import MribenchError
 from mribench.files import read_json
 from mribench.metrics import METRICS, get_metric
 from mribench.metrics.score import Score
+from mribench.models import MODELS, get_model
 from mribench.models.generator import Generator
 from mribench.reports.grid import counts
 from mribench.reports.page import words
