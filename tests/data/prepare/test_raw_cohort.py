@@ -142,7 +142,7 @@ class AtOnce:
 
 @pytest.fixture
 def light(monkeypatch):
-    """Stages that cost nothing; `light` lists the scans that were worked on. A file's content decides its outcome."""
+    """Stages that take no time; `light` lists the scans that were worked on. A file's content decides its outcome."""
     worked = []
 
     def process(scan, mask, grid, _recipe):
