@@ -16,10 +16,15 @@ from pathlib import Path
 import trainings
 from trainings import ROOT
 
+from mribench.bench.cohort import start_cohort
 from mribench.bench.controls import CONTROLS
-from mribench.commands import steps as commands
-from mribench.files import read_json, write_json
+from mribench.bench.folder import start_bench
+from mribench.bench.records import WeightsRecord
+from mribench.evaluation import evaluate_run
+from mribench.files import write_json
+from mribench.generation import make_control
 from mribench.models import MODELS
+from mribench.runtime import make_context
 
 NAME, CLASS = "ppca", "ppca:PPCA"
 FIDS = ("fid_a", "fid_c", "fid_s")
@@ -32,31 +37,27 @@ def main() -> None:
     parser.add_argument("--bench", type=Path, default=Path("newcomer-bench"))
     sys.path.insert(0, str(ROOT / "docs" / "examples"))
     MODELS[NAME] = CLASS
-    bench = commands.start_bench(parser.parse_args().bench, "demo", False)
-    cohort = commands.start_cohort(bench, trainings.quiet)
+    context = make_context("cpu", progress=trainings.quiet)
+    bench = start_bench(parser.parse_args().bench, "demo")
+    cohort = start_cohort(bench, context.progress)
     run = trainings.train(bench, NAME, {})
     begun = time.monotonic()
     trainings.sample(bench, run)
     sampling = time.monotonic() - begun
     entrants = [run]
     for control in (CONTROLS["noise"], CONTROLS["mean_volume"]):
-        for _ in commands.make_control(
-            bench, cohort, control, bench.protocol.evaluation.samples, overwrite=False
-        ):
-            pass
+        make_control(bench, cohort, control, bench.protocol.evaluation.samples, context)
         entrants.append(bench.run(control.name))
     for entrant in entrants:
-        commands.evaluate(
-            bench, cohort, entrant, weights=None, device="cpu", overwrite=False, progress=trainings.quiet
-        )
-    weights = read_json(run.weights_record)
+        evaluate_run(bench, cohort, entrant, context)
+    weights = WeightsRecord.read(run.weights_record)
     scores = {entrant.name: trainings.scores(entrant) for entrant in entrants}
     result = {
         **trainings.provenance(run, "python benchmarks/newcomer.py"),
-        "threads": weights["device"]["threads"],
-        "training_seconds": weights["seconds"],
+        "threads": weights.device.threads if weights.device else None,
+        "training_seconds": weights.seconds,
         "sampling_seconds": sampling,
-        "volumes_seen": weights["seen"],
+        "volumes_seen": weights.seen,
         "lines": len((ROOT / "docs" / "examples" / "ppca.py").read_text().splitlines()),
         "fid": {name: {fid: values[fid] for fid in FIDS} for name, values in scores.items()},
     }

@@ -274,7 +274,7 @@ def _order_is_irrelevant(name: str, _: dict[str, Any]) -> None:
 
 
 def _noise_is_not_better(name: str, _: dict[str, Any]) -> None:
-    """noise never scores better than clean volumes, for a metric that sees noise."""
+    """noise never scores better than clean volumes, for a metric that detects noise."""
     if "noise" not in get_metric(name).detects:
         return
     clean, noisy = (_scored(name, phantoms(8, 32, seed=4, noise=level)) for level in (0.0, 0.5))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mribench.commands import listing
+from mribench.commands import list as list_command
 from mribench.models import MODELS
 from mribench.selftest import contract
 
@@ -39,9 +39,9 @@ def test_the_example_keeps_the_contract(registered):
 
 
 def test_list_models_shows_what_the_class_says(registered):
-    (row,) = (row for row in listing.models() if row["model"] == "ppca")
+    (row,) = (row for row in list_command.list_models() if row["model"] == "ppca")
     assert (row["title"], row["source"]) == ("PPCA", "Tipping and Bishop 1999")
-    assert listing.as_text([row]).endswith(f"\nPPCA: {row['summary']}")
+    assert list_command._as_text([row]).endswith(f"\nPPCA: {row['summary']}")
 
 
 @pytest.fixture
