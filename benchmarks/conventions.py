@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mribench.metrics.arrays.similarity import Definition, Kwon2019
 from provenance import machine
 from pytorch_msssim import ms_ssim
 
 from mribench.data.simulate import simulate
 from mribench.files import write_json
+from mribench.metrics.arrays.similarity import Definition, Kwon2019
 from mribench.metrics.ms_ssim import ms_ssim_matrix
 
 SIDE, PADDED = 128, 160
