@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import mribench
 from mribench.metrics import METRICS, get_metric
 from mribench.selftest import contract
 
@@ -32,7 +33,9 @@ def registered(monkeypatch):
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the package with the example added by the steps of the page: one file and one row."""
-    shutil.copytree(ROOT / "mribench", tmp_path / "mribench", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        Path(mribench.__file__).parent, tmp_path / "mribench", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     shutil.copy(EXAMPLE, tmp_path / "mribench" / "metrics")
     row = re.search(r'^ {4}"brain_size": ".*",$', PAGE.read_text(), re.M).group(0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import mribench
 from mribench.commands import list as list_command
 from mribench.models import MODELS
 from mribench.selftest import contract
@@ -47,7 +48,9 @@ def test_list_models_shows_what_the_class_says(registered):
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the package with the example added by the steps of the page: one file and one row."""
-    shutil.copytree(ROOT / "mribench", tmp_path / "mribench", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        Path(mribench.__file__).parent, tmp_path / "mribench", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     shutil.copy(EXAMPLE, tmp_path / "mribench" / "models")
     row = re.search(r'^ {4}"ppca": ".*",$', PAGE.read_text(), re.M).group(0)
