@@ -11,6 +11,7 @@ from mribench.bench.protocol import Protocol
 from mribench.data.records import CohortRecord
 from mribench.data.volume_set import Slab
 from mribench.files import Record, digest_json, first_error
+from mribench.metrics.gates.result import GateResult
 from mribench.metrics.score import Missing, Score
 from mribench.runtime import DeviceRecord
 
@@ -133,6 +134,7 @@ class ScoresRecord(Record):
     rescale: tuple[float, float] | None = None  # of scores without a bench
     scores: tuple[Score, ...] = ()
     missing: tuple[Missing, ...] = ()
+    gates: tuple[GateResult, ...] = ()
     seconds: NonNegativeFloat = 0.0
 
     @model_validator(mode="before")
