@@ -139,6 +139,8 @@ def read_voxels(folder: Path, name: str) -> np.ndarray:
         voxels: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise MribenchError(f"{path} must be a readable volume of the cohort, but: {error}") from error
+    if voxels.dtype != np.uint16:
+        raise MribenchError(f"{path} must hold uint16 voxels, but holds {voxels.dtype}.")
     return voxels
 
 
