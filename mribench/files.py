@@ -29,6 +29,7 @@ SUMS = "SHA256SUMS"
 _PROOF = "sha256"  # the field of a record and of a line
 _SEAL = re.compile(rb"\nmribench/seal/1 ([0-9a-f]{64}) end\n")
 _SEAL_BYTES = 86
+_DAMAGED_DIGEST = re.compile(r'": .[^ ]{64}.}$')  # at a line's end, under a damaged key
 _LINE = re.compile(r'(.*), "sha256": "([0-9a-f]{64})"}')
 
 
@@ -170,6 +171,15 @@ def _check_proof(fields: dict[str, Any], where: object, remedy: str) -> None:
         )
 
 
+def is_proven(path: Path) -> bool:
+    """Whether a record carries its digest; raises MribenchError when it is unreadable or has another content."""
+    fields = read_json(path)
+    carries = isinstance(fields, dict) and _PROOF in fields
+    if carries:
+        _check_proof(fields, path, Record.REMEDY)
+    return carries
+
+
 def first_error(error: ValidationError) -> str:
     """Field and fault of the first thing that is wrong."""
     first = error.errors()[0]
@@ -225,9 +235,16 @@ def _proven_line(text: str) -> str | None:
     """The object of one line; None when it is no object, or not the one that was written."""
     parts = _LINE.fullmatch(text)
     if parts is None:
-        return text if text.startswith("{") and text.endswith("}") and _PROOF not in text else None
+        plain = text.startswith("{") and text.endswith("}") and _PROOF not in text
+        return text if plain and not _DAMAGED_DIGEST.search(text) else None
     line = f"{parts[1]}}}"
     return line if hashlib.sha256(line.encode()).hexdigest() == parts[2] else None
+
+
+def drop_damaged_lines(path: Path) -> None:
+    """Write a JSON-lines file again without its torn and damaged lines."""
+    texts = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    write_text(path, "".join(f"{text}\n" for text in texts if _proven_line(text) is not None))
 
 
 class _Hashed:

@@ -191,7 +191,7 @@ def test_a_record_changed_on_purpose_is_read_without_its_digest(tmp_path):
     Pet(name="Mia").write(path)
     value = {**read_json(path), "name": "Leo"}
     write_json(path, value)
-    with pytest.raises(MribenchError, match='changed by hand. Run: adopt .* without its line "sha256"'):
+    with pytest.raises(MribenchError, match=r'changed by hand. Run: adopt .* without its line "sha256"'):
         Pet.read(path)
     del value["sha256"]
     write_json(path, value)
