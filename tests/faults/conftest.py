@@ -12,9 +12,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture(scope="session")
 def setting(tmp_path_factory):
-    from fault_bench import build, results
+    from fault_bench import build, build_prepared, results
     from fault_trials import Setting
 
     folder = tmp_path_factory.mktemp("faults")
-    bench = build(folder)
-    return Setting(bench, folder, results(bench))
+    bench, room = build(folder), tmp_path_factory.mktemp("prepared")
+    prepared = build_prepared(folder)
+    own = Setting(prepared, room, results(prepared))
+    return Setting(bench, folder, results(bench), prepared=own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,9 @@ from fault_commands import call
 from scipy.ndimage import gaussian_filter
 
 from mribench.bench.folder import open_bench
+from mribench.data.grid import paper_grid
+from mribench.data.nifti import write_nifti
+from mribench.data.simulate import simulate
 
 PROTOCOL = """
 name = "faults"
@@ -41,7 +45,9 @@ tau_max = 6
 stage_slices = 3
 ddim_steps = 2
 """
-PREPARED = PROTOCOL.replace('"simulated"', '"prepared"').replace("faults", "faults-own")
+PREPARED = re.sub(
+    r"train = 4\nreference = 4\nholdout = 4", "train = 2\nreference = 3\nholdout = 3", PROTOCOL
+).replace('"simulated"', '"prepared"')
 _IGNORED = {"seconds", "versions", "device", "made_from"}
 
 
@@ -67,6 +73,15 @@ def build(folder: Path) -> Path:
     must("evaluate", "--samples", folder / "theirs", "--name", "theirs", "--bench", bench)
     must("report", "--bench", bench)
     return bench
+
+
+def build_prepared(folder: Path) -> Path:
+    """A bench whose cohort was prepared from ten registered scans in `folder/scans`."""
+    for i in range(10):
+        path = folder / "scans" / f"sub-{i:02d}" / "anat" / f"sub-{i:02d}_T1w.nii.gz"
+        write_nifti(path, simulate(5, i, 32)[0], paper_grid(32).affine)
+    must("prepare", folder / "scans", "--protocol", folder / "own.toml", "--bench", folder / "prepared")
+    return folder / "prepared"
 
 
 def blob(seed: int, side: int = 16) -> np.ndarray:

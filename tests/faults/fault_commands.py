@@ -16,6 +16,9 @@ from pathlib import Path
 
 from mribench.cli import main
 
+PATIENCE = 120.0  # seconds; every command of the trials takes a few
+HUNG = -1000
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -61,9 +64,23 @@ class Started:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
-    def wait(self) -> Ended:
-        _, status = os.waitpid(self.pid, 0)
-        return Ended(os.waitstatus_to_exitcode(status), self.log.read_text(errors="replace"))
+    def wait(self, seconds: float = PATIENCE) -> Ended:
+        """How it ended; one that still runs after `seconds` is killed, and its code is HUNG."""
+        status = self._status(seconds)
+        if status is None:
+            self.kill()
+            os.waitpid(self.pid, 0)
+        code = HUNG if status is None else os.waitstatus_to_exitcode(status)
+        return Ended(code, self.log.read_text(errors="replace"))
+
+    def _status(self, seconds: float) -> int | None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return status
+            time.sleep(0.005)
+        return None
 
 
 def start(log: Path, *words: object, before: Callable[[], None] | None = None) -> Started:

@@ -18,9 +18,12 @@ from typing import Any
 
 import numpy as np
 from fault_bench import Copy, results
-from fault_commands import Ended, call, file_limit, killed_after, memory_limit, start
+from fault_commands import HUNG, Ended, call, file_limit, killed_after, memory_limit, start
 
-GOOD = ("same", "refused", "healed", "harmless", "out of memory in a library")
+# Without memory a library may abort the process, and Python 3.11 may repeat one instruction for ever (it needs memory
+# for the number of the line that failed): neither can be promised away, and the next command must still finish.
+ABORTED, HUNG_WORD = "aborted by a library", "hung in Python without memory"
+GOOD = ("same", "refused", "healed", ABORTED, HUNG_WORD)
 
 
 @dataclass
@@ -31,6 +34,7 @@ class Setting:
     room: Path
     expected: dict[str, Any]
     copies: dict[str, Copy] = field(default_factory=dict)
+    prepared: Setting | None = None  # of a bench with prepared volumes
 
     def copy(self, name: str, *without: str) -> Copy:
         """A copy that lacks the files of some patterns; made once, put back before each trial."""
@@ -58,7 +62,7 @@ def judged(end: Ended, setting: Setting, bench: Path) -> str:
 def different(setting: Setting, bench: Path) -> list[str]:
     """Results that differ from the original's; what is absent differs too."""
     now = results(bench)
-    return [name for name, value in setting.expected.items() if now.get(name) != value]
+    return [name for name, value in setting.expected.items() if now.get(name) != value][:5]
 
 
 # --- flipped bits: pattern of the file -> (trials in 1,000, the command that believes it, files to remove first)
@@ -146,6 +150,8 @@ def _after_repair(setting: Setting, copy: Copy, outcome: str) -> str:
 SAMPLES = ("runs/*/samples", "runs/*/samples.json")
 SCORES = ("runs/*/scores.json", "runs/*/nearest.json")
 RESULTS = ("report", "embedding")
+INIT = ("init", "--protocol", "PROTOCOL")
+ADOPT = ("evaluate", "--samples", "THEIRS", "--name", "theirs")
 
 
 @dataclass(frozen=True)
@@ -158,22 +164,26 @@ class Work:
 
 
 WORKS = {
-    "init": Work(("init", "--protocol", "PROTOCOL"), ("bench.json", "cohort", "runs", "arrays", *RESULTS), ("cohort/",)),
+    "init": Work(INIT, ("bench.json", "cohort", "runs", "arrays", *RESULTS), ("cohort/",)),
     "train": Work(
         ("train", "cdpm"), ("runs/cdpm", "arrays", *RESULTS), ("runs/cdpm/weights", "runs/cdpm/run.json")
     ),
-    "generate": Work(("generate", "cdpm"), ("runs/cdpm/samples", "runs/cdpm/s*.json", *SCORES, *RESULTS), ("runs/cdpm/samples",)),
+    "generate": Work(("generate", "cdpm"), ("runs/cdpm/s*", *SCORES, *RESULTS), ("runs/cdpm/samples",)),
     "evaluate": Work(("evaluate", "--all"), (*SCORES, "arrays", *RESULTS), ("runs/",)),
-    "adopt": Work(("evaluate", "--samples", "THEIRS", "--name", "theirs"), ("runs/theirs", *RESULTS), ("runs/theirs",)),
+    "prepare": Work(("prepare", "SCANS", "--protocol", "OWN"), ("bench.json", "cohort"), ("cohort/",)),
+    "adopt": Work(ADOPT, ("runs/theirs", *RESULTS), ("runs/theirs",)),
 }  # fmt: skip
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
+def of_work(setting: Setting, name: str) -> Setting:
+    """The setting in which a work is tried."""
+    return setting.prepared or setting if name == "prepare" else setting
+
+
 def _words(setting: Setting, work: Work, bench: Path) -> list[object]:
-    paths = {
-        "PROTOCOL": setting.original.parent / "faults.toml",
-        "THEIRS": setting.original.parent / "theirs",
-    }
+    names = {"PROTOCOL": "faults.toml", "THEIRS": "theirs", "SCANS": "scans", "OWN": "own.toml"}
+    paths = {word: setting.original.parent / name for word, name in names.items()}
     return [*[paths.get(word, word) for word in work.words], "--bench", bench]
 
 
@@ -190,8 +200,9 @@ def finished(setting: Setting, work: Work, bench: Path, log: Path) -> str:
 
 def kills(setting: Setting, seed: int, total: int) -> Iterator[tuple[str, str]]:
     """Send a signal at a random moment; then the same command must finish with the same results."""
+    main = setting
     for number, (name, work) in enumerate(WORKS.items()):
-        rng = np.random.default_rng([seed, 100 + number])
+        setting, rng = of_work(main, name), np.random.default_rng([seed, 100 + number])
         seconds = _seconds(setting, name, work)
         for _ in range(max(1, total // len(WORKS))):
             copy, kind = setting.copy(f"kill-{name}", *work.without), SIGNALS[rng.integers(4)]
@@ -228,14 +239,15 @@ def small_disk(folder: Path, size: int) -> Iterator[bool]:
 
 def full_disks(setting: Setting, seed: int, total: int) -> Iterator[tuple[str, str]]:
     """Run a command on a disk with little room (or with a limit of file sizes); then again with room."""
-    rng, log = np.random.default_rng([seed, 200]), setting.room / "log"
-    with small_disk(setting.room / "disk", 64_000_000) as mounted:
+    rng, log, main = np.random.default_rng([seed, 200]), setting.room / "log", setting
+    with small_disk(main.room / "disk", 64_000_000) as mounted:
         for number in range(total):
             name = list(WORKS)[number % len(WORKS)]
+            setting = of_work(main, name)
             work, source = WORKS[name], setting.copy(f"kill-{name}", *WORKS[name].without)
             left = int(10 ** rng.uniform(2, 5.7))
             if mounted:
-                bench = setting.room / "disk" / "bench"
+                bench = main.room / "disk" / "bench"
                 shutil.rmtree(bench, ignore_errors=True)
                 shutil.copytree(source.folder, bench)
                 ballast = _fill(bench.parent, left)
@@ -264,31 +276,32 @@ def _fill(folder: Path, left: int) -> Path:
 
 def little_memory(setting: Setting, seed: int, total: int) -> Iterator[tuple[str, str]]:
     """Run a command that may take only that much more address space; then again without a limit."""
-    rng, log = np.random.default_rng([seed, 300]), setting.room / "log"
+    rng, log, main = np.random.default_rng([seed, 300]), setting.room / "log", setting
     for number in range(total):
         name = list(WORKS)[number % len(WORKS)]
+        setting = of_work(main, name)
         work, copy = WORKS[name], setting.copy(f"kill-{name}", *WORKS[name].without)
         limit = memory_limit(int(10 ** rng.uniform(0, 2.3)))
-        end = start(log, *_words(setting, work, copy.folder), before=limit).wait()
+        end = start(log, *_words(setting, work, copy.folder), before=limit).wait(seconds=40)
         outcome = finished(setting, work, copy.folder, log)
         if end.code < 0 and outcome == "same":
-            outcome = "out of memory in a library"
+            outcome = HUNG_WORD if end.code == HUNG else ABORTED
         elif not end.is_clean:
             outcome = f"TRACEBACK {end.code} {end.text[-600:]}"
-        yield f"{name}, {'refused' if end.code else 'fitted'}", outcome
+        yield f"{name}, {'stopped' if end.code else 'fitted'}", outcome
 
 
 # --- races
 
 RACERS: dict[str, tuple[str, ...]] = {
-    "init": ("init", "--protocol", "PROTOCOL"),
+    "init": INIT,
     "train": ("train", "cdpm"),
     "train anew": ("train", "cdpm", "--overwrite"),
     "generate": ("generate", "cdpm"),
     "generate anew": ("generate", "cdpm", "--overwrite"),
     "evaluate": ("evaluate", "--all"),
     "evaluate anew": ("evaluate", "--all", "--overwrite"),
-    "adopt anew": ("evaluate", "--samples", "THEIRS", "--name", "theirs", "--overwrite"),
+    "adopt anew": (*ADOPT, "--overwrite"),
     "verify": ("verify",),
 }
 
