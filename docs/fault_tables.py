@@ -13,6 +13,10 @@ KINDS = {  # of the matrix: the fault, what is promised
         "SIGKILL, SIGTERM or SIGINT at a random moment of init, train, generate, evaluate, prepare, adopt",
         "the same command again finishes with the same results",
     ),
+    "resumes": (
+        "the same signals to a training that writes a checkpoint after every step",
+        "the same command again finishes with the same weights",
+    ),
     "full_disks": (
         "a disk with 100 bytes to 500 kB left, in the same commands",
         "one sentence, exit code 1; with room again, the same results",

@@ -299,6 +299,7 @@ STREAMS: dict[str, Callable[[], None]] = {
 TRIALS: dict[str, Trials] = {
     "flips": flips,
     "kills": kills,
+    "resumes": resumes,
     "full_disks": full_disks,
     "little_memory": little_memory,
     "bad_volumes": bad_volumes,

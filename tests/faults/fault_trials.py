@@ -20,6 +20,8 @@ import numpy as np
 from fault_bench import Copy, results
 from fault_commands import HUNG, Ended, call, file_limit, killed_after, memory_limit, start
 
+from mribench import training
+
 # Without memory a library may abort the process, and Python 3.11 may repeat one instruction for ever (it needs memory
 # for the number of the line that failed): neither can be promised away, and the next command must still finish.
 ABORTED, HUNG_WORD = "aborted by a library", "hung in Python without memory"
@@ -200,18 +202,33 @@ def finished(setting: Setting, work: Work, bench: Path, log: Path) -> str:
 
 def kills(setting: Setting, seed: int, total: int) -> Iterator[tuple[str, str]]:
     """Send a signal at a random moment; then the same command must finish with the same results."""
-    main = setting
-    for number, (name, work) in enumerate(WORKS.items()):
-        setting, rng = of_work(main, name), np.random.default_rng([seed, 100 + number])
-        seconds = _seconds(setting, name, work)
-        for _ in range(max(1, total // len(WORKS))):
-            copy, kind = setting.copy(f"kill-{name}", *work.without), SIGNALS[rng.integers(4)]
-            log = setting.room / "log"
-            end = killed_after(rng.uniform(0, seconds), log, kind, *_words(setting, work, copy.folder))
-            outcome = finished(setting, work, copy.folder, log)
-            if kind != signal.SIGKILL and "Traceback" in end.text:
-                outcome = f"TRACEBACK {end.text[-600:]}"
-            yield f"{name} {signal.Signals(kind).name}", outcome
+    for number, name in enumerate(WORKS):
+        rng = np.random.default_rng([seed, 100 + number])
+        yield from _killed(of_work(setting, name), name, rng, max(1, total // len(WORKS)))
+
+
+def resumes(setting: Setting, seed: int, total: int) -> Iterator[tuple[str, str]]:
+    """As `kills`, of a training that writes a checkpoint after every step and therefore goes on from one."""
+    options = training.training_steps.__kwdefaults__
+    usual = options["checkpoint_seconds"]
+    options["checkpoint_seconds"] = -1.0
+    try:
+        yield from _killed(setting, "train", np.random.default_rng([seed, 150]), total)
+    finally:
+        options["checkpoint_seconds"] = usual
+
+
+def _killed(setting: Setting, name: str, rng: np.random.Generator, total: int) -> Iterator[tuple[str, str]]:
+    work, log = WORKS[name], setting.room / "log"
+    seconds = _seconds(setting, name, work)
+    for _ in range(total):
+        copy, kind = setting.copy(f"kill-{name}", *work.without), SIGNALS[rng.integers(4)]
+        end = killed_after(rng.uniform(0, seconds), log, kind, *_words(setting, work, copy.folder))
+        resumed = (copy.folder / "runs/cdpm/checkpoint/state.pt").exists() and name == "train"
+        outcome = finished(setting, work, copy.folder, log)
+        if kind != signal.SIGKILL and "Traceback" in end.text:
+            outcome = f"TRACEBACK {end.text[-600:]}"
+        yield f"{name} {signal.Signals(kind).name}{' with a checkpoint' if resumed else ''}", outcome
 
 
 def _seconds(setting: Setting, name: str, work: Work) -> float:

@@ -15,6 +15,7 @@ SEED = 22
 WHOLE = {
     "flips": 1000,
     "kills": 200,
+    "resumes": 60,
     "full_disks": 100,
     "little_memory": 40,
     "bad_volumes": 100,
