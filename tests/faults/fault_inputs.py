@@ -15,7 +15,18 @@ import nibabel as nib
 import numpy as np
 from fault_bench import blob, write_volumes
 from fault_commands import call, start
-from fault_trials import Setting, Trials, different, flips, full_disks, kills, little_memory, races, two_inits
+from fault_trials import (
+    Setting,
+    Trials,
+    different,
+    flips,
+    full_disks,
+    kills,
+    little_memory,
+    races,
+    resumes,
+    two_inits,
+)
 
 from mribench.bench.folder import open_bench
 from mribench.data.folder import open_folder
