@@ -223,7 +223,10 @@ def _save_checkpoint(generator: Generator, run: Run, step: TrainingStep) -> None
         optimizers={name: o.state_dict() for name, o in generator.optimizers.items()},
     )
     with sealed(run.checkpoint) as file:
-        torch.save(dict(checkpoint), file)
+        try:
+            torch.save(dict(checkpoint), file)
+        except RuntimeError as error:  # torch puts it in the place of the full disk or signal that stopped it
+            raise error.__context__ or error from None
 
 
 def _resume(generator: Generator, run: Run, batches: Batches) -> tuple[int, float]:
