@@ -32,7 +32,7 @@ def finish(failures: Sequence[str]) -> None:
 
 
 _OUT_OF_MEMORY = re.compile(
-    "can't allocate memory|cannot allocate memory|failed to map segment|bad_alloc|can't start new thread|out of memory",
+    "can't allocate|cannot allocate|failed to map segment|bad_alloc|can't start new thread|out of memory",
     re.IGNORECASE,
 )  # as torch, the system's loader, C++ and Python say it
 

@@ -15,7 +15,7 @@ from mribench.data.grid import Grid, dequantise, paper_grid
 from mribench.data.records import CohortRecord, VolumeEntry
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError
-from mribench.files import digest_volume
+from mribench.files import check_seal, digest_volume
 
 ROLES = ("train", "reference", "holdout")
 
@@ -145,8 +145,9 @@ def read_voxels(folder: Path, name: str) -> np.ndarray:
 
 
 def is_intact(folder: Path, name: str, digest: str, grid: Grid) -> bool:
-    """Whether the voxels on disk have the digest."""
+    """Whether the voxels on disk have the digest, and the file's seal, if it has one, is whole."""
     try:
+        check_seal(volume_path(folder, name))
         return digest_volume(read_voxels(folder, name), grid.affine) == digest
-    except MribenchError:
+    except (MribenchError, OSError):
         return False
