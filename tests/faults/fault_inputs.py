@@ -16,6 +16,7 @@ import numpy as np
 from fault_bench import blob, write_volumes
 from fault_commands import call, start
 from fault_trials import (
+    OTHER_HEADER,
     Setting,
     Trials,
     different,
