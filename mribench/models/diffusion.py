@@ -31,7 +31,8 @@ def average_weights(average: nn.Module, net: nn.Module, decay: Tensor) -> None:
 
     On a GPU the share stays there, so that nothing waits; a copy may then be off by one unit in the last place.
     """
-    old, new = list(average.parameters()), list(net.parameters())
+    old: list[Tensor] = list(average.parameters())
+    new: list[Tensor] = list(net.parameters())
     if decay.device.type == "cpu":
         torch._foreach_lerp_(old, new, 1 - float(decay))
         return
