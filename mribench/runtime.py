@@ -6,9 +6,10 @@ import hashlib
 import platform
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -143,11 +144,16 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def without_autocast(like: Tensor) -> AbstractContextManager[Any]:
+    """Computes as the inputs are, whatever the autocast type; the meta device, which counts only, has no autocast."""
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy of a CPU tensor on `device`, for which a GPU's main thread does not wait."""
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    """A copy of a CPU tensor on `device`; the program does not wait for it."""
+    source = tensor.pin_memory() if device.type == "cuda" else tensor
+    return source.to(device, non_blocking=True)
 
 
 class Noise:

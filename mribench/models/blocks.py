@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mribench.runtime import without_autocast
+
 GRID = 4  # voxels per side at the narrow end of every network
 SLOPE = 0.2  # of every LeakyReLU
-
-
-def without_autocast(like: Tensor) -> AbstractContextManager[Any]:
-    """Computes as the inputs are, whatever the autocast type; the meta device, which counts only, has no autocast."""
-    kind = like.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 class CodeBatchNorm(nn.BatchNorm1d):

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mribench.runtime import without_autocast
+
 
 def zero_init(module: nn.Module) -> nn.Module:
     """Set every parameter of `module` to 0, so that its branch starts silent."""
@@ -76,7 +78,7 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == torch.float32:
             return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
 
 
