@@ -117,7 +117,7 @@ def load_generator(run: Run, settings: dict[str, Any] | None = None) -> Generato
 
 
 class Batches:
-    """An endless stream of training volumes, addressed by position: a resumed run sees what an unbroken one would.
+    """An endless stream of training volumes, addressed by position: a resumed run gets those of an unbroken one.
 
     Each pass over the set is a permutation that depends on (seed, pass) alone; no augmentation.
     """
