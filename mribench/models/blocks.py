@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mribench.models.convolution import CriticConv3d
 from mribench.runtime import without_autocast
 
 GRID = 4  # voxels per side at the narrow end of every network
@@ -36,7 +38,7 @@ def trunk(channels: Sequence[int], norm: str) -> nn.Sequential:
     """Strided convolutions, `[B,1,S,S,S]` -> `[B,channels[-1],s,s,s]` with s = S / 2^len(channels)."""
     layers: list[nn.Module] = []
     for width_in, width in zip([1, *channels[:-1]], channels, strict=True):
-        layers.append(nn.Conv3d(width_in, width, 4, stride=2, padding=1))
+        layers.append(CriticConv3d(width_in, width, 4, stride=2, padding=1))
         if width_in > 1:  # the first layer is not normalised
             layers.append(_norm(width, norm))
         layers.append(nn.LeakyReLU(SLOPE))
@@ -83,7 +85,9 @@ class VolumeCritic(nn.Module):
         self.trunk = trunk(channels, norm)
         at_grid = size >> len(channels) == GRID
         whole = at_grid and not patch
-        self.head = nn.Conv3d(channels[-1], outputs, 4, stride=1 if whole else 2, padding=0 if whole else 1)
+        self.head = CriticConv3d(
+            channels[-1], outputs, 4, stride=1 if whole else 2, padding=0 if whole else 1
+        )
         self.pooled = not at_grid
 
     def forward(self, x: Tensor) -> Tensor:

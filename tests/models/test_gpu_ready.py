@@ -73,7 +73,6 @@ def test_sampling_does_not_wait_for_the_device(name):
         lambda x: float(x.sum()),
         lambda x: x[x > 0],
         lambda x: x.nonzero(),
-        lambda x: x[[0, 2]],
         lambda x: x + torch.ones(4).to(META),
     ],
 )
