@@ -1,7 +1,8 @@
 """A 3-D convolution whose second derivative is as fast as its first, for critics under a gradient penalty.
 
 torch computes the second derivative by the weight through a forward convolution whose kernel is a whole feature map:
-two thirds of a 3D-GAN-GP step on an H100 (benchmarks/results/gpu_h100.json). Here the kernels of the first derivative do it.
+two thirds of a 3D-GAN-GP step on an H100 (benchmarks/results/gpu_h100.json). Here the
+kernels of the first derivative do it.
 """
 
 from __future__ import annotations
