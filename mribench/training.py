@@ -23,7 +23,7 @@ from mribench.errors import MribenchError, UsageError, is_out_of_memory
 from mribench.files import append_json_line, check_seal, digest_file, first_error, sealed
 from mribench.models import get_model
 from mribench.models.generator import Generator, GeneratorConfig
-from mribench.runtime import Context, derive, seed_everything
+from mribench.runtime import Context, derive, seed_everything, to_device
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class Batches:
         positions = range(self.seen, self.seen + self.batch_size)
         self.seen += self.batch_size
         stack = np.stack([self.volumes[self._index(p)] for p in positions])[:, None]
-        return torch.from_numpy(to_model_range(stack)).to(self.device)
+        return to_device(torch.from_numpy(to_model_range(stack)), self.device)
 
     def _index(self, position: int) -> int:
         number, offset = divmod(position, len(self.volumes))
@@ -178,8 +178,7 @@ def training_steps(
     step, cost, recorded = TrainingStep(step=number, seen=batches.seen, seconds=before), 0.0, 0.0
     while batches.seen < generator.config.budget:
         seed_everything(derive(seed, "step", number))
-        # Without autocast's cache: a step may update a network and use it again, and the cache holds old weights.
-        with torch.autocast(device.type, torch.bfloat16, enabled=context.bf16, cache_enabled=False):
+        with context.mixed_precision():
             losses = generator.training_step(batches.next)
         number += 1
         finished = batches.seen >= generator.config.budget
