@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cost_tables
 import evidence_tables
+import fault_tables
 import results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,7 +24,7 @@ PLACE = re.compile(r"<!--= (?P<expression>[^>]+?) -->(?P<text>.*?)<!--/-->", re.
 FIGURE = re.compile(r"(?P<path>\S+/.+?)(?: \* (?P<factor>[\d.]+))? (?P<format>\S+)")
 FUNCTIONS = {
     name: value
-    for module in (cost_tables, evidence_tables)
+    for module in (cost_tables, evidence_tables, fault_tables)
     for name, value in vars(module).items()
     if getattr(value, "__module__", "") == module.__name__
 }

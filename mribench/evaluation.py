@@ -213,8 +213,9 @@ def _is_scored(run: Run, stamp: str) -> bool:
     if not (run.scores.exists() and run.nearest.exists()):
         return False
     try:
-        record = ScoresRecord.read(run.scores)
-        return record.made_from == stamp and all(m.by_design for m in record.missing)
+        record, nearest = ScoresRecord.read(run.scores), NearestRecord.read(run.nearest)
+        current = record.made_from == nearest.made_from == stamp
+        return current and all(m.by_design for m in record.missing)
     except MribenchError as error:
         log.warning("%s cannot be used (%s); scoring %s again", run.scores, error, run.name)
         return False
@@ -262,9 +263,8 @@ def embed(bench: Bench, cohort: Cohort, runs: Sequence[Run], context: Context) -
             "count": evaluation.tsne_samples,
         }
     )
-    record = bench.embedding.with_suffix(".json")
     with bench.lock("embedding"):
-        if record.exists() and bench.embedding.exists() and EmbeddingRecord.read(record).made_from == stamp:
+        if _is_embedded(bench.embedding, stamp):
             return
         features = {}
         for run in whole:
@@ -275,7 +275,21 @@ def embed(bench: Bench, cohort: Cohort, runs: Sequence[Run], context: Context) -
         points = joint_embedding(features, seed=bench.protocol.seed)
         table = pd.DataFrame(_embedding_rows(cohort, whole, points))
         write_text(bench.embedding, table.to_csv(index=False))
-        EmbeddingRecord(made_from=stamp).write(record)
+        record = EmbeddingRecord(made_from=stamp, table_digest=digest_file(bench.embedding))
+        record.write(bench.embedding.with_suffix(".json"))
+
+
+def _is_embedded(table: Path, stamp: str) -> bool:
+    """Whether tsne.csv was made from exactly this, and is what was written."""
+    record = table.with_suffix(".json")
+    if not (record.exists() and table.exists()):
+        return False
+    try:
+        embedding = EmbeddingRecord.read(record)
+    except MribenchError as error:
+        log.warning("%s Making the t-SNE again.", error)
+        return False
+    return embedding.made_from == stamp and embedding.table_digest == digest_file(table)
 
 
 def _embedding_rows(

@@ -67,6 +67,9 @@ class WeightsRecord(Record):
     """weights.json: the end of a training."""
 
     SCHEMA: ClassVar[str] = "mribench/weights/1"
+    REMEDY: ClassVar[str] = (
+        "Run `mribench train` again: it writes weights and record anew from the checkpoint."
+    )
 
     digest: str  # of weights.safetensors
     run_digest: str
@@ -74,6 +77,19 @@ class WeightsRecord(Record):
     seen: NonNegativeInt
     seconds: NonNegativeFloat
     device: DeviceRecord | None = None
+
+
+class Checkpoint(BaseModel):
+    """What checkpoint/state.pt holds: the state after `step` steps and `seen` volumes of the run with this digest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    run_digest: str
+    step: NonNegativeInt
+    seen: NonNegativeInt
+    seconds: NonNegativeFloat
+    model: dict[str, Any]
+    optimizers: dict[str, dict[str, Any]]
 
 
 class TrainingStep(_Part):
@@ -182,11 +198,13 @@ class NearestRecord(Record):
 
 
 class EmbeddingRecord(Record):
-    """embedding/tsne.json: the digest of what tsne.csv was made from."""
+    """embedding/tsne.json: the digests of what tsne.csv was made from and of tsne.csv itself."""
 
     SCHEMA: ClassVar[str] = "mribench/embedding/1"
+    REMEDY: ClassVar[str] = "Run: mribench report"
 
     made_from: str
+    table_digest: str = ""  # "": written before version 0.2.0
 
 
 # File, below the folder of a bench -> its record.
