@@ -79,7 +79,7 @@ class Anatomy:
 @functools.cache
 def mni_anatomy() -> Anatomy:
     """The MNI152 anatomy at 1 mm; loaded once per process (about 3 s)."""
-    t1, gm, wm = _load_maps()
+    t1, gm, wm = load_maps()
     brain = (t1 > 0).astype(np.float32)
     tissues = np.stack([np.clip(1 - gm - wm, 0, 1), gm, wm]) * brain
     tissues /= np.maximum(tissues.sum(axis=0), 1e-6)
@@ -95,7 +95,8 @@ def mni_anatomy() -> Anatomy:
     )
 
 
-def _load_maps() -> list[np.ndarray]:
+def load_maps() -> list[np.ndarray]:
+    """T1, grey and white matter maps of MNI152 at 1 mm, float32 `[D,H,W]` on TEMPLATE_ORIGIN_MM."""
     # nilearn takes seconds to import, so only those who simulate pay for it.
     from nilearn import datasets
 
