@@ -63,6 +63,7 @@ class Cohort:
             digests=tuple(v["digest"] for v in chosen),
             shape=self.grid.shape,
             load=lambda i: dequantise(self._checked_voxels(chosen[i])),
+            affine=tuple(map(tuple, self.grid.affine.tolist())),
         )
 
     @cached_property

@@ -16,9 +16,10 @@ import torch
 from scipy import ndimage
 
 from mribench.data.anatomy import TEMPLATE_ORIGIN_MM, Lattice, load_maps
+from mribench.data.grid import paper_grid
 from mribench.errors import NotApplicable
+from mribench.metrics.anatomy import REGIONS
 
-REGIONS = ("ventricles", "outer CSF", "grey left", "grey right", "white left", "white right", "cerebellum")
 DEFINITION = "em-4-class-mni152-1"  # a new name whenever a volume may change
 MAX_VOXEL_MM = 5.5  # of 32^3 in the paper's field of view
 # What the field of view must hold: the cerebrum and the upper cerebellum of a small head.
@@ -35,7 +36,9 @@ START_MEANS, START_DEVIATIONS = (0.35, 0.75, 1.0), (0.15, 0.1, 0.08)  # of CSF, 
 LEAST_DEVIATION = 0.01
 ITERATIONS, BIAS_AFTER = 12, (3, 6, 9)
 BIAS_CENTRE_MM, BIAS_REACH_MM = (0.0, -18.0, 8.0), (70.0, 90.0, 70.0)
-BIAS_STRIDE = 3  # one voxel in so many is enough for nine coefficients; whole rows along x, so that mirroring commutes
+BIAS_STRIDE = (
+    3  # one voxel in so many is enough for nine coefficients; whole rows along x, so that mirroring commutes
+)
 BIAS_LIMITS = (0.5, 2.0)
 ALIGNMENT_STEPS = 8
 FEWEST_VOXELS = 50
@@ -52,8 +55,8 @@ ROOF_TOP_MM, ROOF_RIDGE_MM, ROOF_SIDEWAYS, ROOF_ALONG = -3.0, -60.0, 0.4, 0.3
 class Tissues:
     """The N brain voxels of one volume.
 
-    `inside` `[D,H,W]` bool; `points` `[N,3]`: where they lie in the template, mm; `proportions` `[3,N]` of CSF, grey and
-    white matter, whose sum is 1; `voxel_ml`: volume of one voxel.
+    `inside` `[D,H,W]` bool; `points` `[N,3]`: where they lie in the template, mm; `proportions` `[3,N]` of CSF, grey
+    and white matter, whose sum is 1; `voxel_ml`: volume of one voxel.
     """
 
     inside: np.ndarray
@@ -90,8 +93,6 @@ def lattice_of(shape: tuple[int, int, int], affine: Sequence[Sequence[float]] | 
 
     Raises NotApplicable when voxels are too large or the field of view is not one of MNI152 that holds the brain.
     """
-    from mribench.data.grid import paper_grid
-
     matrix = paper_grid(shape[0]).affine if affine is None else np.asarray(affine, dtype=np.float64)
     spacing, origin = np.diag(matrix)[:3], matrix[:3, 3]
     upright = bool((spacing > 0).all()) and np.allclose(matrix[:3, :3], np.diag(spacing), atol=1e-3)
@@ -289,9 +290,7 @@ def _update(classes: _Classes, signal: np.ndarray, shares: np.ndarray, prior: np
     classes.weights = weights / weights.sum()
 
 
-def _without_bias(
-    signal: np.ndarray, shares: np.ndarray, classes: _Classes, bias: _BiasModel
-) -> np.ndarray:
+def _without_bias(signal: np.ndarray, shares: np.ndarray, classes: _Classes, bias: _BiasModel) -> np.ndarray:
     """The signal over a polynomial field, fitted by least squares to its ratio to what the classes predict."""
     shares = shares[:, bias.fitted]
     weight = np.sqrt((shares / classes.all_deviations()[:, None] ** 2).sum(axis=0))
