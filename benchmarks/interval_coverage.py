@@ -34,7 +34,7 @@ from mribench.metrics import get_metric
 from mribench.metrics.arrays.distances import JointDistances, squared_distances
 from mribench.metrics.fid import FID_A, FrechetSubsets
 from mribench.metrics.kid import _kernel
-from mribench.metrics.mmd import MMD, gaussian_bank, median_distance
+from mribench.metrics.mmd import MMD, _bank, median_distance
 from mribench.metrics.ms_ssim import ms_ssim_matrix
 from mribench.metrics.statistics.intervals import interval, jackknife
 from mribench.metrics.statistics.jackknife import combined, half_width, jackknife_part
@@ -157,9 +157,7 @@ def levels(n: int, m: int, trials: int) -> dict[str, Any]:
         everything = {"samples": np.arange(n), "reference": np.arange(m)}
         grams = (
             MMD.exchangeable(distances)[0],
-            gaussian_bank(
-                distances.squared(everything), median_distance(distances.squared(everything)[:m, :m])
-            ),
+            _bank(distances.squared(everything), median_distance(distances.squared(everything)[:m, :m])),
             _kernel(np.concatenate([real[0], fake[0]])),
         )
         for name, gram in zip(below, grams, strict=True):

@@ -50,7 +50,7 @@ def mmd2(
     if kernel == "gaussian":
         return mmd2_of_gram(_gaussian(distances, median_distance(distances)), m, estimator)
     if kernel == "gaussian-bank":
-        return mmd2_of_gram(gaussian_bank(distances, median_distance(distances[:m, :m])), m, estimator)
+        return mmd2_of_gram(_bank(distances, median_distance(distances[:m, :m])), m, estimator)
     raise MribenchError(f"The kernel must be linear, gaussian or gaussian-bank, not {kernel!r}.")
 
 
@@ -70,7 +70,7 @@ def _gaussian(squared: np.ndarray, bandwidth: float) -> np.ndarray:
     return kernel
 
 
-def gaussian_bank(squared: np.ndarray, median: float) -> np.ndarray:
+def _bank(squared: np.ndarray, median: float) -> np.ndarray:
     """Mean of the Gaussians whose bandwidths are 1/2, 1 and 2 times `median`."""
     kernel: np.ndarray = np.mean([_gaussian(squared, factor * median) for factor in BANDWIDTHS], axis=0)
     return kernel
@@ -113,7 +113,7 @@ class FeatureMMD(Metric[JointDistances]):
 
     def value(self, gathered: JointDistances, keep: Keep) -> float:
         m, squared = len(keep["reference"]), gathered.squared(keep)
-        return mmd2_of_gram(gaussian_bank(squared, median_distance(squared[:m, :m])), m, "unbiased")
+        return mmd2_of_gram(_bank(squared, median_distance(squared[:m, :m])), m, "unbiased")
 
     def target(self, gathered: JointDistances, keep: Keep) -> float:
         return 0.0
@@ -124,7 +124,7 @@ class FeatureMMD(Metric[JointDistances]):
         Equal volumes do not count for the bandwidth, which a collapsed generator would pull to 0.
         """
         squared = gathered.exchangeable()
-        return gaussian_bank(squared, float(np.median(np.sqrt(squared[squared > 0])))), gathered.m
+        return _bank(squared, float(np.median(np.sqrt(squared[squared > 0])))), gathered.m
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
