@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from mribench.errors import MribenchError, NotApplicable
-from mribench.evaluation import score
 from mribench.metrics import METRICS, get_metric
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features import medicalnet
 from mribench.metrics.features import slices as features
-from mribench.metrics.features.weights import Weights
 from mribench.metrics.score import Score
+from mribench.metrics.scoring import score
+from mribench.runtime import Context
 
 SIZES = {"anatomy": 32}  # its coarsest; the others take 16
 DISTANCES = [name for name in METRICS if get_metric(name).family not in ("memorisation", "prdc")]
@@ -42,7 +42,7 @@ class Coarse3D(nn.Module):
         return torch.cat([mean, 10 * spread.clamp(min=0).sqrt()], 1).flatten(1)
 
 
-WEIGHTS = Weights(volumes=Path(__file__))  # any file
+CONTEXT = Context(weights_3d=Path(__file__))  # any file
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def coarse_network(monkeypatch):
 
 @pytest.fixture
 def cohort(formula_volume, name):
-    """Training, reference and held-out volumes of one law, at the size that the metric takes."""
+    """Training, reference and held-out volumes of one distribution, at the size that the metric takes."""
 
     def volumes(first, count):
         return [formula_volume(seed, SIZES.get(name, 16)) for seed in range(first, first + count)]
@@ -73,7 +73,7 @@ def evaluated(cohort, volume_set):
     def run(metric, volumes, **changes):
         sets = {role: volume_set(role, cohort[role]) for role in ("train", "reference", "holdout")}
         sets |= {"samples": volume_set("samples", volumes), **changes}
-        return score(get_metric(metric), Arrays(sets, None, weights=WEIGHTS))
+        return score(get_metric(metric), Arrays(sets, None, context=CONTEXT))
 
     return run
 
@@ -135,7 +135,7 @@ def test_real_covers_itself_wholly(evaluated, cohort, name):
     """Each volume lies in its own ball and in those of 4 others on average, since the fifth is not inside."""
     itself = evaluated(name, cohort["reference"])
     assert itself.value == 1
-    assert itself.high - itself.low > 0.2  # though leaving a volume out changes no share
+    assert itself.high - itself.low > 0.2  # though leaving a volume out changes no proportion
     assert itself.interval.endswith(
         ", at least Wilson's of 10 " + side if (side := get_metric(name).proportion_of) else "95 %"
     )
