@@ -25,33 +25,35 @@ from frechet import machine
 from scipy import ndimage
 
 from mribench.data import simulate as simulator
-from mribench.data.anatomy import VENTRICLE_BOX_MM, Lattice, _lateral_ventricles, mni_anatomy
+from mribench.data.anatomy import _VENTRICLE_BOX_MM, Lattice, _lateral_ventricles, mni_anatomy
 from mribench.data.volume_set import VIEWS, VolumeSet
 from mribench.files import write_json
-from mribench.metrics.anatomy import ANATOMY, LEAST_SPREAD, REGIONS, TRAITS, compare_regions, traits
+from mribench.metrics.anatomy import ANATOMY, SHRINKAGE
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.arrays.distances import JointDistances, squared_distances
 from mribench.metrics.features.anatomy import in_cerebellum, lattice_of, region_volumes, segment
 from mribench.metrics.kid import _kernel
 from mribench.metrics.mmd import MMD
+from mribench.metrics.regions import LEAST_SPREAD, REGIONS, TRAITS, traits
 from mribench.metrics.statistics.permutation import permutation_p
+from mribench.metrics.statistics.regions import compare_regions
 
 SIZE, N = 72, 24
 SEEDS = {"none": 11, "wide ventricles": 12, "young only": 13, "thin cortex": 14, "asymmetry": 15}
 YOUNG_YEARS, WIDER_MM, THINNER = 64.0, 3.0, 0.4
 Subject = tuple[np.ndarray, np.ndarray]  # volume [D,H,W], true volumes of REGIONS in ml [7]
-Change = Callable[[simulator.Traits], simulator.Traits]
+Change = Callable[[simulator._Traits], simulator._Traits]
 
 
-def same(subject: simulator.Traits) -> simulator.Traits:
+def same(subject: simulator._Traits) -> simulator._Traits:
     return subject
 
 
-def wider(subject: simulator.Traits) -> simulator.Traits:
+def wider(subject: simulator._Traits) -> simulator._Traits:
     return dataclasses.replace(subject, ventricle_mm=subject.ventricle_mm + WIDER_MM)
 
 
-def thinner(subject: simulator.Traits) -> simulator.Traits:
+def thinner(subject: simulator._Traits) -> simulator._Traits:
     return dataclasses.replace(subject, atrophy=subject.atrophy + THINNER)
 
 
@@ -100,6 +102,21 @@ def fault(name: str, count: int) -> Iterable[Subject]:
         yield draw(seed, index, SIZE, change)
 
 
+def subjects(name: str, count: int, folder: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """Volumes `[N,D,H,W]` and true region volumes `[N,7]`, stored in `folder` so that a killed run continues."""
+    path = folder / f"{name} {count}.npz" if folder else None
+    if path and path.exists():
+        stored = np.load(path)
+        return stored["images"], stored["truths"]
+    images, truths = map(np.stack, zip(*fault(name, count), strict=True))
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part := path.with_suffix(".part"), "wb") as file:
+            np.savez(file, images=images, truths=truths)
+        part.replace(path)
+    return images, truths
+
+
 def correlations(measured: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, float]]:
     """Per trait: Pearson's r, difference of the geometric means in %, ratio of the standard deviations."""
     ours, true = traits(measured), traits(truth)
@@ -114,32 +131,30 @@ def correlations(measured: np.ndarray, truth: np.ndarray) -> dict[str, dict[str,
 
 
 def at_size(size: int, count: int) -> dict[str, Any]:
-    subjects = [draw(SEEDS["none"], index, size) for index in range(count)]
+    drawn = [draw(SEEDS["none"], index, size) for index in range(count)]
     lattice, begun = lattice_of((size,) * 3, None), time.process_time()
-    measured = np.stack([region_volumes(volume, lattice) for volume, _ in subjects])
+    measured = np.stack([region_volumes(volume, lattice) for volume, _ in drawn])
     seconds = (time.process_time() - begun) / count
-    found = correlations(measured, np.stack([truth for _, truth in subjects]))
+    found = correlations(measured, np.stack([truth for _, truth in drawn]))
     return {"size": size, "subjects": count, "seconds_per_volume": seconds, "traits": found}
 
 
-def _gram(rows: np.ndarray, shrinkage: float, kernel: str) -> np.ndarray:
-    """Alternatives to the metric's kernel: other shrinkage of correlations, Gaussian bank."""
+def alternatives(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Kernels that the metric could have had: the joint distribution only, each trait only, Gaussian bank."""
     deviations = np.maximum(rows.std(axis=0, ddof=1), LEAST_SPREAD)
-    shrunk = (1 - shrinkage) * np.cov(rows.T) / np.outer(deviations, deviations) + shrinkage * np.eye(
-        len(TRAITS)
-    )
+    scaled = rows / deviations
+    shrunk = (1 - SHRINKAGE) * np.corrcoef(scaled.T) + SHRINKAGE * np.eye(len(TRAITS))
     values, vectors = np.linalg.eigh(shrunk)
-    distances = np.sqrt(squared_distances(rows / deviations @ vectors / np.sqrt(values)))
+    distances = np.sqrt(squared_distances(scaled @ vectors / np.sqrt(values)))
     median = np.median(distances[distances > 0])
     bank = [np.exp(-((distances / (factor * median)) ** 2) / 2) for factor in (0.5, 1, 2)]
-    return -distances if kernel == "energy" else np.mean(bank, axis=0)
-
-
-ALTERNATIVES = {
-    f"{kernel}, shrinkage {shrinkage:g}": (shrinkage, kernel)
-    for kernel in ("energy", "gaussian bank")
-    for shrinkage in (0.3, 0.5, 1.0)
-}
+    alone = sum(np.sqrt(abs(trait[:, None] - trait)) for trait in scaled.T)
+    return {
+        "joint": -np.sqrt(distances),
+        "joint_power_1": -distances,
+        "alone": -alone,
+        "bank": np.mean(bank, axis=0),
+    }
 
 
 def p_values(volumes_ml: np.ndarray, features: np.ndarray, seed: int) -> dict[str, float]:
@@ -151,7 +166,7 @@ def p_values(volumes_ml: np.ndarray, features: np.ndarray, seed: int) -> dict[st
     )
     grams = {"anatomy": ANATOMY.exchangeable((rows[:N], rows[N:]))[0], "mmd": MMD.exchangeable(joint)[0]}
     grams |= {f"kid_{view[0]}": _kernel(feature) for view, feature in zip(VIEWS, views, strict=True)}
-    grams |= {name: _gram(rows, *choice) for name, choice in ALTERNATIVES.items()}
+    grams |= alternatives(rows)
     return {name: permutation_p(gram, N, permutations=199, seed=seed) for name, gram in grams.items()}
 
 
@@ -264,21 +279,20 @@ def _ventricles(fluid: np.ndarray, origin: tuple[float, ...]) -> float:
     """Volume in ml of the two largest pieces of fluid at 1 mm in the simulator's box of the lateral ventricles."""
     z, y, x = np.indices(fluid.shape) + np.array(origin[::-1])[:, None, None, None]
     box = np.ones(fluid.shape, dtype=bool)
-    for axis, (low, high) in zip((x, y, z), VENTRICLE_BOX_MM, strict=True):
+    for axis, (low, high) in zip((x, y, z), _VENTRICLE_BOX_MM, strict=True):
         box &= (axis >= low) & (axis <= high)
     pieces, _ = ndimage.label(ndimage.binary_opening(fluid & box))
     return float(np.sort(np.bincount(pieces.ravel())[1:])[-2:].sum() / 1000)
 
 
-def measure(null: int, count: int, draws: int, colin: Path | None) -> dict[str, Any]:
+def measure(null: int, count: int, draws: int, colin: Path | None, folder: Path | None) -> dict[str, Any]:
     begun = time.perf_counter()
     lattice = lattice_of((SIZE,) * 3, None)
     volumes, truths, images = {}, {}, []
     for name in SEEDS:
-        subjects = list(fault(name, null if name == "none" else count))
-        images.append(np.stack([volume for volume, _ in subjects]))
-        truths[name] = np.stack([truth for _, truth in subjects])
-        volumes[name] = np.stack([region_volumes(volume, lattice) for volume, _ in subjects])
+        drawn, truths[name] = subjects(name, null if name == "none" else count, folder)
+        images.append(drawn)
+        volumes[name] = np.stack([region_volumes(volume, lattice) for volume in drawn])
         print(name, f"{time.perf_counter() - begun:.0f} s", flush=True)
     together = np.concatenate(images)
     names = tuple(map(str, range(len(together))))
@@ -307,6 +321,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--colin", type=Path, help="folder with ch2bet.nii.gz and aal.nii.gz")
+    parser.add_argument(
+        "--cache", type=Path, help="folder for the simulated volumes, to continue a killed run"
+    )
     parser.add_argument("--null", type=int, default=96, help="subjects without a fault")
     parser.add_argument("--count", type=int, default=48, help="subjects per fault")
     parser.add_argument("--draws", type=int, default=150)
@@ -315,7 +332,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found = measure(arguments.null, arguments.count, arguments.draws, arguments.colin)
+    found = measure(arguments.null, arguments.count, arguments.draws, arguments.colin, arguments.cache)
     write_json(arguments.out, found)
 
 

@@ -18,7 +18,7 @@ from scipy import ndimage
 from mribench.data.anatomy import TEMPLATE_ORIGIN_MM, Lattice, load_maps
 from mribench.data.grid import paper_grid
 from mribench.errors import NotApplicable
-from mribench.metrics.anatomy import REGIONS
+from mribench.metrics.regions import REGIONS
 
 DEFINITION = "em-4-class-mni152-1"  # a new name whenever a volume may change
 MAX_VOXEL_MM = 5.5  # of 32^3 in the paper's field of view
