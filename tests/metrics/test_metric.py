@@ -258,7 +258,7 @@ MATCH = {
 
 
 def test_a_metric_that_opts_in_is_no_default():
-    assert set(METRICS) - set(default_metrics()) == {"ms_ssim_kwon2019", "fid_3d", "anatomy"}
+    assert set(METRICS) - set(default_metrics()) == {"ms_ssim_kwon2019", "fid_3d"}
 
 
 def test_the_list_of_metrics_comes_from_their_classes(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -85,6 +86,7 @@ def _brown_forsythe(reference: np.ndarray, samples: np.ndarray) -> float:
 
 def _p(test: _Statistic, reference: np.ndarray, samples: np.ndarray) -> float:
     """1 where neither side varies and nothing can be tested."""
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
         p = test(reference, samples)
     return 1.0 if math.isnan(p) else p
