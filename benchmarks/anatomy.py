@@ -1,6 +1,6 @@
 """What does the metric `anatomy` measure? Simulated faults, the simulator's truth, disturbed intensities, a real head.
 
-    OMP_NUM_THREADS=1 python benchmarks/anatomy.py --colin FOLDER      (about 6 minutes of one core)
+    OMP_NUM_THREADS=1 python benchmarks/anatomy.py --colin FOLDER --cache CACHE      (about 10 minutes of one core)
 
 FOLDER holds ch2bet.nii.gz and aal.nii.gz, Colin27 and its AAL labels (Debian's mricron-data: templates); without it the
 real head is left out. Subjects of seed 11 are the null; each fault has subjects of its own. Power is the proportion of
@@ -39,7 +39,7 @@ from mribench.metrics.statistics.permutation import permutation_p
 from mribench.metrics.statistics.regions import compare_regions
 
 SIZE, N = 72, 24
-SEEDS = {"none": 11, "wide ventricles": 12, "young only": 13, "thin cortex": 14, "asymmetry": 15}
+SEEDS = {"none": 11, "wide ventricles": 12, "young only": 13, "thin cortex": 14, "asymmetry": 14}
 YOUNG_YEARS, WIDER_MM, THINNER = 64.0, 3.0, 0.4
 Subject = tuple[np.ndarray, np.ndarray]  # volume [D,H,W], true volumes of REGIONS in ml [7]
 Change = Callable[[simulator._Traits], simulator._Traits]
@@ -90,11 +90,6 @@ def true_volumes(tissues: np.ndarray, origins: torch.Tensor, voxel_ml: float) ->
 
 def fault(name: str, count: int) -> Iterable[Subject]:
     seed = SEEDS[name]
-    if name == "asymmetry":  # the left half of the same head with a thinner cortex
-        for index in range(count):
-            (volume, truth), (thin, _) = draw(seed, index, SIZE), draw(seed, index, SIZE, thinner)
-            yield np.concatenate([thin[:, :, : SIZE // 2], volume[:, :, SIZE // 2 :]], axis=2), truth
-        return
     change = {"wide ventricles": wider, "thin cortex": thinner}.get(name, same)
     ages = (simulator._draw_traits(simulator._generator(seed, index, "traits")).age for index in range(2000))
     suitable = [index for index, age in enumerate(ages) if name != "young only" or age < YOUNG_YEARS]
@@ -102,18 +97,22 @@ def fault(name: str, count: int) -> Iterable[Subject]:
         yield draw(seed, index, SIZE, change)
 
 
-def subjects(name: str, count: int, folder: Path | None) -> tuple[np.ndarray, np.ndarray]:
-    """Volumes `[N,D,H,W]` and true region volumes `[N,7]`, stored in `folder` so that a killed run continues."""
-    path = folder / f"{name} {count}.npz" if folder else None
-    if path and path.exists():
+def subjects(name: str, count: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Volumes `[N,D,H,W]` and true region volumes `[N,7]`, stored in `folder` so that a killed run continues.
+
+    Asymmetry: the left half of a head with a thin cortex, the right half of the same head without.
+    """
+    path = folder / f"{name} {count}.npz"
+    if path.exists():
         stored = np.load(path)
         return stored["images"], stored["truths"]
     images, truths = map(np.stack, zip(*fault(name, count), strict=True))
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part := path.with_suffix(".part"), "wb") as file:
-            np.savez(file, images=images, truths=truths)
-        part.replace(path)
+    if name == "asymmetry":
+        images[..., : SIZE // 2] = subjects("thin cortex", count, folder)[0][..., : SIZE // 2]
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(part := path.with_suffix(".part"), "wb") as file:
+        np.savez(file, images=images, truths=truths)
+    part.replace(path)
     return images, truths
 
 
@@ -132,11 +131,10 @@ def correlations(measured: np.ndarray, truth: np.ndarray) -> dict[str, dict[str,
 
 def at_size(size: int, count: int) -> dict[str, Any]:
     drawn = [draw(SEEDS["none"], index, size) for index in range(count)]
-    lattice, begun = lattice_of((size,) * 3, None), time.process_time()
+    lattice = lattice_of((size,) * 3, None)
     measured = np.stack([region_volumes(volume, lattice) for volume, _ in drawn])
-    seconds = (time.process_time() - begun) / count
     found = correlations(measured, np.stack([truth for _, truth in drawn]))
-    return {"size": size, "subjects": count, "seconds_per_volume": seconds, "traits": found}
+    return {"size": size, "subjects": count, "traits": found}
 
 
 def alternatives(rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -285,9 +283,22 @@ def _ventricles(fluid: np.ndarray, origin: tuple[float, ...]) -> float:
     return float(np.sort(np.bincount(pieces.ravel())[1:])[-2:].sum() / 1000)
 
 
-def measure(null: int, count: int, draws: int, colin: Path | None, folder: Path | None) -> dict[str, Any]:
+def seconds_per_volume(volumes: np.ndarray, size: int) -> float:
+    """Processor time, median, of one volume resampled to `size`^3, on one thread."""
+    lattice, times = lattice_of((size,) * 3, None), []
+    for volume in volumes:
+        volume = np.clip(ndimage.zoom(volume, size / len(volume), order=1), 0, 1)
+        begun = time.process_time()
+        region_volumes(volume, lattice)
+        times.append(time.process_time() - begun)
+    return float(np.median(times))
+
+
+def measure(null: int, count: int, draws: int, colin: Path | None, folder: Path) -> dict[str, Any]:
     begun = time.perf_counter()
     lattice = lattice_of((SIZE,) * 3, None)
+    sizes = [at_size(size, 10) for size in (32, 64)]
+    head = real_head(colin) if colin else None
     volumes, truths, images = {}, {}, []
     for name in SEEDS:
         drawn, truths[name] = subjects(name, null if name == "none" else count, folder)
@@ -307,10 +318,11 @@ def measure(null: int, count: int, draws: int, colin: Path | None, folder: Path 
         "subjects": {name: len(part) for name, part in volumes.items()},
         "draws": draws,
         "truth": correlations(volumes["none"], truths["none"]),
-        "sizes": [at_size(size, min(24, count)) for size in (32, 48, 64)] + [at_size(128, min(4, count))],
+        "sizes": sizes,
         "power": power(volumes, features, draws, draws // 3),
         "disturbed": disturbed(images[0][:4], traits(volumes["none"]).std(axis=0)),
-        "real_head": real_head(colin) if colin else None,
+        "real_head": head,
+        "seconds_per_volume": {str(size): seconds_per_volume(images[0][:5], size) for size in (SIZE, 128)},
         "seconds": round(time.perf_counter() - begun),
         "machine": machine(),
     }
