@@ -192,7 +192,7 @@ def power(
         found[name] = {
             "power": {statistic: float(np.mean(hit)) for statistic, hit in hits.items()},
             "value": {"mean": float(np.mean(values)), "standard_deviation": float(np.std(values))},
-            "all_subjects": [dataclasses.asdict(r) for r in compare_regions(volumes["none"], volumes[name])],
+            "all_subjects": [r.model_dump() for r in compare_regions(volumes["none"], volumes[name])],
         }
         print(name, found[name]["power"], found[name]["value"], flush=True)
     return found

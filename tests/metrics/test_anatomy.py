@@ -120,6 +120,8 @@ def test_pictures_that_are_no_brain_have_finite_volumes(picture):
 def test_coarse_voxels_other_spaces_and_turned_axes_are_refused():
     with pytest.raises(NotApplicable, match=r"voxels of at most 5.5 mm, but these are"):
         lattice_of((24,) * 3, None)
+    with pytest.raises(NotApplicable, match="have no affine"):
+        lattice_of((64, 72, 64), None)
     turned = paper_grid(64).affine[[1, 0, 2, 3]]
     small = np.diag([1.0, 1.0, 1.0, 1.0])
     for affine in (turned, small):

@@ -62,7 +62,7 @@ def column(table, key):
 
 def test_columns_are_those_of_ranked_metrics_and_of_headings():
     columns = columns_of({})
-    assert [c.key for c in columns] == [*TABLE_1, "memorisation", "copy_rate"]
+    assert [c.key for c in columns] == [*TABLE_1, "memorisation", "copy_rate", "anatomy"]
     assert {c.metric for c in columns if c.family} == {n for n in METRICS if get_metric(n).ranked}
     assert list(dict.fromkeys(c.family for c in columns if c.family)) == [
         "ms_ssim",

@@ -93,6 +93,11 @@ def lattice_of(shape: tuple[int, int, int], affine: Sequence[Sequence[float]] | 
 
     Raises NotApplicable when voxels are too large or the field of view is not one of MNI152 that holds the brain.
     """
+    if affine is None and len(set(shape)) > 1:
+        raise NotApplicable(
+            f"Anatomy needs to know where voxels lie, but volumes of {list(shape)} voxels have no affine. Without one "
+            "they must be cubes in the paper's field of view."
+        )
     matrix = paper_grid(shape[0]).affine if affine is None else np.asarray(affine, dtype=np.float64)
     spacing, origin = np.diag(matrix)[:3], matrix[:3, 3]
     upright = bool((spacing > 0).all()) and np.allclose(matrix[:3, :3], np.diag(spacing), atol=1e-3)
