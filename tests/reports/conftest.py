@@ -242,8 +242,9 @@ def full_bench(shared_bench, tmp_path):
 def fill(maker):
     maker.add("cdpm", 0.1, title="cDPM")
     maker.add("ha_gan", 0.4, title="HA-GAN")
-    scores = {m: s for m, s in all_scores(0.2).items() if m not in ("fid_c", "fid_s")}
+    scores = {m: s for m, s in all_scores(0.2).items() if m not in ("fid_c", "fid_s", "anatomy")}
     missing = [("fid_c", "needs whole coronal slices"), ("fid_s", "needs whole sagittal slices")]
+    missing.append(("anatomy", "needs whole volumes"))
     maker.add("dpm3d", title="3D-DPM", slab=(5, 11), scores=scores, missing=missing)
     maker.add("noise", 9, kind="control")
     maker.add("real_heldout", 0.01, kind="control")
