@@ -25,8 +25,10 @@ from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.arrays.distances import join_views
 from mribench.metrics.features.slices import get_extractor
 from mribench.metrics.memorisation import COPY_RATIO, copies
+from mribench.metrics.regions import RegionRow
 from mribench.metrics.score import Missing, Score
 from mribench.metrics.scoring import score_all
+from mribench.metrics.statistics.regions import compare_regions
 from mribench.metrics.statistics.tsne import joint_embedding
 from mribench.runtime import Context, make_context
 from mribench.training import Outcome
@@ -40,10 +42,11 @@ Source = VolumeSet | Path | str | np.ndarray  # volumes of one role
 
 
 class Evaluation(NamedTuple):
-    """The scores of one set of samples, and the metrics that have none."""
+    """The scores of one set of samples, the metrics that have none, and a row per region where anatomy has a score."""
 
     scores: list[Score]
     missing: list[Missing]
+    regions: tuple[RegionRow, ...] = ()
 
     @property
     def failures(self) -> list[str]:
@@ -96,7 +99,15 @@ def evaluate(
     _warn_of_other_grids(sets)
     if metrics is None:
         metrics = (*default_metrics(), "fid_3d") if context.weights_3d else default_metrics()
-    return Evaluation(*score_all(Arrays(sets, cache, extractor, context), metrics))
+    arrays = Arrays(sets, cache, extractor, context)
+    scores, missing = score_all(arrays, metrics)
+    return Evaluation(scores, missing, _regions(arrays, scores))
+
+
+def _regions(arrays: Arrays, scores: Sequence[Score]) -> tuple[RegionRow, ...]:
+    if "anatomy" not in {score.metric for score in scores}:
+        return ()
+    return tuple(compare_regions(arrays.region_volumes("reference"), arrays.region_volumes("samples")))
 
 
 def _opened(
@@ -164,6 +175,7 @@ def evaluate_run(
             reference_digest=sets["reference"].digest,
             scores=tuple(scores),
             missing=tuple(missing),
+            regions=_regions(arrays, scores),
             seconds=round(sum(score.seconds for score in scores), 3),
         ).write(run.scores)
     return "done", missing

@@ -12,6 +12,7 @@ from mribench.data.records import CohortRecord
 from mribench.data.volume_set import Slab
 from mribench.files import Record, digest_json, first_error
 from mribench.metrics.gates.result import GateResult
+from mribench.metrics.regions import RegionRow
 from mribench.metrics.score import Missing, Score
 from mribench.runtime import DeviceRecord
 
@@ -151,6 +152,7 @@ class ScoresRecord(Record):
     scores: tuple[Score, ...] = ()
     missing: tuple[Missing, ...] = ()
     gates: tuple[GateResult, ...] = ()
+    regions: tuple[RegionRow, ...] = ()  # where anatomy has a score
     seconds: NonNegativeFloat = 0.0
 
     @model_validator(mode="before")

@@ -89,6 +89,7 @@ class Cohort:
             digests=tuple(volume.digest for volume in chosen),
             shape=self.grid.shape,
             load=lambda i: dequantise(self._verified_voxels(chosen[i])),
+            affine=tuple(map(tuple, self.grid.affine.tolist())),
         )
 
     @cached_property

@@ -26,6 +26,7 @@ from mribench.data.cohort import Cohort, open_cohort
 from mribench.data.volume_set import Slab, VolumeSet
 from mribench.errors import MribenchError
 from mribench.files import Record, digest_file, read_json_lines
+from mribench.metrics.regions import RegionRow
 from mribench.metrics.score import Score
 
 _R = TypeVar("_R", bound=Record)
@@ -64,6 +65,7 @@ class Entrant:
     samples: SamplesRecord | None = None
     nearest: NearestRecord | None = None
     training: tuple[TrainingStep, ...] = ()
+    regions: tuple[RegionRow, ...] = ()
 
     @property
     def label(self) -> str:
@@ -180,6 +182,7 @@ def read_entrant(bench: Bench, run: Run, cohort: Cohort | None) -> Entrant:
         samples=samples,
         nearest=reader.optional(NearestRecord, run.nearest),
         training=training,
+        regions=scored.regions if scored else (),
         problems=tuple(reader.problems),
         doubts=tuple(_doubts(bench, run, cohort, record, scored, scores)) if scored and scores else (),
     )
