@@ -57,7 +57,7 @@ def pixels(uri):
 def test_files_and_what_the_page_says(shown, shared_bench):
     path = shared_bench.bench.report / "index.html"
     tables = {"table.csv", "scores.csv", "table.tex", "table.md"}
-    assert {p.name for p in path.parent.iterdir()} == {"index.html", *tables}
+    assert {p.name for p in path.parent.iterdir()} == {"index.html", "SHA256SUMS", *tables}
     _, page = shown
     assert words.SIMULATED in page.text
     assert "80.00 %" in page.text  # the real set's MS-SSIM, in the caption
