@@ -29,7 +29,6 @@ from mribench.selftest.contract import phantoms
 from mribench.selftest.degradations import DEGRADATIONS, Material
 from mribench.selftest.record import FreshVolumes, PlantedResult, SelfTest
 
-
 # The bench of 24^3 has voxels larger than anatomy allows.
 COMPUTED = [name for name in default_metrics() if name != "anatomy"]
 
