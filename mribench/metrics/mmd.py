@@ -94,7 +94,7 @@ def _mean_within(gram: np.ndarray, estimator: Estimator) -> float:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureMMD(Metric[JointDistances]):
-    """Unbiased MMD^2 on the features of three central slices, each over its RMS norm in the reference."""
+    """Unbiased MMD^2 on joined features of the three views, each over its RMS norm in the reference."""
 
     family: str = "mmd"
     better: Better = "match"
@@ -174,11 +174,11 @@ MMD = FeatureMMD(
     ranked=True,
     detects=("mean_volume", "noise"),
     measures=(
-        "Whether the features of the three central slices have the same distribution in the samples as in the "
-        "reference. The estimate is unbiased: a perfect generator has the expected value 0, and small negative "
-        "values are chance."
+        "Whether the features of several slices of the three views, taken together, have the same distribution in the "
+        "samples as in the reference. The estimate is unbiased: a perfect generator has the expected value 0, and small "
+        "negative values are chance."
     ),
-    blind_to="It does not detect copying and does not look outside the three central slices.",
+    blind_to="It does not detect copying, and hardly whether the slices of a volume belong together.",
     display=Display(heading="MMD (x10³)", aim="near 0", scale=1000),
 )
 MMD_VOXEL = VoxelMMD(
