@@ -20,7 +20,7 @@ from mribench.metrics.arrays.nearest import nearest_neighbours
 from mribench.metrics.arrays.pairs import Kernel, checked, pair_matrix
 from mribench.metrics.arrays.similarity import definition_for
 from mribench.metrics.arrays.store import Store
-from mribench.metrics.features import medicalnet
+from mribench.metrics.features import medicalnet, seams
 from mribench.metrics.features import slices as feature_module
 from mribench.metrics.features.extraction import slice_features, volume_features
 from mribench.runtime import Context
@@ -107,6 +107,16 @@ class Arrays:
 
         return self.store.get(f"volumes-{key[:24]}", compute, len(volumes)).astype(np.float64)
 
+    def seams(self, set_name: str) -> np.ndarray:
+        """Seam profiles of the volumes of a set, `[N,P]` float64."""
+        volumes = self._set(set_name)
+        key = digest_json(["seams", volumes.digest, self.seam_definition()])
+
+        def compute(_: Path | None) -> np.ndarray:
+            return np.stack([seams.seam_profile(self._volume(volumes, i)) for i in range(len(volumes))])
+
+        return self.store.get(f"seams-{key[:24]}", compute, len(volumes))
+
     def distances(self, view: str) -> np.ndarray:
         """Squared distances of reference then samples `[M+N,M+N]` float64, by the features of all positions of a view.
 
@@ -170,6 +180,10 @@ class Arrays:
         """What can move the features of whole volumes: the slab, the extractor and its weights."""
         slab = f"{self.slab[0]}-{self.slab[1]}" if self.slab else "whole"
         return {"volume": slab, **medicalnet.definition(self._volume_weights)}
+
+    def seam_definition(self) -> dict[str, Any]:
+        """What can move a seam profile."""
+        return seams.definition()
 
     @cached_property
     def _volume_weights(self) -> str:
