@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-_DAMPING = 0.05  # of the mean step, added to every step: empty slices have no logarithm
+_DAMPING = 0.5  # of the mean step, added to every step: nearly empty slices say little about seams
 
 
 def definition() -> dict[str, Any]:
