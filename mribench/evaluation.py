@@ -199,7 +199,7 @@ def _made_from(bench: Bench, cohort: Cohort, run: Run, context: Context) -> str:
             "samples": run.samples().digest,
             "extractor": get_extractor(bench.protocol.evaluation.extractor).definition(),
             "weights": _weights_digests(context),
-            "mribench": __version__,  # a new version may define a metric anew
+            "mribench": __version__,  # a new version may define a metric otherwise
         }
     )
 

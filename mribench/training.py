@@ -21,7 +21,7 @@ from mribench.errors import MribenchError, UsageError
 from mribench.files import append_json_line, atomic, digest_file
 from mribench.models import get_model
 from mribench.models.generator import Generator, GeneratorConfig
-from mribench.runtime import Context, derive, seed_everything
+from mribench.runtime import Context, derive, seed_everything, to_device
 
 CHECKPOINT_SECONDS = 60.0
 CHEAP_SECONDS = 2.0  # a checkpoint that takes longer to write is written that much less often
@@ -117,7 +117,7 @@ def load_generator(run: Run, settings: dict[str, Any] | None = None) -> Generato
 
 
 class Batches:
-    """An endless stream of training volumes, addressed by position: a resumed run sees what an unbroken one would.
+    """An endless stream of training volumes, addressed by position: a resumed run gets those of an unbroken one.
 
     Each pass over the set is a permutation that depends on (seed, pass) alone; no augmentation.
     """
@@ -132,7 +132,7 @@ class Batches:
         positions = range(self.seen, self.seen + self.batch_size)
         self.seen += self.batch_size
         stack = np.stack([self.volumes[self._index(p)] for p in positions])[:, None]
-        return torch.from_numpy(to_model_range(stack)).to(self.device)
+        return to_device(torch.from_numpy(to_model_range(stack)), self.device)
 
     def _index(self, position: int) -> int:
         number, offset = divmod(position, len(self.volumes))
@@ -163,8 +163,7 @@ def training_steps(
     step, cost, recorded = TrainingStep(step=number, seen=batches.seen, seconds=before), 0.0, 0.0
     while batches.seen < generator.config.budget:
         seed_everything(derive(seed, "step", number))
-        # Without autocast's cache: a step may update a network and use it again, and the cache holds old weights.
-        with torch.autocast(device.type, torch.bfloat16, enabled=context.bf16, cache_enabled=False):
+        with context.mixed_precision():
             losses = generator.training_step(batches.next)
         number += 1
         finished = batches.seen >= generator.config.budget

@@ -97,13 +97,13 @@ def prepare(
     with display(quiet) as screen:
         bench, cohort, new = prepare_cohort(folder, protocol, request, overwrite, screen.report)
     for scan in cohort.record.problems:
-        click.echo(f"kept out: {scan.reason}", err=True)
+        click.echo(f"left out: {scan.reason}", err=True)
     counts = ", ".join(f"{len(cohort.set(role))} {role}" for role in ROLES)
     click.echo(f"prepare: {'done' if new else 'up to date'}; {counts}", err=True)
     if raw:
         from mribench.reports.page.quality import quality_page
 
-        click.echo(f"look at every scan: {quality_page(cohort, anew=new)}", err=True)
+        click.echo(f"look at every scan: {quality_page(cohort, new=new)}", err=True)
     click.echo(bench.cohort_folder)
 
 

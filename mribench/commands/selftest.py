@@ -25,7 +25,7 @@ from mribench.errors import finish
 @json_option
 @click.pass_obj
 def selftest(quiet: bool, folder: Path, quick: bool, volumes: int, compute: Compute, as_json: bool) -> None:
-    """Degrade real volumes in growing doses and report what each metric notices; plant copies and report those found.
+    """Degrade real volumes in growing doses and report what each metric detects; plant copies and report those found.
 
     A folder without a bench gets one, with simulated brains at 32^3. Writes selftest.json and selftest.csv into the
     bench and prints the table as Markdown. Fails when a metric misses a control that it declares to detect, when a

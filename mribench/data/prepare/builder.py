@@ -16,7 +16,7 @@ from mribench.data.records import CohortRecord, RefusedScan, VolumeEntry, Volume
 from mribench.data.volume_set import Progress
 from mribench.files import append_json_line, digest_json, digest_volume, write_array
 
-LEDGER = "ledger.jsonl"  # stays, so that making the cohort anew makes only what must differ
+LEDGER = "ledger.jsonl"  # stays, so that making the cohort again makes only what must differ
 
 
 @dataclass(frozen=True, eq=False)

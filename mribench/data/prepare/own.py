@@ -117,7 +117,7 @@ def _make(scan: Scan, mask: Path | None, grid: Grid, recipe: StrippedRecipe | Ra
 def _judged(
     made: Sequence[tuple[Scan, LedgerLine]], recipe: StrippedRecipe | RawRecipe
 ) -> tuple[list[LedgerLine], list[RefusedScan]]:
-    """The lines whose volumes are used, and the scans that are kept out."""
+    """The lines whose volumes are used, and the scans that are left out."""
     usable, refused = [], []
     first_of: dict[str, Scan] = {}
     for scan, line in made:
@@ -149,15 +149,15 @@ def _refused(scan: Scan, reason: str, record: ScanRecord | None = None) -> Refus
 def _in_roles(
     usable: Sequence[LedgerLine], plan: CohortPlan, refused: Sequence[RefusedScan]
 ) -> list[VolumeEntry]:
-    """The volumes that play a role; raises UsageError, naming what was kept out, when too few are left."""
+    """The volumes that play a role; raises UsageError, naming what was left out, when too few are left."""
     subjects = [
         (line.record.subject, line.record.source) for line in usable if isinstance(line.record, ScanRecord)
     ]
     try:
         roles = assign_roles(subjects, plan)
     except UsageError as error:
-        kept_out = "".join(f"\n  {scan.name}: {scan.reason}" for scan in refused[:10])
-        raise UsageError(f"{error} {len(refused)} scans were kept out.{kept_out}") from error
+        left_out = "".join(f"\n  {scan.name}: {scan.reason}" for scan in refused[:10])
+        raise UsageError(f"{error} {len(refused)} scans were left out.{left_out}") from error
     return [
         line.as_volume(roles[subject])
         for line, (subject, _) in zip(usable, subjects, strict=True)

@@ -63,10 +63,10 @@ class _Scan:
     dice: float = 0.0
 
 
-def quality_page(cohort: Cohort, *, anew: bool) -> Path:
-    """The page's path beside volumes.json; it is written if it is missing or `anew`."""
+def quality_page(cohort: Cohort, *, new: bool) -> Path:
+    """The page's path beside volumes.json; it is written if it is missing or `new`."""
     path = cohort.folder / PAGE
-    if anew or not path.exists():
+    if new or not path.exists():
         write_text(path, _render(cohort))
     return path
 

@@ -1,4 +1,4 @@
-"""A cohort from one's own files, through the command line: roles, resume, what is kept out."""
+"""A cohort from one's own files, through the command line: roles, resume, what is left out."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_prepare_gives_every_subject_one_role_and_names_what_it_left_out(scans, 
     arguments = ["prepare", str(scans), "--bench", str(bench), "--protocol", str(protocol)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    assert "kept out" in result.stderr and "sub-06" in result.stderr
+    assert "left out" in result.stderr and "sub-06" in result.stderr
     cohort = open_cohort(bench / "cohort")
     sets = {role: cohort.set(role) for role in ("train", "reference", "holdout")}
     assert {role: len(one) for role, one in sets.items()} == {"train": 2, "reference": 2, "holdout": 2}

@@ -1,4 +1,4 @@
-"""Raw scans to a cohort: workers, resuming, what is kept out, the quality page, the command's words."""
+"""Raw scans to a cohort: workers, resuming, what is left out, the quality page, the command's words."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_one_worker_and_two_give_the_same(scans, protocol, tmp_path):
 def check_page(page):
     assert page.count("<article") == 6 and page.count("<img") == 15
     assert "<b>e&" not in page and "&lt;b&gt;e&amp;" in page
-    assert page.index("torn.nii.gz") < page.index("<img")  # what is kept out comes first
+    assert page.index("torn.nii.gz") < page.index("<img")  # what is left out comes first
     assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
     assert "<script" not in page and not re.search(r'(src|href)="(?!data:)', page)
 
@@ -233,9 +233,9 @@ def test_thresholds_are_judged_without_working_again(tmp_path, protocol, light):
     folder.mkdir()
     for i in range(5):
         (folder / f"p{i}.nii.gz").write_bytes(b"%d" % i)
-    with pytest.raises(UsageError, match=r"The roles need.*5 scans were kept out"):
+    with pytest.raises(UsageError, match=r"The roles need.*5 scans were left out"):
         prepared(folder, protocol, tmp_path / "b", min_dice=0.99)
-    with pytest.raises(UsageError, match="5 scans were kept out"):
+    with pytest.raises(UsageError, match="5 scans were left out"):
         prepared(folder, protocol, tmp_path / "b", registered=True, min_dice=0.99)
     assert len(light) == 10  # every other setting does make them again
     light.clear()
@@ -243,7 +243,7 @@ def test_thresholds_are_judged_without_working_again(tmp_path, protocol, light):
     assert len(cohort.record.volumes) == 5 and not light
 
 
-def test_what_another_kind_of_preparation_left_is_made_anew(scans, tmp_path, protocol, light):
+def test_what_another_kind_of_preparation_left_is_made_again(scans, tmp_path, protocol, light):
     kinds = {False: ["--overwrite"], True: ["--raw", *LENIENT]}
     for raw_first in (True, False):
         bench, few = tmp_path / str(raw_first), tmp_path / f"few{raw_first}.toml"
