@@ -1,13 +1,13 @@
 """How many slices FID and MMD should look at, and how to join them: blindness, power, spread and cost of each choice.
 
-    OMP_NUM_THREADS=1 python benchmarks/slice_positions.py --work DIR      (about 15 minutes of one thread)
+    OMP_NUM_THREADS=1 python benchmarks/slice_positions.py --work DIR      (about 6 minutes of one thread)
 
 32 simulated brains at 32^3 in each set. Entrants are made from fresh subjects: perfect, honest with a mild fault, and
 cheats that are right in some planes only. Features are those of 9 positions in each view; 1, 3 and 5 positions are
 subsets of them. Three ways to use several positions: the mean of the distances of each ("averaged"), all slices as one
 population ("pooled"), the features of a volume side by side ("joined"). "z" of an entrant is the score less that of the
-perfect one over the jackknife's standard error of the two. A run that was stopped goes on where it stopped. Writes
-benchmarks/results/slice-positions.json.
+perfect one over the jackknife's standard error of the two. Slice consistency is measured on the same
+entrants. A run that was stopped goes on where it stopped. Writes benchmarks/results/slice-positions.json.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from scipy.ndimage import gaussian_filter
 from mribench.data.simulate import simulate
 from mribench.data.volume_set import VIEWS
 from mribench.files import read_array, write_array, write_json
+from mribench.metrics.consistency import conspicuousness, own_conspicuousness
 from mribench.metrics.features.extraction import slice_features
+from mribench.metrics.features.seams import seam_profile
 from mribench.metrics.features.slices import EXTRACTORS, grey_slice, load_network
 from mribench.metrics.fid import FrechetSubsets
 from mribench.metrics.mmd import mmd2
@@ -123,6 +125,12 @@ def joint_mmd(real: np.ndarray, fake: np.ndarray) -> Callable[[np.ndarray], floa
     return lambda keep: mmd2(x, y[keep], "gaussian-bank")
 
 
+def seams(real: Volumes, fake: Volumes) -> Callable[[np.ndarray], float]:
+    """Slice consistency of volumes `[N,D,H,W]`."""
+    x, y = (np.stack([seam_profile(volume) for volume in volumes]) for volumes in (real, fake))
+    return lambda keep: float(conspicuousness(y[keep], x).mean() - own_conspicuousness(x).mean())
+
+
 def with_error(distance: Callable[[np.ndarray], float]) -> tuple[float, float]:
     """Value, and its jackknife variance over the samples."""
     everyone = np.arange(COUNT)
@@ -155,8 +163,8 @@ def compared(own: tuple[float, float], perfect: tuple[float, float]) -> dict[str
 def measure(work: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     network = load_network(EXTRACTOR, None)
-    real = features("reference", subjects(0), network, work)
-    fresh = subjects(100)
+    reference, fresh = subjects(0), subjects(100)
+    real = features("reference", reference, network, work)
     perfect = features("perfect", fresh, network, work)
     rows: dict[str, Any] = {}
     seconds: dict[str, float] = {}
@@ -165,12 +173,17 @@ def measure(work: Path) -> dict[str, Any]:
         begun = time.perf_counter()
         baseline[choice] = scores(real, perfect, choice)
         seconds[choice] = time.perf_counter() - begun
+    consistent = with_error(seams(reference, fresh))
     for name, make in entrants(fresh).items():
-        own = features(name, make(), network, work)
+        volumes = make()
+        own = features(name, volumes, network, work)
+        rows[name] = {
+            "slice_consistency": {"all": compared(with_error(seams(reference, volumes)), consistent)}
+        }
         for choice in CHOICES:
             for measure_, score in scores(real, own, choice).items():
                 cell = compared(score, baseline[choice][measure_])
-                rows.setdefault(name, {}).setdefault(measure_, {})[choice] = cell
+                rows[name].setdefault(measure_, {})[choice] = cell
     return {
         "command": "python benchmarks/slice_positions.py",
         "volumes": COUNT,
@@ -178,7 +191,8 @@ def measure(work: Path) -> dict[str, Any]:
         "choices": CHOICES,
         "entrants": rows,
         "perfect": {
-            c: {m: {"value": v, "sd": var**0.5} for m, (v, var) in b.items()} for c, b in baseline.items()
+            c: {m: {"value": v, "sd": var**0.5} for m, (v, var) in b.items()}
+            for c, b in {**baseline, "all": {"slice_consistency": consistent}}.items()
         },
         "seconds_of_all_scores_of_one_entrant": seconds,
         "machine": machine(),

@@ -38,7 +38,7 @@ def own_conspicuousness(reference: np.ndarray) -> np.ndarray:
 
 def _largest(deviations: np.ndarray, variance: np.ndarray, m: int) -> np.ndarray:
     """The variance of each position is that of m volumes, drawn towards what is usual among the positions."""
-    if not variance.any():
+    if not variance.any(axis=-1).all():
         raise MribenchError("Slice consistency needs reference volumes that differ, but they are identical.")
     usual = np.nanmedian(np.where(variance > 0, variance, np.nan), axis=-1, keepdims=True)
     z = np.abs(deviations) / np.sqrt((m * variance + _PRIOR * usual) / (m + _PRIOR))
@@ -89,9 +89,9 @@ SLICE_CONSISTENCY = SliceConsistency(
     unit="SD of the reference",
     detects=("mean_volume", "noise"),
     measures=(
-        "Whether neighbouring slices belong together, along all three axes: how far the steps between slices that stand "
-        "out most do so, less the same for reference volumes. It detects seams, slices of another subject and volumes "
-        "that lie in another orientation. A perfect generator has the expected value 0."
+        "Whether neighbouring slices belong together, along all three axes: how far the steps between slices that "
+        "stand out most do so, less the same for reference volumes. It detects seams, slices of another subject and "
+        "volumes that lie in another orientation. A perfect generator has the expected value 0."
     ),
     blind_to=(
         "It does not measure what the slices show, and does not detect copying, blur or a border that follows the "
