@@ -158,7 +158,7 @@ def test_a_slab_is_compared_in_the_fid_of_the_central_axial_slice_alone(make_ent
     }
     assert "axial slices 5 to 10" in cells["mmd"].why_not[0]
     assert cells["fid_a_central"].comparable and not cells["fid_a_central"].best
-    assert cells["fid_c"].text == "–" and cells["fid_c"].absent == "no coronal slices"
+    assert cells["fid_c"].text == "–" and cells["fid_c"].absent == "no whole slices"
     assert row(board, "slab").rank is None and "FID" in row(board, "slab").unranked
     assert row(board, "a").rank == 1.0
     assert set(board.footnotes) >= {"no coronal slices", cells["mmd"].why_not[0]}

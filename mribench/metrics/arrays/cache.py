@@ -178,12 +178,14 @@ class Arrays:
 
     def volume_definition(self) -> dict[str, Any]:
         """What can move the features of whole volumes: the slab, the extractor and its weights."""
-        slab = f"{self.slab[0]}-{self.slab[1]}" if self.slab else "whole"
-        return {"volume": slab, **medicalnet.definition(self._volume_weights)}
+        return {"volume": self._extent(), **medicalnet.definition(self._volume_weights)}
 
     def seam_definition(self) -> dict[str, Any]:
-        """What can move a seam profile."""
-        return seams.definition()
+        """What can move a seam profile: the slab, and the definition of a seam."""
+        return {"volume": self._extent(), **seams.definition()}
+
+    def _extent(self) -> str:
+        return f"{self.slab[0]}-{self.slab[1]}" if self.slab else "whole"
 
     @cached_property
     def _volume_weights(self) -> str:
