@@ -33,7 +33,7 @@ def slice_features(
 ) -> np.ndarray:
     """Features `[N,V,F]` float32 of V uint8 slices `[S,S]` per volume; `cut(i)` reads volume i and cuts it.
 
-    A batch holds 16 slices of one size from volumes that follow each other, the last filled up with zeros, so
+    A batch holds 4 slices of one size from volumes that follow each other, the last filled up with zeros, so
     that a feature depends on nothing but its slice, whatever the device makes of a batch's size.
     """
 

@@ -21,7 +21,7 @@ from mribench.errors import MribenchError
 from mribench.files import digest_file
 from mribench.metrics import check_name
 
-BATCH = 16  # fixed, because features may depend on it on some devices
+BATCH = 4  # fixed, because features may depend on it on some devices; fits the cache of a core
 # Positions are every second, third... twelfth of a side; beyond the fourth from the centre there is little brain.
 _PARTS, _OUTERMOST = 12, 4
 _STEPS = ((48, 4), (math.inf, 2))  # (smallest side below, in twelfths): 3 and 5 positions
