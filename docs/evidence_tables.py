@@ -49,6 +49,21 @@ def controls() -> str:
     return table(["metric", "target", *(f"`{control}`" for control in CONTROLS)], rows)
 
 
+def slice_positions() -> str:
+    """Entrants of benchmarks/slice_positions.py: how far each choice tells them from a perfect one."""
+    columns = [
+        ("FID, 1", "fid_a averaged", "1"), ("3", "fid_a averaged", "3"), ("5", "fid_a averaged", "5"),
+        ("9", "fid_a averaged", "9"), ("3 pooled", "fid_a pooled", "3"), ("3 joined", "fid_a joined", "3"),
+        ("MMD, 1", "mmd", "1"), ("3", "mmd", "3"), ("9", "mmd", "9"),
+        ("slice consistency", "slice_consistency", "all"),
+    ]  # fmt: skip
+    rows = [
+        [name, *(f"{scores[metric][choice]['z']:.1f}" for _, metric, choice in columns)]
+        for name, scores in read("slice-positions")["entrants"].items()
+    ]
+    return table(["entrant", *(title for title, _, _ in columns)], rows).replace("-0.0", "0.0")
+
+
 def conventions() -> str:
     """MS-SSIM of one pair of volumes under several conventions."""
     return table(

@@ -124,8 +124,8 @@ class Table:
         return [f"{row.name}: {problem}" for row in self.rows for problem in row.problems]
 
     def of(self, *kinds: ColumnKind) -> Table:
-        """The columns of these kinds in this order; without the real baseline where it has no value in any."""
-        order = [i for kind in kinds for i, column in enumerate(self.columns) if column.kind == kind]
+        """The columns of these kinds; without the real baseline where it has no value in any."""
+        order = [i for i, column in enumerate(self.columns) if column.kind in kinds]
 
         def chosen(rows: Iterable[TableRow]) -> tuple[TableRow, ...]:
             return tuple(replace(row, cells=tuple(row.cells[i] for i in order)) for row in rows)

@@ -59,7 +59,8 @@ class Column:
         return fixed(value, digits), fixed(low, digits), fixed(high, digits)
 
 
-TABLE_1 = ("ms_ssim", "gap", "mmd", "fid_a", "fid_c", "fid_s")  # keys of the columns of Peng et al. 2023
+# Keys of the columns of Peng et al. 2023.
+TABLE_1 = ("ms_ssim", "gap", "mmd", "fid_a_central", "fid_c_central", "fid_s_central")
 
 
 def columns_of(scores: Mapping[str, Score]) -> tuple[Column, ...]:

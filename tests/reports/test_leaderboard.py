@@ -141,9 +141,10 @@ def test_the_same_samples_under_two_names_are_noted(full_bench):
     assert "ha_gan and noise and real_heldout" in said and "cdpm" not in said
 
 
-def test_a_slab_is_compared_in_fid_a_alone(make_entrant, make_scores):
-    scores = {m: s for m, s in make_scores(0.01).items() if m not in ("fid_c", "fid_s", "anatomy")}
-    missing = {"fid_c": "no coronal slices", "fid_s": "no sagittal slices", "anatomy": "no whole volumes"}
+def test_a_slab_is_compared_in_the_fid_of_the_central_axial_slice_alone(make_entrant, make_scores):
+    missing = {f"fid_{c}{kind}": "no whole slices" for c in "cs" for kind in ("", "_central")}
+    missing["anatomy"] = "no whole volumes"
+    scores = {m: s for m, s in make_scores(0.01).items() if m not in missing}
     slab = make_entrant("slab", scores=scores, missing=missing, slab=(5, 11))
     board = leaderboard.from_scores([make_entrant("a", 1.0), make_entrant("b", 2.0), slab])
     cells = {c.column.key: c for c in row(board, "slab").cells}
@@ -151,15 +152,17 @@ def test_a_slab_is_compared_in_fid_a_alone(make_entrant, make_scores):
         "ms_ssim",
         "gap",
         "mmd",
+        "fid_a",
         "memorisation",
         "copy_rate",
+        "slice_consistency",
     }
     assert "axial slices 5 to 10" in cells["mmd"].why_not[0]
-    assert cells["fid_a"].comparable and not cells["fid_a"].best
-    assert cells["fid_c"].text == "–" and cells["fid_c"].absent == "no coronal slices"
+    assert cells["fid_a_central"].comparable and not cells["fid_a_central"].best
+    assert cells["fid_c"].text == "–" and cells["fid_c"].absent == "no whole slices"
     assert row(board, "slab").rank is None and "FID" in row(board, "slab").unranked
     assert row(board, "a").rank == 1.0
-    assert set(board.footnotes) >= {"no coronal slices", cells["mmd"].why_not[0]}
+    assert set(board.footnotes) >= {"no whole slices", cells["mmd"].why_not[0]}
 
 
 def test_other_numbers_of_volumes_are_starred(make_entrant, make_scores):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,8 @@ _Job = Callable[[], np.ndarray]
 _Device = torch.device | str
 _Report = Callable[[int], None]  # volumes done
 
+_PART = 16  # volumes whose features are kept together when a command is killed
+
 
 def slice_features(
     cut: Callable[[int], Sequence[np.ndarray]],
@@ -34,15 +37,24 @@ def slice_features(
 ) -> np.ndarray:
     """Features `[N,V,F]` float32 of V uint8 slices `[S,S]` per volume; `cut(i)` reads volume i and cuts it.
 
-    A batch holds one view of 16 volumes that follow each other, the last filled up with zeros, so that a
-    feature depends on nothing but its slice, whatever the device makes of a batch's size.
+    A batch holds 4 slices of one size from volumes that follow each other, the last filled up with zeros, so
+    that a feature depends on nothing but its slice, whatever the device makes of a batch's size.
     """
 
     def jobs(start: int, stop: int) -> list[_Job]:
-        views = zip(*(cut(index) for index in range(start, stop)), strict=True)
-        return [partial(_batch_features, view, network, extractor, device) for view in views]
+        columns = zip(*(cut(index) for index in range(start, stop)), strict=True)
+        slices = itertools.chain.from_iterable(columns)
+        batches = [
+            batch for _, of_size in itertools.groupby(slices, key=np.shape) for batch in _batches(of_size)
+        ]
+        return [partial(_batch_features, batch, network, extractor, device) for batch in batches]
 
-    return _in_parts(jobs, count, BATCH, device, parts, progress)
+    return _in_parts(jobs, count, _PART, device, parts, progress)
+
+
+def _batches(slices: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    while batch := list(itertools.islice(slices, BATCH)):
+        yield batch
 
 
 def _batch_features(
@@ -99,7 +111,7 @@ def _in_parts(
     folder: Path | None,
     progress: _Report | None,
 ) -> np.ndarray:
-    """`[N,J,F]`: the rows of volumes start..stop are the results `[stop-start,F]` of the J jobs(start, stop).
+    """`[N,V,F]`: the results of jobs(start, stop), one after the other, are V rows of every volume, column by column.
 
     Jobs are made in order, while those made before run; each part of `size` volumes is written to `folder`.
     """
@@ -113,7 +125,8 @@ def _in_parts(
 
     def finish() -> None:
         start, stop, results = running.popleft()
-        part = np.stack([result.result() for result in results], axis=1)
+        rows = np.concatenate([result.result() for result in results])
+        part = rows.reshape(-1, stop - start, rows.shape[-1]).swapaxes(0, 1)
         if folder:
             write_array(_part(folder, start, stop), part)
         keep(start, part)

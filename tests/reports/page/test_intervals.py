@@ -64,4 +64,4 @@ def test_scores_that_do_not_compare_are_hollow(make_entrant, make_scores, make_s
         column.metric: [row.name for row in table.contestants if row.cells[i].starred]
         for i, column in enumerate(table.columns)
     }
-    assert sorted(hollow["kid_a"]) == ["a", "slab"] and not hollow["fid_a"]
+    assert sorted(hollow["kid_a"]) == ["a", "slab"] and not hollow["fid_a_central"]
