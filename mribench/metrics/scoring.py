@@ -16,7 +16,13 @@ from mribench.metrics import default_metrics, get_metric
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.metric import Metric
 from mribench.metrics.score import Missing, Score
-from mribench.metrics.statistics.intervals import interval, interval_name, jackknife, least_variance
+from mribench.metrics.statistics.intervals import (
+    interval,
+    interval_name,
+    jackknife,
+    least_variance,
+    second_order,
+)
 from mribench.metrics.statistics.jackknife import jackknife_part
 from mribench.metrics.statistics.permutation import permutation_p
 from mribench.metrics.statistics.real_baseline import RealBaselines, has_real_baseline
@@ -97,6 +103,7 @@ def score(metric: Metric[Any], arrays: Arrays) -> Score:
         replicates=replicates,
         target_sides=metric.target_resampled,
         least_variance=least_variance(metric, value, n),
+        second_order=second_order(metric, prepared, everything, replicates),
         p_value=_p_value(metric, prepared),
         display=metric.display,
     )
