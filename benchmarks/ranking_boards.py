@@ -23,9 +23,10 @@ from mribench.metrics.score import RealBaseline, Score
 
 D = 64
 DEVIATIONS = 10 * np.arange(1, D + 1) ** -0.5 / math.sqrt((1 / np.arange(1, D + 1)).sum())
-METRICS = ("ms_ssim", "mmd", "fid_a", "fid_c", "fid_s")
+METRICS = ("ms_ssim", "mmd", "fid_a", "fid_c")
+EXPECTED = ("ms_ssim", "mmd", "fid_a")  # all views have one law
 REFERENCE = {16: 24, 24: 24, 60: 60, 200: 100}  # samples -> reference volumes
-FRESH = {16: 100, 24: 100, 60: 60, 200: 30}  # samples -> draws that an expected value averages
+FRESH = {16: 60, 24: 60, 60: 40, 200: 20}  # samples -> draws that an expected value averages
 KINDS = ("equal", "close", "far", "mixed")
 
 scoring._p_value = lambda *_: 1.0  # the permutation test takes no part in ranks
@@ -94,7 +95,7 @@ def _gaps(reference: list[np.ndarray], samples: list[np.ndarray]) -> list[float]
     """Of every metric the value less its target."""
     arrays, gaps = Features(reference, samples), []
     keep = {name: np.arange(len(volumes)) for name, volumes in arrays.sets.items()}
-    for name in METRICS:
+    for name in EXPECTED:
         metric = get_metric(name)
         gathered = metric.gather(arrays)  # type: ignore[arg-type]
         gaps.append(metric.value(gathered, keep) - (metric.target(gathered, keep) or 0.0))
@@ -102,8 +103,8 @@ def _gaps(reference: list[np.ndarray], samples: list[np.ndarray]) -> list[float]
 
 
 def fresh_gaps(generators: list[Generator], n: int, draws: int, seed: int) -> np.ndarray:
-    """`[K,draws,metrics]`; all generators have the same random numbers in one draw."""
-    gaps = np.empty((len(generators), draws, len(METRICS)))
+    """`[K,draws,EXPECTED]`; all generators have the same random numbers in one draw."""
+    gaps = np.empty((len(generators), draws, len(EXPECTED)))
     for draw in range(draws):
         reference = Generator().draw(np.random.default_rng([seed, draw, 0]), REFERENCE[n])
         for k, generator in enumerate(generators):
@@ -113,7 +114,7 @@ def fresh_gaps(generators: list[Generator], n: int, draws: int, seed: int) -> np
 
 @dataclass(frozen=True)
 class Board:
-    """One leaderboard: the scores of K entrants, and `fresh` gaps `[K,draws,metrics]` of the same generators."""
+    """One leaderboard: the scores of K entrants, and `fresh` gaps `[K,draws,EXPECTED]` of the same generators."""
 
     kind: str
     n: int
@@ -137,7 +138,7 @@ def _generators(rng: np.random.Generator, kind: str, k: int) -> list[Generator]:
 def make_board(seed: int, kind: str, n: int) -> Board:
     """The board of that seed."""
     rng = np.random.default_rng([seed, KINDS.index(kind), n])
-    generators = _generators(rng, kind, int(rng.choice([3, 5, 7])))
+    generators = _generators(rng, kind, int(rng.choice([3, 5])))
     reference = Generator().draw(rng, REFERENCE[n])
     real = scores(reference, Generator().draw(rng, n), "real")
     baselines = {

@@ -50,9 +50,8 @@ def second_order(
         return 0.0
 
     def without(left_out: Mapping[str, list[np.ndarray]]) -> float:
-        gone = {side: np.concatenate(groups) for side, groups in left_out.items()}
-        rest = {side: np.setdiff1d(all_, gone.get(side, [])) for side, all_ in everything.items()}
-        return float(metric.value(gathered, rest))
+        rest = {side: np.setdiff1d(everything[side], np.concatenate(of)) for side, of in left_out.items()}
+        return float(metric.value(gathered, {**everything, **rest}))
 
     groups = {side: jackknife_groups(len(everything[side])) for side in metric.resampled}
     whole, own, n = without({}), replicates["samples"], len(replicates["samples"])

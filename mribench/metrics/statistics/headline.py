@@ -1,0 +1,195 @@
+"""The one number that entrants are ranked by, and the probability that an entrant is the best by it.
+
+The excess of a score is its distance from the real baseline in standard deviations of the real baseline. The headline
+is the mean over families of asinh(excess): near the real baseline it counts standard deviations, far from it ratios,
+so that no family outweighs the others at large numbers of samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import norm, rankdata
+from scipy.stats import t as student_t
+
+from mribench.metrics.score import Score
+from mribench.metrics.statistics.jackknife import deviations, half_width
+
+Families = Sequence[Sequence[str]]  # metrics of every ranked family
+_Scores = Mapping[str, Score]
+_DRAWS = 20_000
+_SHRINKAGES = (np.arange(40) + 0.5) / 40
+_NORMAL_95 = half_width(1.0, math.inf)
+
+
+class Yardstick(NamedTuple):
+    """Of one metric: the rank key of real volumes, and the standard deviation that differences are counted in."""
+
+    real: float
+    unit: float
+
+    def excess(self, rank_key: float) -> float:
+        return (rank_key - self.real) / self.unit
+
+
+def yardsticks(runs: Sequence[_Scores], metrics: Sequence[str]) -> dict[str, Yardstick]:
+    """From the real baseline; without one from the target or the best rank key, and the runs' own median error."""
+    return {metric: _yardstick([run[metric] for run in runs]) for metric in metrics}
+
+
+def _yardstick(scores: Sequence[Score]) -> Yardstick:
+    for score in scores:
+        real = score.real_baseline
+        if real is not None and real.high > real.low:
+            key = score.model_copy(update={"value": real.value}).rank_key
+            return Yardstick(key, (real.high - real.low) / (2 * _NORMAL_95))
+    keys = [score.rank_key for score in scores]
+    error = float(np.median([math.sqrt(sum((d @ d) for d in _deviations(score).values())) for score in scores]))
+    real_key = 0.0 if scores[0].better == "match" else min(keys)
+    return Yardstick(real_key, error or float(np.std(keys)) or 1.0)
+
+
+def _deviations(score: Score) -> dict[str, np.ndarray]:
+    """Per set the jackknife deviations of the rank key; those of the samples without what is counted twice."""
+    changes = {}
+    for side in score.replicates:
+        change = deviations(score.rank_key, score.rank_key_replicates(side), score.n[side])
+        if side == "samples" and (variance := float(change @ change)) > 0:
+            once = max(variance - score.second_order, score.least_variance)
+            change = change * math.sqrt(once / variance)
+        changes[side] = change
+    return changes
+
+
+@dataclass(frozen=True)
+class Headlines:
+    """`values` `[K]` of K entrants, lower is better, and their error `covariance` `[K,K]`."""
+
+    values: np.ndarray
+    covariance: np.ndarray
+
+    @property
+    def excesses(self) -> np.ndarray:
+        """`[K]`: the values in standard deviations of the real baseline."""
+        return np.sinh(self.values)
+
+    def better(self, i: int, j: int) -> float:
+        """The probability that entrant i is better than entrant j, of these two scores alone."""
+        c = self.covariance
+        variance = c[i, i] + c[j, j] - 2 * c[i, j]
+        delta = self.values[j] - self.values[i]
+        return float(norm.cdf(delta / math.sqrt(variance))) if variance > 0 else (np.sign(delta) + 1) / 2
+
+
+def headlines(entrants: Sequence[Sequence[_Scores]], families: Families) -> Headlines:
+    """Of entrants given as their runs (one, or several trainings of one model that differ in the seed).
+
+    The error covers the samples and the real volumes, which all entrants share, and the seed: as soon as a model has
+    several trainings, the variance between its trainings stands for that of every model.
+    """
+    runs = [run for entrant in entrants for run in entrant]
+    owner = np.repeat(np.arange(len(entrants)), [len(entrant) for entrant in entrants])
+    mean = (owner == np.arange(len(entrants))[:, None]) / np.bincount(owner)[:, None]
+    scales = yardsticks(runs, [m for family in families for m in family])
+    values, shared, own = _runs(runs, families, scales)
+    covariance = mean @ (shared + own) @ mean.T
+    covariance += np.diag(_seed_variance(values, np.diag(own), owner) / np.bincount(owner))
+    return Headlines(mean @ values, covariance)
+
+
+def _runs(
+    runs: Sequence[_Scores], families: Families, scales: Mapping[str, Yardstick]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The headline of every run `[R]`, and `[R,R]` its covariance by the real volumes and by the samples."""
+    values = np.zeros(len(runs))
+    sides: dict[tuple[str, str, int], np.ndarray] = {}
+    for r, run in enumerate(runs):
+        for family in families:
+            for metric in family:
+                score, weight = run[metric], 1 / (len(family) * len(families))
+                excess = scales[metric].excess(score.rank_key)
+                values[r] += weight * math.asinh(excess)
+                slope = weight / math.sqrt(1 + excess**2) / scales[metric].unit
+                for side, change in _deviations(score).items():
+                    owner = score.digests.get("samples", str(r)) if side == "samples" else ""
+                    moved = sides.setdefault((side, owner, len(change)), np.zeros((len(runs), len(change))))
+                    moved[r] += slope * change
+    parts = {True: np.zeros((len(runs),) * 2), False: np.zeros((len(runs),) * 2)}
+    for (side, *_), moved in sides.items():
+        parts[side == "samples"] += moved @ moved.T
+    return values, parts[False], parts[True]
+
+
+def _seed_variance(values: np.ndarray, own: np.ndarray, owner: np.ndarray) -> float:
+    """Variance between trainings of one model beyond that of their samples; 0 when no model has several.
+
+    It comes from few trainings, so it is raised by the square of Student's over the normal one-sigma quantile.
+    """
+    several = [values[owner == k] for k in np.unique(owner) if (owner == k).sum() > 1]
+    freedom = sum(len(group) - 1 for group in several)
+    if not freedom:
+        return 0.0
+    between = sum(float(((group - group.mean()) ** 2).sum()) for group in several) / freedom
+    sampled = np.mean([own[owner == k].mean() for k in np.unique(owner) if (owner == k).sum() > 1])
+    one_sigma = norm.cdf(1)
+    return max(0.0, between - float(sampled)) * float(student_t.ppf(one_sigma, freedom)) ** 2
+
+
+def rank_chances(headline: Headlines, draws: int = _DRAWS) -> np.ndarray:
+    """`[K,K]`: the probability that entrant k takes rank 1, 2, ... by the true headline.
+
+    True headlines are taken as normal about a common mean, so that those of entrants that the errors do not separate
+    are drawn together. How strongly is not known: the shrinkage is uniform between 0 and 1 beforehand (Daniels,
+    Canadian Journal of Statistics 27, 1999) and weighted by the likelihood. Entrants of equal headline share places.
+    """
+    values, covariance = headline.values, headline.covariance
+    if len(values) == 1:
+        return np.ones((1, 1))
+    rng = np.random.default_rng(0)
+    posteriors = [_posterior(values, covariance, shrinkage) for shrinkage in _SHRINKAGES]
+    weights = np.exp([p.evidence - max(q.evidence for q in posteriors) for p in posteriors])
+    counts = rng.multinomial(draws, weights / weights.sum())
+    drawn = np.concatenate([p.draw(rng, count) for p, count in zip(posteriors, counts, strict=True) if count])
+    first = rankdata(drawn, "min", axis=-1).astype(int)  # of the places that equal entrants share
+    last = rankdata(drawn, "max", axis=-1).astype(int)
+    places = np.arange(1, len(values) + 1)
+    shares = ((first[..., None] <= places) & (places <= last[..., None])) / (last - first + 1)[..., None]
+    return np.asarray(shares.mean(axis=0))
+
+
+class _Posterior(NamedTuple):
+    """Of the true headlines at one shrinkage: mean, a root of the covariance, and the log evidence."""
+
+    mean: np.ndarray
+    root: np.ndarray
+    evidence: float
+
+    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        drawn: np.ndarray = self.mean + rng.standard_normal((count, self.root.shape[1])) @ self.root.T
+        return drawn
+
+
+def _posterior(values: np.ndarray, covariance: np.ndarray, shrinkage: float) -> _Posterior:
+    """With a flat prior of the common mean: only the contrasts of the values count.
+
+    In an orthonormal basis of the contrasts, the error is E and the prior tau^2 I with tau^2 = mean error x
+    (1 - shrinkage) / shrinkage.
+    """
+    k = len(values)
+    basis = np.linalg.svd(np.eye(k) - 1 / k)[0][:, : k - 1]
+    error = basis.T @ covariance @ basis
+    typical = float(np.trace(error)) / (k - 1) or 1e-300
+    prior = typical * (1 - shrinkage) / shrinkage * np.eye(k - 1)
+    total = error + prior + 1e-12 * typical * np.eye(k - 1)
+    gain = np.linalg.solve(total, prior).T
+    seen = basis.T @ values
+    spread = prior - gain @ prior
+    eigenvalues, vectors = np.linalg.eigh((spread + spread.T) / 2)
+    root = basis @ vectors * np.sqrt(np.maximum(eigenvalues, 0))
+    _, determinant = np.linalg.slogdet(total)
+    evidence = -0.5 * (determinant + float(seen @ np.linalg.solve(total, seen)))
+    return _Posterior(basis @ gain @ seen, root, evidence)
