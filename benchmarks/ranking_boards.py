@@ -16,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 
 from mribench.data.volume_set import VIEWS
-from mribench.files import atomic
+from mribench.files import atomic, read_json, write_json
 from mribench.metrics import get_metric, scoring
 from mribench.metrics.arrays.distances import squared_distances
 from mribench.metrics.score import RealBaseline, Score
+from mribench.metrics.statistics.comparison import differing
 
 D = 64
 DEVIATIONS = 10 * np.arange(1, D + 1) ** -0.5 / math.sqrt((1 / np.arange(1, D + 1)).sum())
@@ -29,7 +30,8 @@ REFERENCE = {16: 24, 24: 24, 60: 60, 200: 100}  # samples -> reference volumes
 FRESH = {16: 60, 24: 60, 60: 40, 200: 20}  # samples -> draws that an expected value averages
 KINDS = ("equal", "close", "far", "mixed")
 
-scoring._p_value = lambda *_: 1.0  # the permutation test takes no part in ranks
+# The permutation test takes no part in ranks, only the fact that there is one.
+scoring._p_value = lambda metric, prepared: 1.0 if metric.exchangeable(prepared) else None
 
 
 class Generator(NamedTuple):
@@ -163,3 +165,31 @@ def stored_board(folder: Path, seed: int, kind: str, n: int) -> Board:
             fresh.write_bytes(pickle.dumps(make_board(seed, kind, n)))
     board: Board = pickle.loads(path.read_bytes())
     return board
+
+
+def false_differences(
+    folder: Path, chunk: int, boards: int, metrics: tuple[str, ...]
+) -> list[dict[str, object]]:
+    """Boards of five equal generators, every other one faulty: which columns show a difference, as now and before.
+
+    "before" is without the correction for what the jackknife counts twice. Kept in the folder, chunk by chunk.
+    """
+    path = folder / f"equal-{chunk}.json"
+    if not path.exists():
+        rows = [_false_difference(chunk * boards + i, metrics) for i in range(boards)]
+        write_json(path, rows)
+    rows = read_json(path)
+    return rows
+
+
+def _false_difference(seed: int, metrics: tuple[str, ...]) -> dict[str, object]:
+    rng = np.random.default_rng([seed, 99])
+    generator = Generator() if seed % 2 else Generator(0.6, 0.8, 0.3)
+    reference = Generator().draw(rng, REFERENCE[16])
+    entrants = [scores(reference, generator.draw(rng, 16), str(k), metrics) for k in range(5)]
+    row: dict[str, object] = {"faulty": seed % 2 == 0}
+    for name in metrics:
+        column = [entrant[name] for entrant in entrants]
+        before = [score.model_copy(update={"second_order": 0.0}) for score in column]
+        row[name] = [bool(differing(of).any()) for of in (column, before)]
+    return row

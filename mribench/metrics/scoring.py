@@ -29,6 +29,8 @@ from mribench.metrics.statistics.real_baseline import RealBaselines, has_real_ba
 
 log = logging.getLogger(__name__)
 
+OVERLAP = "are volumes of the reference, voxel for voxel"  # ends the note about samples that are no samples
+
 
 def score_all(arrays: Arrays, metrics: Sequence[str] | None = None) -> tuple[list[Score], list[Missing]]:
     """Score the samples by `metrics`; default: all but opt-in ones.
@@ -142,4 +144,7 @@ def _notes(arrays: Arrays, comparable: bool) -> tuple[str, ...]:
     copies = len(digests) - len(set(digests))
     if copies:
         notes.append(f"{copies} of {len(digests)} samples are exact duplicates of others")
+    reference = arrays.sets["reference"].digests if "reference" in arrays.sets else ()
+    if same := sum(digest in set(reference) for digest in digests):
+        notes.append(f"{same} of {len(digests)} samples {OVERLAP}")
     return tuple(notes)

@@ -25,6 +25,7 @@ from mribench.data.cohort import Cohort, open_cohort
 from mribench.data.volume_set import Slab, VolumeSet
 from mribench.errors import MribenchError
 from mribench.files import Record
+from mribench.metrics.gates.result import GateResult
 from mribench.metrics.score import Score
 
 _R = TypeVar("_R", bound=Record)
@@ -63,6 +64,7 @@ class Entrant:
     samples: SamplesRecord | None = None
     nearest: NearestRecord | None = None
     training: tuple[TrainingStep, ...] = ()
+    gates: tuple[GateResult, ...] = ()
 
     @property
     def label(self) -> str:
@@ -179,6 +181,7 @@ def read_entrant(bench: Bench, run: Run, cohort: Cohort | None) -> Entrant:
         samples=samples,
         nearest=reader.optional(NearestRecord, run.nearest),
         training=training,
+        gates=scored.gates if scored else (),
         problems=tuple(reader.problems),
         doubts=tuple(_doubts(bench, run, cohort, record, scored, scores)) if scored and scores else (),
     )

@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 from mribench.metrics.score import RealBaseline
 from mribench.reports import grid, leaderboard
 from mribench.reports.csv_tables import as_csv, as_scores_csv
-from mribench.reports.grid import make_table
+from mribench.reports.fields import make_table
 from mribench.reports.latex import as_tex
 from mribench.reports.markdown import as_markdown
 

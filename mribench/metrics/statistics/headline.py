@@ -48,7 +48,9 @@ def _yardstick(scores: Sequence[Score]) -> Yardstick:
             key = score.model_copy(update={"value": real.value}).rank_key
             return Yardstick(key, (real.high - real.low) / (2 * _NORMAL_95))
     keys = [score.rank_key for score in scores]
-    error = float(np.median([math.sqrt(sum((d @ d) for d in _deviations(score).values())) for score in scores]))
+    error = float(
+        np.median([math.sqrt(sum((d @ d) for d in _deviations(score).values())) for score in scores])
+    )
     real_key = 0.0 if scores[0].better == "match" else min(keys)
     return Yardstick(real_key, error or float(np.std(keys)) or 1.0)
 
