@@ -50,7 +50,7 @@ def second_order(
         return 0.0
 
     def without(left_out: Mapping[str, list[np.ndarray]]) -> float:
-        rest = {side: np.setdiff1d(everything[side], np.concatenate(of)) for side, of in left_out.items()}
+        rest = {side: np.delete(everything[side], np.concatenate(of)) for side, of in left_out.items()}
         return float(metric.value(gathered, {**everything, **rest}))
 
     groups = {side: jackknife_groups(len(everything[side])) for side in metric.resampled}
