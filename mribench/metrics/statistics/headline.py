@@ -22,7 +22,8 @@ from mribench.metrics.statistics.jackknife import deviations, half_width
 Families = Sequence[Sequence[str]]  # metrics of every ranked family
 _Scores = Mapping[str, Score]
 _DRAWS = 20_000
-_SHRINKAGES = (np.arange(40) + 0.5) / 40
+_SHRINKAGES = np.append((np.arange(40) + 0.5) / 40, 1.0)  # the last: all entrants are equally good
+_EQUAL = 1 / 3  # its probability beforehand, chosen by benchmarks/ranking.py
 _NORMAL_95 = half_width(1.0, math.inf)
 
 
@@ -145,15 +146,15 @@ def rank_chances(headline: Headlines, draws: int = _DRAWS) -> np.ndarray:
     """`[K,K]`: the probability that entrant k takes rank 1, 2, ... by the true headline.
 
     True headlines are taken as normal about a common mean, so that those of entrants that the errors do not separate
-    are drawn together. How strongly is not known: the shrinkage is uniform between 0 and 1 beforehand (Daniels,
-    Canadian Journal of Statistics 27, 1999) and weighted by the likelihood. Entrants of equal headline share places.
+    are drawn together. How strongly is not known: beforehand all are equal with the probability 1/3, and else the
+    shrinkage is uniform between 0 and 1 (Daniels, Canadian Journal of Statistics 27, 1999); the likelihood weighs.
+    Entrants of equal headline share places.
     """
     values, covariance = headline.values, headline.covariance
-    if len(values) == 1:
-        return np.ones((1, 1))
     rng = np.random.default_rng(0)
     posteriors = [_posterior(values, covariance, shrinkage) for shrinkage in _SHRINKAGES]
     weights = np.exp([p.evidence - max(q.evidence for q in posteriors) for p in posteriors])
+    weights *= np.append(np.full(len(posteriors) - 1, (1 - _EQUAL) / (len(posteriors) - 1)), _EQUAL)
     counts = rng.multinomial(draws, weights / weights.sum())
     drawn = np.concatenate([p.draw(rng, count) for p, count in zip(posteriors, counts, strict=True) if count])
     first = rankdata(drawn, "min", axis=-1).astype(int)  # of the places that equal entrants share
@@ -184,11 +185,11 @@ def _posterior(values: np.ndarray, covariance: np.ndarray, shrinkage: float) -> 
     k = len(values)
     basis = np.linalg.svd(np.eye(k) - 1 / k)[0][:, : k - 1]
     error = basis.T @ covariance @ basis
-    typical = float(np.trace(error)) / (k - 1) or 1e-300
+    seen = basis.T @ values
+    typical = max(float(np.trace(error)) / (k - 1), 1e-9 * float(seen @ seen), 1e-300)  # 0: no errors are known
     prior = typical * (1 - shrinkage) / shrinkage * np.eye(k - 1)
     total = error + prior + 1e-12 * typical * np.eye(k - 1)
     gain = np.linalg.solve(total, prior).T
-    seen = basis.T @ values
     spread = prior - gain @ prior
     eigenvalues, vectors = np.linalg.eigh((spread + spread.T) / 2)
     root = basis @ vectors * np.sqrt(np.maximum(eigenvalues, 0))
