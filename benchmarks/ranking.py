@@ -139,7 +139,7 @@ def calibration(boards: list[Board]) -> dict[str, Any]:
     for board in boards:
         scales = yardsticks(board.entrants, METRICS)
         headline = headlines([[entrant] for entrant in board.entrants], FAMILIES)
-        truth = _true_headline(expected(board.fresh), scales)
+        truth = HEADLINES["worst family"](_excess(expected(board.fresh), scales))
         rows += [(board.kind, p, t) for p, t in zip(rank_chances(headline)[:, 0], _best(truth), strict=True)]
     kinds, p, t = np.array([r[0] for r in rows]), np.array([r[1] for r in rows]), np.array([r[2] for r in rows])
     named = p.round(2) >= WINS
@@ -149,11 +149,6 @@ def calibration(boards: list[Board]) -> dict[str, Any]:
         "kinds": {kind: _bins(p[kinds == kind], t[kinds == kind]) for kind in KINDS},
         "winners": {"named": int(named.sum()), "right": float(t[named].mean()) if named.any() else None},
     }
-
-
-def _true_headline(keys: dict[str, np.ndarray], scales: dict[str, Yardstick]) -> np.ndarray:
-    per_metric = {m: np.arcsinh((keys[m] - scales[m].real) / scales[m].unit) for m in METRICS}
-    return np.asarray(np.mean([np.mean([per_metric[m] for m in f], axis=0) for f in FAMILIES], axis=0))
 
 
 def _bins(p: np.ndarray, t: np.ndarray) -> list[dict[str, float]]:

@@ -26,9 +26,9 @@ _LETTERS = (
     "error 5 % after Holm); a holds the best."
 )
 _CHANCE = (
-    "P(first): the probability of being the best, by the true mean over families of the excess, given the errors of "
-    "all scores. Models stand in this order. excess: distance from the real baseline, in standard deviations of the "
-    "real baseline; 0 = like real volumes of other subjects."
+    "P(first): the probability of having the smallest true excess, given the errors of all scores; models stand in this "
+    "order. excess: distance from the real baseline, in standard deviations of the real baseline, in the family where "
+    "it is largest; 0 = like real volumes of other subjects."
 )
 _BASELINE = (
     "real baseline: what real volumes of other subjects score at that number of volumes, hence what a perfect "
@@ -216,7 +216,7 @@ def _chance_cell(board: Leaderboard, row: Row) -> TableCell:
 def _excess_cell(row: Row) -> TableCell:
     if row.excess is None:
         return TableCell(ABSENT)
-    return TableCell(significant(row.excess), values=(row.excess,), sort_key=row.excess)
+    return TableCell(f"{significant(row.excess)} ({row.decisive})", values=(row.excess,), sort_key=row.excess)
 
 
 def _gates(board: Leaderboard) -> Iterator[_Field]:

@@ -92,8 +92,7 @@ def rank(rows: Sequence[Row], controls: Sequence[Row] = ()) -> Result:
     entrants = _entrants(ranked)
     if len(entrants) < 2:
         return Result(sorted(rows, key=_order), "", [])
-    metrics = [[column.metric for column in columns] for columns in counting.values()]
-    placed, headline = _placed(entrants, metrics, [c for c in controls if _measured(c, counting)])
+    placed, headline = _placed(entrants, counting, [c for c in controls if _measured(c, counting)])
     names = {row.entrant.name for row in placed}
     rest = [_without_place(row, counting) for row in rows if row.entrant.name not in names]
     left_out = [_title(columns) for family, columns in families.items() if family not in counting]
@@ -153,9 +152,11 @@ def _training(row: Row) -> str:
 
 
 def _placed(
-    entrants: list[_Entrant], metrics: list[list[str]], mean_volume: Sequence[Row]
+    entrants: list[_Entrant], counting: _Families, mean_volume: Sequence[Row]
 ) -> tuple[list[Row], str]:
     """The rows with their places, and the result. The likeliest to be the best comes first."""
+    metrics = [[column.metric for column in columns] for columns in counting.values()]
+    titles = [_title(columns) for columns in counting.values()]
     runs = [[row.entrant.scores for row in entrant.runs] for entrant in entrants]
     headline = headlines(runs, metrics)
     chances = rank_chances(headline)
@@ -166,7 +167,8 @@ def _placed(
         replace(
             row,
             place=place,
-            excess=float(headline.excesses[k]),
+            excess=float(headline.values[k]),
+            decisive=titles[headline.families[k]],
             chances=tuple(float(p) for p in chances[k]),
             best=wins and place == 1,
             together=entrants[k].together,

@@ -151,14 +151,16 @@ class Cell:
 class Row:
     """One entrant. `place` and `excess` are None where it is not ranked, with `unranked` saying why.
 
+    `excess` is the headline, and `decisive` the title of the family that it comes from.
     `chances`: the probabilities that it is the best, the second best, ... of those ranked. Several trainings of one
-    model share all three, and `together` says so.
+    model share all of these, and `together` says so.
     """
 
     entrant: Entrant
     cells: tuple[Cell, ...]
     place: int | None = None
     excess: float | None = None
+    decisive: str = ""
     chances: tuple[float, ...] = ()
     best: bool = False
     together: str = ""

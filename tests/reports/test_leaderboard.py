@@ -4,6 +4,7 @@ import pytest
 
 from mribench.files import read_json, write_json, write_text
 from mribench.metrics.score import RealBaseline
+from mribench.metrics.statistics.jackknife import half_width
 from mribench.reports import leaderboard
 from mribench.reports.page import words
 
@@ -24,25 +25,21 @@ def test_best_of_each_ranked_column_and_places(make_entrant):
     assert [(r.entrant.name, r.place) for r in board.contestants] == [("a", 1), ("b", 2), ("c", 3)]
 
 
-def test_families_weigh_one_each_and_fid_is_one_of_them(make_entrant, make_scores):
-    """By the headline's formula, with real baselines of 0 +- 1 in the table below."""
-    baseline = RealBaseline(value=0.0, low=-1.959964, high=1.959964, n=4, how="real")
+def test_the_excess_is_that_of_the_worst_family_and_fid_is_one(make_entrant, make_score):
+    """Real baselines of 1 with a standard deviation of 2: the excess of a value v is (v - 1) / 2."""
+    half = 2 * half_width(1.0, math.inf)
+    baseline = RealBaseline(value=1.0, low=1 - half, high=1 + half, n=4, how="real")
 
-    def board(**excesses):
-        scores = {
-            m: s.model_copy(update={"value": excesses[m], "better": "lower", "real_baseline": baseline})
-            for m, s in make_scores(1.0).items()
-            if m in excesses
-        }
-        return leaderboard.from_scores([make_entrant("x", scores=scores), make_entrant("y", scores=scores)])
+    def scores(mmd, *fids):
+        values = {"mmd": mmd, **dict(zip(("fid_a", "fid_c", "fid_s"), fids, strict=True))}
+        fields = {"better": "lower", "target": None, "real_baseline": baseline}
+        return {m: make_score(m, value, **fields) for m, value in values.items()}
 
-    families = {"ms_ssim": 1.0, "mmd": 10.0, "fid_a": 2.0, "fid_c": 3.0, "fid_s": 4.0, "memorisation": 0.0}
-    a = math.asinh
-    mean = (a(1) + a(10) + (a(2) + a(3) + a(4)) / 3 + a(0)) / 4
-    targets = {"ms_ssim": 0.8, "memorisation": 0.5}
-    moved = {m: value + targets.get(m, 0.0) for m, value in families.items()}
-    assert row(board(**families), "x").excess == pytest.approx(math.sinh(mean), rel=1e-5)
-    assert moved
+    x, y = make_entrant("x", scores=scores(9.0, 3, 5, 7)), make_entrant("y", scores=scores(5.0, 3, 5, 13))
+    board = leaderboard.from_scores([x, y])
+    assert row(board, "x").excess == pytest.approx((9 - 1) / 2) and row(board, "x").decisive == "MMD"
+    assert row(board, "y").excess == pytest.approx((7 - 1) / 2) and row(board, "y").decisive == "FID"
+    assert [r.entrant.name for r in board.contestants] == ["y", "x"]
 
 
 def test_distance_to_the_target_decides_not_the_value(make_entrant, make_scores, make_score):

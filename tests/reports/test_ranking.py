@@ -87,16 +87,14 @@ def test_nobody_is_ranked_or_best_when_no_score_is_ranked(make_entrant, make_sco
     assert ranks(board(make_entrant, make_scores)) == {"a": 1, "b": 2, "c": 3}
 
 
-def test_an_installed_metric_that_is_ranked_has_a_column_and_weighs_as_a_family(
+def test_an_installed_metric_that_is_ranked_has_a_column_and_is_a_family(
     install, make_entrant, make_scores, make_score
 ):
-    """Last in the new family and first in four."""
+    """First in four families and by far the worst in the new one: that one decides."""
     install(texture(ranked=True, display=Display(heading="Texture (%)", scale=100, digits=1)))
-    scores = {name: make_score("texture", value) for name, value in (("a", 0.9), ("b", 0.5), ("c", 0.1))}
+    scores = {name: make_score("texture", value) for name, value in (("a", 90.0), ("b", 0.5), ("c", 0.1))}
     table = board(make_entrant, make_scores, **scores)
-    assert ranks(table) == {"a": 1, "b": 2, "c": 3}
-    first = table.contestants[0].excess
-    assert first > board(make_entrant, make_scores).contestants[0].excess  # four families without the new one
+    assert ranks(table)["a"] == 3 and table.contestants[-1].decisive == "Texture"
     assert column(table, "texture").family == "texture"
     last = next(row for row in table.rows if row.entrant.name == "c").cell("texture")
     assert (last.text, last.best) == ("10.0", True)

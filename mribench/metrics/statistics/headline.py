@@ -1,8 +1,8 @@
 """The one number that entrants are ranked by, and the probability that an entrant is the best by it.
 
-The excess of a score is its distance from the real baseline in standard deviations of the real baseline. The headline
-is the mean over families of asinh(excess): near the real baseline it counts standard deviations, far from it ratios,
-so that no family outweighs the others at large numbers of samples.
+The excess of a score is its distance from the real baseline in standard deviations of the real baseline; the excess of
+a family is the mean over its metrics. The headline is the largest excess of any family: by how much the samples differ
+from real volumes where they differ most. benchmarks/ranking.py compares it with others.
 """
 
 from __future__ import annotations
@@ -70,15 +70,14 @@ def _deviations(score: Score) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Headlines:
-    """`values` `[K]` of K entrants, lower is better, and their error `covariance` `[K,K]`."""
+    """`values` `[K]` of K entrants, lower is better, and their error `covariance` `[K,K]`.
+
+    `families` `[K]` are the numbers of the families that they come from.
+    """
 
     values: np.ndarray
     covariance: np.ndarray
-
-    @property
-    def excesses(self) -> np.ndarray:
-        """`[K]`: the values in standard deviations of the real baseline."""
-        return np.sinh(self.values)
+    families: np.ndarray
 
     def better(self, i: int, j: int) -> float:
         """The probability that entrant i is better than entrant j, of these two scores alone."""
@@ -98,33 +97,38 @@ def headlines(entrants: Sequence[Sequence[_Scores]], families: Families) -> Head
     owner = np.repeat(np.arange(len(entrants)), [len(entrant) for entrant in entrants])
     mean = (owner == np.arange(len(entrants))[:, None]) / np.bincount(owner)[:, None]
     scales = yardsticks(runs, [m for family in families for m in family])
-    values, shared, own = _runs(runs, families, scales)
+    excess = np.array([[_family_excess(run, family, scales) for family in families] for run in runs])
+    shared, own = _covariances(runs, [families[k] for k in excess.argmax(axis=1)], scales)
+    values = excess.max(axis=1)
     covariance = mean @ (shared + own) @ mean.T
     covariance += np.diag(_seed_variance(values, np.diag(own), owner) / np.bincount(owner))
-    return Headlines(mean @ values, covariance)
+    return Headlines(mean @ values, covariance, (mean @ excess).argmax(axis=1))
 
 
-def _runs(
-    runs: Sequence[_Scores], families: Families, scales: Mapping[str, Yardstick]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The headline of every run `[R]`, and `[R,R]` its covariance by the real volumes and by the samples."""
-    values = np.zeros(len(runs))
+def _family_excess(run: _Scores, family: Sequence[str], scales: Mapping[str, Yardstick]) -> float:
+    return float(np.mean([scales[metric].excess(run[metric].rank_key) for metric in family]))
+
+
+def _covariances(
+    runs: Sequence[_Scores], decisive: Sequence[Sequence[str]], scales: Mapping[str, Yardstick]
+) -> tuple[np.ndarray, np.ndarray]:
+    """`[R,R]` of the excesses of every run's decisive family: by the real volumes, and by the samples.
+
+    Groups of volumes left out are the same for all metrics of one run and, of real volumes, for all runs, so what is
+    correlated stays correlated.
+    """
     sides: dict[tuple[str, str, int], np.ndarray] = {}
-    for r, run in enumerate(runs):
-        for family in families:
-            for metric in family:
-                score, weight = run[metric], 1 / (len(family) * len(families))
-                excess = scales[metric].excess(score.rank_key)
-                values[r] += weight * math.asinh(excess)
-                slope = weight / math.sqrt(1 + excess**2) / scales[metric].unit
-                for side, change in _deviations(score).items():
-                    owner = score.digests.get("samples", str(r)) if side == "samples" else ""
-                    moved = sides.setdefault((side, owner, len(change)), np.zeros((len(runs), len(change))))
-                    moved[r] += slope * change
+    for r, (run, family) in enumerate(zip(runs, decisive, strict=True)):
+        for metric in family:
+            score, slope = run[metric], 1 / (len(family) * scales[metric].unit)
+            for side, change in _deviations(score).items():
+                owner = score.digests.get("samples", str(r)) if side == "samples" else ""
+                moved = sides.setdefault((side, owner, len(change)), np.zeros((len(runs), len(change))))
+                moved[r] += slope * change
     parts = {True: np.zeros((len(runs),) * 2), False: np.zeros((len(runs),) * 2)}
     for (side, *_), moved in sides.items():
         parts[side == "samples"] += moved @ moved.T
-    return values, parts[False], parts[True]
+    return parts[False], parts[True]
 
 
 def _seed_variance(values: np.ndarray, own: np.ndarray, owner: np.ndarray) -> float:
@@ -186,7 +190,7 @@ def _posterior(values: np.ndarray, covariance: np.ndarray, shrinkage: float) -> 
     basis = np.linalg.svd(np.eye(k) - 1 / k)[0][:, : k - 1]
     error = basis.T @ covariance @ basis
     seen = basis.T @ values
-    typical = max(float(np.trace(error)) / (k - 1), 1e-9 * float(seen @ seen), 1e-300)  # 0: no errors are known
+    typical = max(float(np.trace(error)) / (k - 1), 1e-9 * float(seen @ seen), 1e-30)  # 0: no errors are known
     prior = typical * (1 - shrinkage) / shrinkage * np.eye(k - 1)
     total = error + prior + 1e-12 * typical * np.eye(k - 1)
     gain = np.linalg.solve(total, prior).T
