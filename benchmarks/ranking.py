@@ -76,7 +76,12 @@ def observed(board: Board) -> dict[str, np.ndarray]:
 def expected(fresh: np.ndarray) -> dict[str, np.ndarray]:
     """Rank keys of the expected gaps; the two views have one law."""
     gaps = dict(zip(EXPECTED, fresh.mean(axis=1).T, strict=True))
-    return {"ms_ssim": abs(gaps["ms_ssim"]), "mmd": gaps["mmd"], "fid_a": gaps["fid_a"], "fid_c": gaps["fid_a"]}
+    return {
+        "ms_ssim": abs(gaps["ms_ssim"]),
+        "mmd": gaps["mmd"],
+        "fid_a": gaps["fid_a"],
+        "fid_c": gaps["fid_a"],
+    }
 
 
 def _best(values: np.ndarray) -> np.ndarray:
@@ -121,13 +126,17 @@ def _compared(headline: Headline, boards: list[Board]) -> dict[str, float]:
 def orders_by_n() -> dict[str, float]:
     """Kendall's tau between the true orders of 30 generators at 16 and at 200 samples, per headline."""
     rng = np.random.default_rng(7)
-    generators = [Generator(rng.uniform(0, 1.2), rng.uniform(0.4, 1.4), rng.uniform(0, 1.2)) for _ in range(30)]
+    generators = [
+        Generator(rng.uniform(0, 1.2), rng.uniform(0.4, 1.4), rng.uniform(0, 1.2)) for _ in range(30)
+    ]
     orders: dict[str, list[np.ndarray]] = {name: [] for name in HEADLINES}
     for n, draws in ((16, 40), (200, 10)):
         real = fresh_gaps([Generator()], n, 40 if n == 16 else 20, 5)
         keys, real_keys = expected(fresh_gaps(generators, n, draws, 6)), expected(real)
         spread = dict(zip(EXPECTED, real[0].std(axis=0, ddof=1), strict=True))
-        scales = {m: Yardstick(float(real_keys[m][0]), float(spread.get(m, spread["fid_a"]))) for m in METRICS}
+        scales = {
+            m: Yardstick(float(real_keys[m][0]), float(spread.get(m, spread["fid_a"]))) for m in METRICS
+        }
         for name, headline in HEADLINES.items():
             orders[name].append(headline(_excess(keys, scales)))
     return {name: float(kendalltau(*pair).statistic) for name, pair in orders.items()}
@@ -141,7 +150,11 @@ def calibration(boards: list[Board]) -> dict[str, Any]:
         headline = headlines([[entrant] for entrant in board.entrants], FAMILIES)
         truth = HEADLINES["worst family"](_excess(expected(board.fresh), scales))
         rows += [(board.kind, p, t) for p, t in zip(rank_chances(headline)[:, 0], _best(truth), strict=True)]
-    kinds, p, t = np.array([r[0] for r in rows]), np.array([r[1] for r in rows]), np.array([r[2] for r in rows])
+    kinds, p, t = (
+        np.array([r[0] for r in rows]),
+        np.array([r[1] for r in rows]),
+        np.array([r[2] for r in rows]),
+    )
     named = p.round(2) >= WINS
     return {
         "boards": len(boards),
@@ -168,7 +181,11 @@ def family_wise(folder: Path) -> dict[str, Any]:
     rows = [row for chunk in range(CHUNKS) for row in false_differences(folder, chunk, CHUNK, TESTED)]
     result: dict[str, Any] = {"boards": len(rows), "entrants": 5, "samples": 16, "reference": 24}
     for name in TESTED:
-        groups = {"all": rows, "real": [r for r in rows if not r["faulty"]], "faulty": [r for r in rows if r["faulty"]]}
+        groups = {
+            "all": rows,
+            "real": [r for r in rows if not r["faulty"]],
+            "faulty": [r for r in rows if r["faulty"]],
+        }
         result[name] = {
             group: dict(zip(("now", "before"), np.mean([r[name] for r in of], axis=0).tolist(), strict=True))
             for group, of in groups.items()
@@ -192,7 +209,9 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps boards")
     parser.add_argument("--only", choices=["boards"], help="make boards and write no results")
     arguments = parser.parse_args()

@@ -161,6 +161,7 @@ def rank_chances(headline: Headlines, draws: int = _DRAWS) -> np.ndarray:
     weights *= np.append(np.full(len(posteriors) - 1, (1 - _EQUAL) / (len(posteriors) - 1)), _EQUAL)
     counts = rng.multinomial(draws, weights / weights.sum())
     drawn = np.concatenate([p.draw(rng, count) for p, count in zip(posteriors, counts, strict=True) if count])
+    drawn = drawn.round(9)  # equal but for rounding
     first = rankdata(drawn, "min", axis=-1).astype(int)  # of the places that equal entrants share
     last = rankdata(drawn, "max", axis=-1).astype(int)
     places = np.arange(1, len(values) + 1)
@@ -190,7 +191,9 @@ def _posterior(values: np.ndarray, covariance: np.ndarray, shrinkage: float) -> 
     basis = np.linalg.svd(np.eye(k) - 1 / k)[0][:, : k - 1]
     error = basis.T @ covariance @ basis
     seen = basis.T @ values
-    typical = max(float(np.trace(error)) / (k - 1), 1e-9 * float(seen @ seen), 1e-30)  # 0: no errors are known
+    typical = max(
+        float(np.trace(error)) / (k - 1), 1e-9 * float(seen @ seen), 1e-30
+    )  # 0: no errors are known
     prior = typical * (1 - shrinkage) / shrinkage * np.eye(k - 1)
     total = error + prior + 1e-12 * typical * np.eye(k - 1)
     gain = np.linalg.solve(total, prior).T
