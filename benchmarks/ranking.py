@@ -16,7 +16,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ def calibration(boards: list[Board]) -> dict[str, Any]:
 
 def _bins(p: np.ndarray, t: np.ndarray) -> list[dict[str, float]]:
     bins = []
-    for low, high in zip(BINS, BINS[1:], strict=False):
+    for low, high in pairwise(BINS):
         inside = (p >= low) & (p < high)
         if inside.any():
             said, was = float(p[inside].mean()), float(t[inside].mean())

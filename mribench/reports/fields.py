@@ -26,9 +26,9 @@ _LETTERS = (
     "error 5 % after Holm); a holds the best."
 )
 _CHANCE = (
-    "P(first): the probability of having the smallest true excess, given the errors of all scores; models stand in this "
-    "order. excess: distance from the real baseline, in standard deviations of the real baseline, in the family where "
-    "it is largest; 0 = like real volumes of other subjects."
+    "P(first): the probability of having the smallest true excess, given the errors of all scores; models stand in "
+    "this order. excess: distance from the real baseline, in standard deviations of the real baseline, in the family "
+    "where it is largest; 0 = like real volumes of other subjects."
 )
 _BASELINE = (
     "real baseline: what real volumes of other subjects score at that number of volumes, hence what a perfect "
