@@ -26,6 +26,7 @@ from mribench.data.cohort import Cohort, open_cohort
 from mribench.data.volume_set import Slab, VolumeSet
 from mribench.errors import MribenchError
 from mribench.files import Record, digest_file, read_json_lines
+from mribench.metrics.gates.result import GateResult
 from mribench.metrics.regions import RegionRow
 from mribench.metrics.score import Score
 
@@ -66,6 +67,7 @@ class Entrant:
     nearest: NearestRecord | None = None
     training: tuple[TrainingStep, ...] = ()
     regions: tuple[RegionRow, ...] = ()
+    gates: tuple[GateResult, ...] = ()
 
     @property
     def label(self) -> str:
@@ -183,6 +185,7 @@ def read_entrant(bench: Bench, run: Run, cohort: Cohort | None) -> Entrant:
         nearest=reader.optional(NearestRecord, run.nearest),
         training=training,
         regions=scored.regions if scored else (),
+        gates=scored.gates if scored else (),
         problems=tuple(reader.problems),
         doubts=tuple(_doubts(bench, run, cohort, record, scored, scores)) if scored and scores else (),
     )

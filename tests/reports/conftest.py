@@ -179,7 +179,7 @@ class BenchMaker:
     def _samples(self, run, slab):
         affine, files = slab_affine(self.cohort.grid, slab), []
         for i in range(4):
-            voxels = volume(100 + i)[slice(*(slab or (None,)))]
+            voxels = volume([*run.name.encode(), i])[slice(*(slab or (None,)))]
             path = run.samples_folder / f"{i:06d}.nii.gz"
             write_nifti(path, voxels, affine)
             files.append(

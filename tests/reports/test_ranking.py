@@ -53,7 +53,7 @@ def board(make_entrant, make_scores, **of_texture):
 
 
 def ranks(table):
-    return {row.entrant.name: row.rank for row in table.rows}
+    return {row.entrant.name: row.place for row in table.rows}
 
 
 def column(table, key):
@@ -86,18 +86,18 @@ def test_nobody_is_ranked_or_best_when_no_score_is_ranked(make_entrant, make_sco
     assert ranks(table) == {"a": None, "b": None}
     cells = [cell for row in table.rows for cell in row.cells]
     assert len(cells) == 2 * len(columns_of({}))
-    assert not any(cell.best or cell.tied or cell.group for cell in cells)
+    assert not any(cell.best or cell.group for cell in cells)
     assert ranks(board(make_entrant, make_scores)) == {"a": 1, "b": 2, "c": 3}
 
 
-def test_an_installed_metric_that_is_ranked_has_a_column_and_weighs_as_a_family(
+def test_an_installed_metric_that_is_ranked_has_a_column_and_is_a_family(
     install, make_entrant, make_scores, make_score
 ):
-    """Last in the new family and first in five: mean rank (5 x 1 + 3) / 6."""
+    """First in four families and by far the worst in the new one: that one decides."""
     install(texture(ranked=True, display=Display(heading="Texture (%)", scale=100, digits=1)))
-    scores = {name: make_score("texture", value) for name, value in (("a", 0.9), ("b", 0.5), ("c", 0.1))}
+    scores = {name: make_score("texture", value) for name, value in (("a", 90.0), ("b", 0.5), ("c", 0.1))}
     table = board(make_entrant, make_scores, **scores)
-    assert ranks(table) == pytest.approx({"a": 8 / 6, "b": 2, "c": 16 / 6})
+    assert ranks(table)["a"] == 3 and table.contestants[-1].decisive == "Texture"
     assert column(table, "texture").family == "texture"
     last = next(row for row in table.rows if row.entrant.name == "c").cell("texture")
     assert (last.text, last.best) == ("10.0", True)
@@ -125,7 +125,7 @@ def test_a_score_shows_itself_when_its_metric_is_not_installed(make_entrant, mak
     table = board(make_entrant, make_scores, **scores)
     assert (column(table, "texture").title, column(table, "texture").aim) == ("Texture (x10)", "near 0")
     cell = table.rows[0].cell("texture")
-    assert (cell.text, cell.interval) == ("3.00", "[0.00, 7.00]")
+    assert cell.texts == ("3.00", "0.00", "7.00")
     assert ranks(table) == {"a": 1, "b": 2, "c": 3}
 
 
@@ -138,4 +138,4 @@ def test_a_metric_that_opts_in_has_a_column_only_where_somebody_has_a_score(
     assert column(table, "texture").title == "Texture"
     assert table.rows[0].cell("texture").text == "0.100"
     assert ranks(table) == {"a": 1, "b": 2, "c": 3}  # too few have the family
-    assert any("Not part of the mean rank" in remark and "Texture" in remark for remark in table.remarks)
+    assert any("Not part of the ranking" in remark and "Texture" in remark for remark in table.remarks)

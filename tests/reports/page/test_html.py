@@ -187,9 +187,7 @@ def test_letters_and_chances_are_shown_where_the_board_has_them(shared_bench):
         rows.append(replace(row, cells=cells, chances=chances))
     text = html.render(shared_bench.bench, cohort, replace(board, contestants=tuple(rows)))
     page = Page(text)
-    assert (
-        "Best of 2 ranked models: cDPM (mean rank 1.00, truly first with a probability of 70 %)." in page.text
-    )
+    assert board.headline.startswith(("Winner among 2", "No winner among 2")) and board.headline in page.text
     assert len(re.findall('class="letters"[^>]*>ab<', text)) == 2 * 13 + 1  # 3D-DPM: FID-A (central) only
     heat = re.search(r'<table class="heat">(.*?)</table>', text, re.S).group(1)
     assert re.findall(r'class="shade-(\d+)">(\d+) %', heat) == [

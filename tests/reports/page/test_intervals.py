@@ -4,7 +4,8 @@ import pytest
 
 from mribench.metrics.score import RealBaseline
 from mribench.reports import leaderboard
-from mribench.reports.grid import TableCell, TableRow, make_table
+from mribench.reports.fields import make_table
+from mribench.reports.grid import TableCell, TableRow
 from mribench.reports.page import intervals
 from mribench.reports.rows import columns_of
 
