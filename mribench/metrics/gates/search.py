@@ -1,0 +1,117 @@
+"""The search for copies: each volume's best match in a set, and what such a match is worth among real people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mribench.errors import NotApplicable
+from mribench.files import digest_json
+from mribench.metrics.arrays import alignment
+from mribench.metrics.arrays.cache import Arrays
+from mribench.metrics.gates import identity
+from mribench.metrics.gates.identity import PARTS, Identity
+from mribench.metrics.gates.tail import gumbel_p
+
+FEWEST = 8  # volumes of a set that is searched, and people of a null
+_LEAST_WIDTH = 0.02  # of the middle half of Fisher's z, as an SD
+_QUARTERS = torch.tensor([0.25, 0.5, 0.75])
+_ROWS = 64  # volumes at a time
+
+DEFINITION = f"best-match/1|{alignment.DEFINITION}|{identity.DEFINITION}|width:{_LEAST_WIDTH}"
+
+
+class Matches(NamedTuple):
+    """Each volume's best match in a set, in each of the 15 parts; arrays `[N,15]`."""
+
+    statistic: np.ndarray  # agreement with the match, in robust SDs above the median of the set
+    match: np.ndarray  # number of the match
+    form: np.ndarray  # 0 to 3: as it lies, aligned, mirrored as it lies, mirrored and aligned
+
+    def rows(self, chosen: Sequence[int]) -> Matches:
+        """Those of some volumes."""
+        return Matches(*(array[list(chosen)] for array in self))
+
+
+class Verdicts(NamedTuple):
+    """What the null makes of the matches; arrays `[N]`."""
+
+    p_values: np.ndarray
+    part: np.ndarray  # number of the part that stands out most
+
+
+def best_matches(arrays: Arrays, people: str, target: str) -> Matches:
+    """Each volume of the set `people` in the set `target`; raises NotApplicable for a target under 8 volumes."""
+    rows, columns = arrays.sets[people], arrays.sets[target]
+    if len(columns) < FEWEST:
+        raise NotApplicable(f"a search needs at least {FEWEST} volumes, but {target} holds {len(columns)}")
+    key = digest_json(["matches", rows.digest, columns.digest, arrays.frame_digest, DEFINITION])
+
+    def compute(_: object) -> np.ndarray:
+        searches = [_Search(arrays, target, form) for form in range(2)]
+        per_form = [
+            searches[form].best(torch.from_numpy(arrays.forms(people, mirrored)[:, form]))
+            for mirrored in (False, True)
+            for form in range(2)
+        ]
+        statistics = np.stack([statistic for statistic, _ in per_form])
+        form = statistics.argmax(axis=0)
+        match = np.stack([index for _, index in per_form])
+        chosen = [np.take_along_axis(each, form[None], axis=0)[0] for each in (statistics, match)]
+        return np.stack([*chosen, form.astype(np.float64)], axis=1)
+
+    array = arrays.store.get(f"matches-{key[:24]}", compute, len(rows))
+    return Matches(array[:, 0], array[:, 1].astype(np.intp), array[:, 2].astype(np.intp))
+
+
+class _Search:
+    """A set, as it lies or aligned, ready to be searched."""
+
+    def __init__(self, arrays: Arrays, target: str, form: int) -> None:
+        voxels = torch.from_numpy(arrays.forms(target)[:, form])
+        self.identity = Identity.of(arrays.frame, voxels)
+        self.residuals = self.identity.residuals(voxels)
+
+    def best(self, voxels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Statistic and number of each volume's best match, `[N,15]`.
+
+        The spread of a volume's agreements with all others is its own scale: a blurred or noisy volume agrees more or
+        less with everybody.
+        """
+        parts = [self._best(rows) for rows in voxels.split(_ROWS)]
+        statistic, match = (torch.cat([part[i] for part in parts], dim=1).T.double().numpy() for i in (0, 1))
+        return statistic, match
+
+    def _best(self, voxels: Tensor) -> tuple[Tensor, Tensor]:
+        agreement = self.identity.agreement(self.identity.residuals(voxels), self.residuals)
+        low, middle, high = torch.quantile(agreement, _QUARTERS, dim=2)
+        width = ((high - low) / 1.349).clamp(min=_LEAST_WIDTH)
+        best = agreement.max(dim=2)
+        return (best.values - middle) / width, best.indices
+
+
+def judged(matches: Matches, null: Matches) -> Verdicts:
+    """P values of each volume's most outstanding part, by a Gumbel tail fitted to people that are no copies.
+
+    Raises NotApplicable for a null of fewer than 8 people.
+    """
+    if len(null.statistic) < FEWEST:
+        raise NotApplicable(
+            f"{len(null.statistic)} real people outside the set are too few to know what a copy is; it takes {FEWEST}"
+        )
+    centre = null.statistic.mean(axis=0)
+    spread = np.maximum(null.statistic.std(axis=0, ddof=1), 1e-6)
+    of_null, excess = ((each.statistic - centre) / spread for each in (null, matches))
+    return Verdicts(gumbel_p(of_null.max(axis=1), excess.max(axis=1)), excess.argmax(axis=1))
+
+
+def described(part: int, form: int) -> str:
+    """For example "left half, mirrored, after alignment"."""
+    words = [PARTS[part]] if part else ["whole volume"]
+    words += ["mirrored"] if form >= 2 else []
+    words += ["after alignment"] if form % 2 else []
+    return ", ".join(words)
