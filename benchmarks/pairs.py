@@ -7,7 +7,7 @@ uniform noise, where nothing is empty. Two threads: the matrix of 17 volumes wit
 its pair, timed between, times 136. Nearest neighbours: the share of pairs that needed scale 1.
 
 pytorch-msssim is timed in two processes of its own. "theirs": as a plain script meets it, where glibc hands most of
-its arrays' memory back to the system and fetches it anew, page by page. "theirs_warm": with freed memory kept, which
+its arrays' memory back to the system and fetches it again, page by page. "theirs_warm": with freed memory kept, which
 is as fast as that package can be. Both ratios are given. Writes benchmarks/results/pairs.json.
 """
 

@@ -1,4 +1,4 @@
-"""Tables of docs/costs.md, internals.md, own-data.md and reproducing-table-1.md."""
+"""Tables of docs/costs.md, internals.md, own-data.md, performance.md and reproducing-table-1.md."""
 
 from __future__ import annotations
 
@@ -217,3 +217,52 @@ def templates() -> str:
         "seconds, 1 thread",
     ]
     return table(header, rows)
+
+
+# One GPU
+
+
+def gpu_steps() -> str:
+    """Training steps of the `paper` presets by the present code and by the code before, in one call on one GPU."""
+    parts = read("gpu")["parts"]
+    now = {row["model"]: row for name in ("wasserstein", "steps") for row in parts[name]["rows"]}
+    before = {row["model"]: row for row in parts["before"]["rows"]}
+    equal = {row["model"]: row["equal"] for row in parts["twice"]["rows"]}
+    limit = parts["limits"]["rows"][0]["products_bf16_tflops"]
+    rows = [
+        [
+            title,
+            f"{now[name]['batch']}",
+            f"{before[name]['seconds']:.3f} s",
+            f"{now[name]['seconds']:.3f} s",
+            f"{before[name]['seconds'] / now[name]['seconds']:.1f}",
+            f"{now[name]['tflops']:.0f}",
+            f"{100 * now[name]['tflops'] / limit:.1f} %",
+            f"{now[name]['peak_gib']:.1f} GiB",
+            "yes" if equal[name] else "no",
+        ]
+        for name, title in TITLES.items()
+    ]
+    header = [
+        "`paper`, bf16",
+        "batch",
+        "before",
+        "now",
+        "ratio",
+        "TFLOP/s",
+        "of the limit",
+        "memory",
+        "twice equal",
+    ]
+    return table(header, rows)
+
+
+def gpu_layouts() -> str:
+    """What layout and choice of kernels change."""
+    parts = read("gpu")["parts"]
+    now = {row["model"]: row for name in ("wasserstein", "steps") for row in parts[name]["rows"]}
+    rows = [
+        [TITLES[row["model"]], row["how"], f"{row['seconds']:.3f} s", f"{now[row['model']]['seconds']:.3f} s"]
+        for row in parts["variants"]["rows"]
+    ]
+    return table(["model", "change", "step", "step without it"], rows)

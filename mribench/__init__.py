@@ -1,6 +1,6 @@
 """mribench trains, samples and ranks 3D generative models of brain MRI.
 
-The names of `__all__` are loaded at their first use, so that importing the package costs nothing.
+The names of `__all__` are loaded at their first use, so that importing the package loads nothing else.
 
 >>> import mribench, numpy as np
 >>> volumes = np.random.default_rng(0).random((12, 32, 32, 32), dtype=np.float32)

@@ -168,7 +168,7 @@ def sampler(generator: Generator, seed: int, context: Context) -> Make:
 
     def make(numbers: Sequence[int]) -> np.ndarray:
         noise = Noise([derive(seed, "sample", i) for i in numbers], device)
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=context.bf16):
+        with torch.inference_mode(), context.mixed_precision():
             return from_model_range(generator.sample(noise)[:, 0]).float().cpu().numpy()
 
     return make

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import platform
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +32,7 @@ def choose_device(name: str) -> torch.device:
         raise UsageError("--device cuda needs a CUDA device, and torch sees none here. Use --device cpu.")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    # TF32 moves MS-SSIM by 3e-3 (docs/metrics.md) and is not wanted in training either: bf16 is faster.
+    # TF32 moves MS-SSIM by 3e-3 (docs/metrics.md); training and sampling switch it on for themselves.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -83,6 +85,20 @@ class Context:
         """Whether networks are trained and sampled in bfloat16: on CUDA only."""
         return self.device.type == "cuda"
 
+    @contextmanager
+    def mixed_precision(self) -> Iterator[None]:
+        """Where `bf16`: networks under autocast, and TF32 in the convolutions that are float32 whatever it says.
+
+        Autocast's cache is off: a step may update a network and use it again, and the cache holds old weights.
+        """
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = before or self.bf16
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
+                yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
+
     def described(self, precision: str = "") -> DeviceRecord:
         """The device as it is recorded; `precision` defaults to that of training and sampling."""
         cuda = self.device.type == "cuda"
@@ -91,7 +107,7 @@ class Context:
             name=torch.cuda.get_device_name(self.device) if cuda else platform.machine(),
             threads=torch.get_num_threads(),
             precision=precision or ("bf16" if self.bf16 else "fp32"),
-            tf32=torch.backends.cudnn.allow_tf32,
+            tf32=torch.backends.cudnn.allow_tf32 or (self.bf16 and not precision),
         )
 
     def named(self, name: str) -> Context:
@@ -128,6 +144,18 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def without_autocast(like: Tensor) -> AbstractContextManager[Any]:
+    """Computes as the inputs are, whatever the autocast type; the meta device, which counts only, has no autocast."""
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy of a CPU tensor on `device`; the program does not wait for it."""
+    source = tensor.pin_memory() if device.type == "cuda" else tensor
+    return source.to(device, non_blocking=True)
+
+
 class Noise:
     """One random generator per volume, in float32 on the CPU, so that volume i never depends on its batch-mates.
 
@@ -150,7 +178,4 @@ class Noise:
         return self._stack([torch.rand(shape, generator=g) for g in self._generators])
 
     def _stack(self, rows: list[Tensor]) -> Tensor:
-        batch = torch.stack(rows)
-        if self.device.type == "cuda":
-            return batch.pin_memory().to(self.device, non_blocking=True)
-        return batch.to(self.device)
+        return to_device(torch.stack(rows), self.device)

@@ -140,6 +140,7 @@ def _score_folders(
         rescale=rescale,
         scores=tuple(result.scores),
         missing=tuple(result.missing),
+        regions=result.regions,
         gates=result.gates,
     )
     record.write(out / "scores.json")

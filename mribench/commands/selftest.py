@@ -25,7 +25,7 @@ from mribench.errors import finish
 @json_option
 @click.pass_obj
 def selftest(quiet: bool, folder: Path, quick: bool, volumes: int, compute: Compute, as_json: bool) -> None:
-    """Degrade real volumes in growing doses and report what each metric notices; plant copies and report those found.
+    """Degrade real volumes in growing doses and report what each metric detects; plant copies and report those found.
 
     A folder without a bench gets one, with simulated brains at 32^3. Writes selftest.json and selftest.csv into the
     bench and prints the table as Markdown. Fails when a metric misses a control that it declares to detect, when a
@@ -37,7 +37,7 @@ def selftest(quiet: bool, folder: Path, quick: bool, volumes: int, compute: Comp
     """
     from mribench.bench.cohort import start_cohort
     from mribench.commands.console import display
-    from mribench.files import write_text
+    from mribench.files import write_sums, write_text
     from mribench.selftest import run, verdicts
 
     with display(quiet) as screen:
@@ -47,6 +47,7 @@ def selftest(quiet: bool, folder: Path, quick: bool, volumes: int, compute: Comp
         with bench.lock("selftest"):
             record = run.run(bench, cohort, context, most=volumes, quick=quick)
             write_text(bench.folder / "selftest.csv", verdicts.as_csv(record))
+            write_sums(bench.folder, ["selftest.csv"])
             record.write(bench.folder / "selftest.json")
     click.echo(json.dumps(record.as_json(), indent=1) if as_json else verdicts.markdown(record))
     click.echo(f"Written: {bench.folder / 'selftest.json'}", err=True)

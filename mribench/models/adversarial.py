@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from mribench.models.blocks import GRID, VolumeGenerator, without_autocast
+from mribench.models.blocks import GRID, VolumeGenerator
 from mribench.models.generator import Generator, GeneratorConfig
 from mribench.runtime import Noise
 
@@ -90,14 +90,14 @@ def cross_entropy(logits: Tensor, label: float) -> Tensor:
 
 
 def gradient_at_mixture(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-    """Gradient of each critic score at a random mixture of real and fake, in float32; same shape as `real`.
+    """Gradient of each critic score at a random mixture of real and fake, as float32; same shape as `real`.
 
-    One weight per sample, uniform in [0,1); differentiable a second time.
+    One weight per sample, uniform in [0,1); differentiable a second time. The critic's layers compute in the
+    autocast type, and so do the first and the second derivative.
     """
-    with without_autocast(real):
-        share = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device)
-        mixture = (share * real + (1 - share) * fake).detach().float().requires_grad_()
-        return torch.autograd.grad(critic(mixture).sum(), mixture, create_graph=True)[0]
+    share = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device)
+    mixture = (share * real + (1 - share) * fake).detach().float().requires_grad_()
+    return torch.autograd.grad(critic(mixture).float().sum(), mixture, create_graph=True)[0]
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mribench.models.convolution import CriticConv3d
+from mribench.runtime import without_autocast
+
 GRID = 4  # voxels per side at the narrow end of every network
 SLOPE = 0.2  # of every LeakyReLU
-
-
-def without_autocast(like: Tensor) -> AbstractContextManager[Any]:
-    """Computes as the inputs are, whatever the autocast type; the meta device, which counts only, has no autocast."""
-    kind = like.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 class CodeBatchNorm(nn.BatchNorm1d):
@@ -43,7 +38,7 @@ def trunk(channels: Sequence[int], norm: str) -> nn.Sequential:
     """Strided convolutions, `[B,1,S,S,S]` -> `[B,channels[-1],s,s,s]` with s = S / 2^len(channels)."""
     layers: list[nn.Module] = []
     for width_in, width in zip([1, *channels[:-1]], channels, strict=True):
-        layers.append(nn.Conv3d(width_in, width, 4, stride=2, padding=1))
+        layers.append(CriticConv3d(width_in, width, 4, stride=2, padding=1))
         if width_in > 1:  # the first layer is not normalised
             layers.append(_norm(width, norm))
         layers.append(nn.LeakyReLU(SLOPE))
@@ -90,7 +85,9 @@ class VolumeCritic(nn.Module):
         self.trunk = trunk(channels, norm)
         at_grid = size >> len(channels) == GRID
         whole = at_grid and not patch
-        self.head = nn.Conv3d(channels[-1], outputs, 4, stride=1 if whole else 2, padding=0 if whole else 1)
+        self.head = CriticConv3d(
+            channels[-1], outputs, 4, stride=1 if whole else 2, padding=0 if whole else 1
+        )
         self.pooled = not at_grid
 
     def forward(self, x: Tensor) -> Tensor:

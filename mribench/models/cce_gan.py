@@ -84,10 +84,15 @@ def _transport(x: Tensor, y: Tensor, epsilon: float, kind: str) -> Tensor:
     for _ in range(SINKHORN_ITERATIONS):
         before = u
         u, v = checkpoint(iterate, cost, u, v, use_reentrant=False, preserve_rng_state=False)
-        if float((u - before).detach().abs().sum()) < SINKHORN_TOLERANCE:
+        if _converged(before, u):
             break
     plan = ((u[:, None] + v - cost) / epsilon).exp()
     return (plan * cost).sum()
+
+
+def _converged(before: Tensor, after: Tensor) -> bool:
+    """Whether an iteration changed little; waits for the device, which costs less than iterations too many."""
+    return float((after - before).detach().abs().sum()) < SINKHORN_TOLERANCE
 
 
 BUDGET = 1_600_000  # 100,000 iterations, four batches of four each

@@ -13,8 +13,8 @@ from torch import Tensor
 from mribench.models.denoiser import DiffusionConfig, DiffusionGenerator
 from mribench.models.diffusion import linear_betas
 from mribench.models.generator import NextBatch
-from mribench.models.unet import SliceUNet
-from mribench.runtime import Noise
+from mribench.models.unet import SliceUNet, missing
+from mribench.runtime import Noise, to_device
 
 BACKGROUND = -1.0
 
@@ -192,7 +192,8 @@ class CDPM(DiffusionGenerator):
         Unused slots are filled with slices of the batch's next volume, which attend among themselves only.
         """
         volumes = self._slicing(next_batch())[:, 0]  # [B,N,H,W]
-        index, observed, group = self._draw_sets(len(volumes), volumes.device)
+        sets = self._draw_sets(len(volumes))
+        index, observed, group, wanted = (to_device(tensor, volumes.device) for tensor in sets)
         if self.config.anchor:
             volumes = volumes.clone()
             volumes[:, 0] = BACKGROUND
@@ -201,16 +202,16 @@ class CDPM(DiffusionGenerator):
         t = torch.randint(self.config.steps, (len(volumes),), device=volumes.device)
         noise = torch.randn_like(x_0)
         x_t = self.diffusion.add_noise(x_0, noise, t)
-        output = self.net(x_t, x_0, index, observed, group, t)
-        target = self.diffusion.target(x_0, noise, t).flatten(0, 1)[(~observed).flatten()]
+        output = self.net(x_t, x_0, index, observed, group, t, wanted)
+        target = self.diffusion.target(x_0, noise, t).flatten(0, 1)[wanted]
         # Fixed denominator K*H*W: volumes with many given slices weigh less, as in eq. 6's sum of squares.
         loss = (output.float() - target).square().sum() / x_0.numel()
         self.descend(loss, "net")
-        self.average(self._decay())
+        self.average()
         return {"loss": loss.detach()}
 
-    def _draw_sets(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """`[B,K]` slice indices, which of them are given, and 1 for the slots of another volume."""
+    def _draw_sets(self, batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`[B,K]` slice indices, which of them are given, 1 for the slots of another volume; `[R]` what is missing."""
         rng = np.random.default_rng(int(torch.randint(2**62, ()).item()))
         most, slices = self.config.tau_max, self.config.size
         index = np.empty((batch, most), np.int64)
@@ -221,14 +222,16 @@ class CDPM(DiffusionGenerator):
             index[b] = [*condition, *target, *rng.integers(0, slices, most - used)]
             observed[b, : len(condition)] = True
             padding[b, used:] = 1
-        return tuple(torch.from_numpy(a).to(device) for a in (index, observed, padding))  # type: ignore[return-value]
+        given = torch.from_numpy(observed)
+        return torch.from_numpy(index), given, torch.from_numpy(padding), missing(given)
 
-    def _decay(self) -> float:
-        """Share of the past that the average keeps at this step."""
+    def decay(self) -> Tensor:
+        """The setting, or with `ema_warmup` (1 + n)/(10 + n) at step n where that is less."""
+        longest = torch.full_like(self.updates, self.config.ema, dtype=torch.float64)
         if not self.config.ema_warmup:
-            return self.config.ema
-        count = int(self.updates) + 1
-        return min(self.config.ema, (1 + count) / (10 + count))
+            return longest
+        count = self.updates.double() + 1
+        return torch.minimum(longest, (1 + count) / (10 + count))
 
     @torch.no_grad()
     def sample(self, noise: Noise) -> Tensor:
@@ -236,20 +239,24 @@ class CDPM(DiffusionGenerator):
         size = self.config.size
         volume = torch.full((len(noise), size, 1, size, size), BACKGROUND, device=noise.device)
         for condition, target in stage_plan(size, self.config.stage_slices, self.config.anchor):
-            volume[:, target] = self._sample_stage(volume, condition, target, noise)
+            made = self._sample_stage(volume, condition, target, noise)
+            volume[:, target[0] : target[-1] + 1] = made
         return self._slicing(volume.transpose(1, 2))
 
     def _sample_stage(self, volume: Tensor, condition: list[int], target: list[int], noise: Noise) -> Tensor:
         """The target slices `[B,P,1,H,W]` given the finished ones."""
         batch, given = len(volume), len(condition)
-        index = torch.tensor(condition + target, device=volume.device).expand(batch, -1)
-        observed = torch.zeros_like(index, dtype=torch.bool)
-        observed[:, :given] = True
+        slices = torch.tensor(condition + target).expand(batch, -1)
+        given_slots = (torch.arange(slices.shape[1]) < given).expand(batch, -1)
+        index, observed, wanted = (
+            to_device(tensor.contiguous(), volume.device)
+            for tensor in (slices, given_slots, missing(given_slots))
+        )
         group = torch.zeros_like(index)
-        clean = volume[:, condition + target]
+        clean = volume[:, index[0]]
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
             x_t = torch.cat([clean[:, :given], x], dim=1)
-            return self.ema(x_t, clean, index, observed, group, t).unflatten(0, (batch, -1))
+            return self.ema(x_t, clean, index, observed, group, t, wanted).unflatten(0, (batch, -1))
 
         return self.denoise(predict, noise, (len(target), 1, *volume.shape[-2:]))

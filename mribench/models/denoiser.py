@@ -61,10 +61,14 @@ class DiffusionGenerator(Generator):
         self.diffusion = Diffusion(betas, config.prediction)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
-    def average(self, decay: float) -> None:
+    def decay(self) -> Tensor:
+        """Share of the past, float64, that the average keeps at the step after `updates` steps."""
+        raise NotImplementedError(f"{type(self).__name__} must define decay")
+
+    def average(self) -> None:
         """Count an optimizer step; the average keeps its share `decay` and takes the rest from the network."""
+        average_weights(self.ema, self.net, self.decay())
         self.updates += 1
-        average_weights(self.ema, self.net, decay)
 
     def denoise(
         self, predict: Callable[[Tensor, Tensor], Tensor], noise: Noise, shape: tuple[int, ...]

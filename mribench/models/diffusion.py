@@ -26,9 +26,19 @@ def cosine_betas(steps: int) -> Tensor:
 
 
 @torch.no_grad()
-def average_weights(average: nn.Module, net: nn.Module, decay: float) -> None:
-    """Every weight of `average` keeps its share `decay` and takes the rest from `net`; 0 copies."""
-    torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - decay)
+def average_weights(average: nn.Module, net: nn.Module, decay: Tensor) -> None:
+    """Every weight of `average` keeps its share `decay` (float64) and takes the rest from `net`; 0 copies.
+
+    On a GPU the share stays there, so that nothing waits; a copy may then be off by one unit in the last place.
+    """
+    old: list[Tensor] = list(average.parameters())
+    new: list[Tensor] = list(net.parameters())
+    if decay.device.type == "cpu":
+        torch._foreach_lerp_(old, new, 1 - float(decay))
+        return
+    change = torch._foreach_sub(new, old)
+    torch._foreach_mul_(change, (1 - decay).float())
+    torch._foreach_add_(old, change)
 
 
 def trailing_steps(total: int, count: int) -> list[int]:

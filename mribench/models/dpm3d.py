@@ -140,7 +140,7 @@ class DPM3D(DiffusionGenerator):
                 yield loss
 
         self.descend(losses(), "net")
-        self.average(self._decay())
+        self.average()
         return {"loss": torch.stack(parts).sum()}
 
     def _loss(self, volumes: Tensor) -> Tensor:
@@ -151,12 +151,10 @@ class DPM3D(DiffusionGenerator):
         output = self.net(self.diffusion.add_noise(x_0, noise, t), t)
         return LOSSES[self.config.loss](output.float(), self.diffusion.target(x_0, noise, t))
 
-    def _decay(self) -> float:
-        """Share of the past that the average keeps at this step: all of it between two averagings."""
-        before = int(self.updates)
-        if before % self.config.ema_every:
-            return 1.0
-        return self.config.ema if before >= self.config.ema_start else 0.0
+    def decay(self) -> Tensor:
+        """Nothing changes between two averagings, and the average is a copy until `ema_start`."""
+        averages = self.config.ema * (self.updates >= self.config.ema_start).double()
+        return torch.where(self.updates % self.config.ema_every == 0, averages, 1.0)
 
     @torch.no_grad()
     def sample(self, noise: Noise) -> Tensor:

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from mribench.data.volume_set import Slab
 from mribench.errors import MribenchError, UsageError
 from mribench.files import atomic
-from mribench.runtime import Noise, derive
+from mribench.runtime import Noise, derive, without_autocast
 
 NextBatch = Callable[[], Tensor]  # -> [B,1,D,H,W] in [-1,1]
 DIVERGED = 1e9  # a loss of this size will not come back
@@ -87,7 +87,7 @@ class Generator(nn.Module):
             optimizer.zero_grad(set_to_none=True)
         bad = torch.zeros((), dtype=torch.bool, device=parameters[0].device)
         for loss in [losses] if isinstance(losses, Tensor) else losses:
-            with torch.autocast(loss.device.type, enabled=False):
+            with without_autocast(loss):
                 loss.backward(inputs=parameters)
             bad |= ~(loss.detach().abs() < DIVERGED)
         gradients = [p.grad for p in parameters if p.grad is not None]

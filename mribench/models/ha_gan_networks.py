@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from mribench.models.blocks import SLOPE, LastUpConv, UpConv, without_autocast
+from mribench.models.blocks import SLOPE, LastUpConv, UpConv
+from mribench.runtime import without_autocast
 
 SIZES = (32, 64, 128, 256)
 STRIDE = 4  # voxels per voxel of the common features A and of the low-resolution volume

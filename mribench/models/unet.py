@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mribench.runtime import without_autocast
+
 
 def zero_init(module: nn.Module) -> nn.Module:
     """Set every parameter of `module` to 0, so that its branch starts silent."""
@@ -76,7 +78,7 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == torch.float32:
             return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
 
 
@@ -246,6 +248,11 @@ class Block(nn.Module):
         return x if self.resample is None else self.resample(x)
 
 
+def missing(observed: Tensor) -> Tensor:
+    """Row-major places `[R]` of the slices that are not observed."""
+    return (~observed).flatten().nonzero()[:, 0]
+
+
 class SliceUNet(nn.Module):
     """Predicts one image per slice of a set: `[B,K,1,H,W]` in, `[R,1,H,W]` out for the R slices not given.
 
@@ -315,16 +322,19 @@ class SliceUNet(nn.Module):
         observed: Tensor,
         group: Tensor,
         t: Tensor,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Noisy `x_t` and clean `x_0` `[B,K,1,H,W]`, `index [B,K]`, `observed [B,K]` bool, `t [B]`.
 
         Clean slices replace noisy ones where `observed`; a second channel says which. The predictions are
-        of the slices not observed, in row-major order.
+        of the slices not observed, in row-major order; `wanted [R]` are their places in it, `missing(observed)`,
+        which waits for the device and is therefore asked for where it is not given only.
         """
         flag = observed[:, :, None, None, None].to(x_t.dtype)
         x = torch.cat([x_t * (1 - flag) + x_0 * flag, flag.expand_as(x_t)], dim=2).flatten(0, 1)
         time, embedding = self.embed(t, index)
-        wanted = (~observed).flatten().nonzero()[:, 0]
+        if wanted is None:
+            wanted = missing(observed)
         h = self.stem(x)
         skips = [h]
         for block in self.down:

@@ -178,7 +178,7 @@ def mirrored_copies(material: Material, dose: float, generators: _Generators) ->
 
 
 def other_subjects(material: Material, dose: float, generators: _Generators) -> np.ndarray:
-    """No fault: as many other real subjects as there are. A metric that notices them gives a false alarm."""
+    """No fault: as many other real subjects as there are. A metric that detects them gives a false alarm."""
     volumes = material.probes if dose == 0 else material.spare
     return volumes.subset(range(min(len(volumes), len(material.probes)))).stack()
 

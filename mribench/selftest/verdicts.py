@@ -1,4 +1,4 @@
-"""From the scores of growing doses to what a metric notices; and the self-test's table and CSV."""
+"""From the scores of growing doses to what a metric detects; and the self-test's table and CSV."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def test_penalty_sits_between_real_and_fake_with_one_share_per_sample(penalty):
     assert torch.autograd.grad(value, [real, fake, weight], allow_unused=True)[:2] == (None, None)
 
 
-def test_penalty_keeps_float32_under_bf16():
+def test_penalty_of_a_critic_in_bf16_is_off_by_the_rounding_of_its_weights():
     real, fake, weight = volumes(), volumes(), torch.nn.Linear(64, 1)
 
     def critic(x):
@@ -108,7 +108,9 @@ def test_penalty_keeps_float32_under_bf16():
     expected = gradient_penalty(critic, real, fake)
     torch.manual_seed(5)
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(gradient_penalty(critic, real, fake), expected, rtol=1e-6, atol=0)
+        penalty = gradient_penalty(critic, real, fake)
+    assert penalty.dtype == torch.float32
+    torch.testing.assert_close(penalty, expected, rtol=4e-3, atol=0)
 
 
 def test_voxel_penalty_asks_every_voxel_for_unit_slope():

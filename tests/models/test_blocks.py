@@ -69,13 +69,13 @@ def expected_critic(side, channels, outputs):
     rows, before = [], 1
     for width in channels:
         side //= 2
-        rows.append(f"Conv3d {before}>{width} k4 s2 p1 bias = {width}x{side}")
+        rows.append(f"CriticConv3d {before}>{width} k4 s2 p1 bias = {width}x{side}")
         if before > 1:
             rows.append(f"BatchNorm3d = {width}x{side}")
         rows.append(f"LeakyReLU = {width}x{side}")
         before = width
     head = "s1 p0" if side == 4 else "s2 p1"
-    return [*rows, f"Conv3d 512>{outputs} k4 {head} bias = {outputs}x{1 if side == 4 else 4}"]
+    return [*rows, f"CriticConv3d 512>{outputs} k4 {head} bias = {outputs}x{1 if side == 4 else 4}"]
 
 
 def expected_stages(channels):

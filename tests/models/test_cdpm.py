@@ -38,7 +38,7 @@ def record(generator):
     """Put a stub that halves the noisy slices in the network's place; returns what it will be given."""
     calls, bias = [], generator.net.head[2].bias
 
-    def forward(x_t, x_0, index, observed, group, t):
+    def forward(x_t, x_0, index, observed, group, t, wanted):
         calls.append((x_t, x_0, index, observed, group, t))
         return 0.5 * x_t.flatten(0, 1)[~observed.flatten()] + bias - bias.detach()
 
@@ -109,7 +109,7 @@ def test_every_slot_has_its_own_standard_normal_noise(train):
     assert correlation.abs().max() < 0.35
 
 
-def test_times_and_padding_are_uniform_and_sets_are_drawn_anew(model):
+def test_times_and_padding_are_uniform_and_sets_are_drawn_again(model):
     generator = model(steps=25)
     calls = record(generator)
     for _ in range(50):
@@ -195,7 +195,7 @@ def answer_by_halving(generator):
     """Put a stub in the place of the averaged network; returns its calls as (condition, target, time)."""
     calls = []
 
-    def forward(x_t, x_0, index, observed, group, t):
+    def forward(x_t, x_0, index, observed, group, t, wanted):
         given = int(observed[0].sum())
         assert observed[:, :given].all() and not observed[:, given:].any() and not group.any()
         assert (index == index[0]).all() and (t == t[0]).all()
@@ -282,7 +282,7 @@ def test_seams_vanish_on_smooth_volumes(model):
     """A network that knows the answer leaves no steps at stage borders."""
     generator = model(prediction="x0")
     truth = torch.sin(torch.arange(16) / 5)[:, None, None, None].expand(16, 1, 16, 16) * 0.5
-    generator.ema.forward = lambda x_t, x_0, index, observed, group, t: truth[index[~observed]]
+    generator.ema.forward = lambda x_t, x_0, index, observed, group, t, wanted: truth[index[~observed]]
     assert torch.allclose(generator.sample(Noise([3]))[0, 0], truth[:, 0], atol=1e-6)
 
 

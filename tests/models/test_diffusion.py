@@ -173,7 +173,7 @@ def test_averaging_keeps_the_share_of_the_past():
     with torch.no_grad():
         net.weight += 1
     before = average.weight.clone()
-    average_weights(average, net, 0.75)
+    average_weights(average, net, torch.tensor(0.75, dtype=torch.float64))
     assert torch.allclose(average.weight, before + 0.25)
-    average_weights(average, net, 0.0)
+    average_weights(average, net, torch.tensor(0.0, dtype=torch.float64))
     assert torch.equal(average.weight, net.weight) and not average.weight.requires_grad

@@ -52,11 +52,11 @@ def test_scores_csv_has_a_row_per_score_and_per_missing_score(make_entrant):
     )
     rows = read(as_scores_csv(board))
     assert [r["metric"] for r in rows if r["run"] == "a"] == [
-        "ms_ssim", "mmd", "fid_a", "fid_c", "fid_s", "memorisation", "copy_rate", "mmd_voxel",
+        "ms_ssim", "mmd", "fid_a", "fid_c", "fid_s", "memorisation", "copy_rate", "anatomy", "mmd_voxel",
     ]  # fmt: skip
     assert float(rows[0]["gap"]) == pytest.approx(0.1) and rows[0]["signature"].startswith("metric:ms_ssim|")
-    assert rows[7]["value"] == "" and rows[7]["notes"] == "too few"
-    assert rows[8]["run"] == "b" and rows[8]["notes"] == "torn"
+    assert rows[8]["value"] == "" and rows[8]["notes"] == "too few"
+    assert rows[9]["run"] == "b" and rows[9]["notes"] == "torn"
 
 
 def test_missing_and_incomparable_cells_are_explained_in_the_notes(make_entrant, make_scores):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import ClassVar
 
 import numpy as np
@@ -175,7 +176,14 @@ def statistics(volumes: Tensor, window: tuple[float, ...]) -> State:
 
 
 def factors(x: State, y: State, window: tuple[float, ...], last: bool) -> Tensor:
-    """Mean over positions of cs (with `last`: of the full SSIM) of all rows with all columns, `[R,C]` float64."""
+    """Mean over positions of cs (with `last`: of the full SSIM) of all rows with all columns, `[R,C]` float64.
+
+    On a GPU by Triton where it is installed; by torch otherwise, with the same value to 1e-6.
+    """
+    if x[0].is_cuda and find_spec("triton"):
+        from mribench.metrics.arrays.kernels import triton_pairs
+
+        return triton_pairs.factors(x, y, window, last)
     depth, plane = x[1].shape[1], x[0][0, 0].numel()
     slices = max(1, min(depth, PIECE_VOXELS // plane))
     batch = max(1, PIECE_VOXELS // (depth * plane)) if slices == depth else 1

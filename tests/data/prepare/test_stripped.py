@@ -289,7 +289,7 @@ def test_a_second_call_makes_only_what_is_missing_or_changed(ten, tmp_path):
     assert not volume_path(first.folder, "p9").exists()
 
 
-def test_another_label_makes_a_volume_anew(ten, tmp_path):
+def test_another_label_makes_a_volume_again(ten, tmp_path):
     collect(ten, tmp_path / "out")
     rows = [f"{ten / f'p{i}.nii.gz'},p{i},{'other' if i < 3 else ''}" for i in range(10)]
     (tmp_path / "list.csv").write_text("path,subject,source\n" + "\n".join(rows))
