@@ -21,6 +21,7 @@ _LEAST_SPREAD = 0.3  # of the mean spread: voxels that hardly differ between peo
 _LEAST_STRENGTH = 0.3  # of the median cell
 _FLAWED = 24  # volumes that show what blur and a pull to the mean do
 _BLUR, _PULL = 1.0, 0.5
+_FLAWS = 2
 
 DEFINITION = (
     f"residual-correlation/1|components:{_COMPONENTS}|cell:{_CELL_SIDE}|spread:{_LEAST_SPREAD}"
@@ -49,16 +50,12 @@ class Identity:
     @classmethod
     def of(cls, frame: Frame, people: Tensor) -> Identity:
         """Of the voxels `[T,V]` of real volumes in the frame."""
-        order, sizes, cells = _partition(frame.mask)
-        voxels = people[:, order]
-        mean = voxels.mean(dim=0)
-        spread = voxels.std(dim=0)
-        spread = (spread**2 + (_LEAST_SPREAD * spread.mean()) ** 2).sqrt()
-        flaws = _flaws(frame, people)[:, order] / spread
-        basis, _ = torch.linalg.qr(flaws.T)
-        rest = (voxels - mean) / spread
-        rest = rest - rest @ basis @ basis.T
-        return cls(order, sizes, cells, mean, spread, torch.cat([basis, _components(rest)], dim=1))
+        return cls.fitted(frame, fit(frame, people))
+
+    @classmethod
+    def fitted(cls, frame: Frame, rows: Tensor) -> Identity:
+        """From the rows that `fit` gives."""
+        return cls(*_partition(frame.mask), rows[0], rows[1], rows[2:].T)
 
     def residuals(self, voxels: Tensor) -> Tensor:
         """Voxels in the brain `[N,V]` -> what is left of them `[N,V]`, sorted by eighths."""
@@ -86,6 +83,24 @@ class Identity:
         total = _sums(torch.stack(products))
         scale = _sums(torch.stack(row_squares))[:, :, None] * _sums(torch.stack(column_squares))[:, None]
         return torch.atanh((total / scale.sqrt().clamp(min=1e-6)).clamp(-0.9995, 0.9995))
+
+
+def fit(frame: Frame, people: Tensor) -> Tensor:
+    """Mean, spread and shared directions of the voxels `[T,V]` of real volumes, `[2+K,V]`, sorted by eighths."""
+    order, _, _ = _partition(frame.mask)
+    voxels = people[:, order]
+    mean = voxels.mean(dim=0)
+    spread = voxels.std(dim=0)
+    spread = (spread**2 + (_LEAST_SPREAD * spread.mean()) ** 2).sqrt()
+    basis, _ = torch.linalg.qr((_flaws(frame, people)[:, order] / spread).T)
+    rest = (voxels - mean) / spread
+    rest = rest - rest @ basis @ basis.T
+    return torch.cat([mean[None], spread[None], basis.T, _components(rest).T])
+
+
+def fit_rows(people: int) -> int:
+    """How many rows `fit` gives for so many people."""
+    return 2 + _FLAWS + _component_count(people)
 
 
 def _sums(eighths: Tensor) -> Tensor:
@@ -118,9 +133,13 @@ def _flaws(frame: Frame, people: Tensor) -> Tensor:
     return torch.stack([(frame.matched(each) - some).mean(dim=0) for each in flawed])
 
 
+def _component_count(people: int) -> int:
+    return min(_COMPONENTS, people // _PEOPLE_PER_COMPONENT)
+
+
 def _components(rest: Tensor) -> Tensor:
     """The first principal components `[V,K]` of `[T,V]`, by the smaller Gram matrix, in float64."""
-    count = min(_COMPONENTS, len(rest) // _PEOPLE_PER_COMPONENT)
+    count = _component_count(len(rest))
     if count == 0:
         return rest.new_zeros(rest.shape[1], 0)
     centred = (rest - rest.mean(dim=0)).double()

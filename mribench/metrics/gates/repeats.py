@@ -13,8 +13,7 @@ import torch
 
 from mribench.metrics.arrays.alignment import blurred
 from mribench.metrics.arrays.cache import Arrays
-from mribench.metrics.gates.identity import Identity
-from mribench.metrics.gates.search import Matches
+from mribench.metrics.gates.search import Matches, identity_of
 
 DEFINITION = "own-mean-aligned/1"
 _VARIETY_BLUR = 1.0  # voxels: noise is no variety
@@ -35,7 +34,7 @@ class Repeats:
 
     def __init__(self, arrays: Arrays) -> None:
         self.arrays = arrays
-        self.identity = Identity.of(arrays.frame, torch.from_numpy(arrays.forms(arrays.framing)[:, 1]))
+        self.identity = identity_of(arrays, arrays.framing, form=1)
 
     def of_samples(self) -> Matches:
         """Each sample's best match among the other samples."""

@@ -68,13 +68,25 @@ def best_matches(arrays: Arrays, people: str, target: str) -> Matches:
     return Matches(array[:, 0], array[:, 1].astype(np.intp), array[:, 2].astype(np.intp))
 
 
+def identity_of(arrays: Arrays, set_name: str, form: int) -> Identity:
+    """Fitted to a set as it lies (0) or aligned (1)."""
+    people = arrays.sets[set_name]
+    key = digest_json(["identity", people.digest, form, arrays.frame_digest, identity.DEFINITION])
+
+    def compute(_: object) -> np.ndarray:
+        voxels = torch.from_numpy(arrays.forms(set_name)[:, form])
+        return identity.fit(arrays.frame, voxels).numpy()
+
+    rows = arrays.store.get(f"identity-{key[:24]}", compute, identity.fit_rows(len(people)))
+    return Identity.fitted(arrays.frame, torch.from_numpy(rows))
+
+
 class _Search:
     """A set, as it lies or aligned, ready to be searched."""
 
     def __init__(self, arrays: Arrays, target: str, form: int) -> None:
-        voxels = torch.from_numpy(arrays.forms(target)[:, form])
-        self.identity = Identity.of(arrays.frame, voxels)
-        self.residuals = self.identity.residuals(voxels)
+        self.identity = identity_of(arrays, target, form)
+        self.residuals = self.identity.residuals(torch.from_numpy(arrays.forms(target)[:, form]))
 
     def best(self, voxels: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Statistic and number of each volume's best match, `[N,15]`.
