@@ -34,6 +34,7 @@ PARTS = (
     *(f"{side} half" for sides in _SIDES for side in sides),
     *(f"{z} {y} {x} eighth" for z in _SIDES[0] for y in _SIDES[1] for x in _SIDES[2]),
 )
+SIZES = (slice(0, 1), slice(1, 7), slice(7, 15))  # of PARTS: the whole, halves, eighths
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mribench.errors import MribenchError
+from mribench.errors import MribenchError, NotApplicable
 from mribench.files import digest_json
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.gates import orientation, repeats, search
@@ -130,12 +130,15 @@ def _searched(entrant: _Entrant, targets: Sequence[str], level: float) -> _Findi
     judgeable, reasons = _judgeable(entrant, targets)
     tables, people = [], 0
     for target, null_sets in judgeable:
-        null = [best_matches(entrant.arrays, name, target) for name in null_sets]
-        pooled = Matches(*(np.concatenate(arrays) for arrays in zip(*null, strict=True)))
-        matches = best_matches(entrant.arrays, "samples", target)
-        verdicts = judged(matches, pooled)
-        tables.append((target, matches, verdicts.part, verdicts.p_values))
-        people = max(people, len(pooled.statistic))
+        try:
+            null = _pooled(entrant.arrays, null_sets, target)
+            matches = best_matches(entrant.arrays, "samples", target)
+            verdicts = judged(matches, null)
+        except NotApplicable as reason:
+            reasons.append(str(reason).rstrip("."))
+        else:
+            tables.append((target, matches, verdicts.part, verdicts.p_values))
+            people = max(people, len(null.statistic))
     suspects = [*same, *_suspects(entrant, tables, level, {s.sample_index for s in same})]
     smallest = _smallest(tables)
     where = " or ".join(targets)
@@ -155,6 +158,11 @@ def _searched(entrant: _Entrant, targets: Sequence[str], level: float) -> _Findi
         f"No sample matches {where} volumes more closely than {people} other people do ({_at(level)}).",
         smallest,
     )
+
+
+def _pooled(arrays: Arrays, sets: Sequence[str], target: str) -> Matches:
+    matches = [best_matches(arrays, name, target) for name in sets]
+    return Matches(*(np.concatenate(each) for each in zip(*matches, strict=True)))
 
 
 def _at(level: float) -> str:

@@ -14,7 +14,7 @@ from mribench.files import digest_json
 from mribench.metrics.arrays import alignment
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.gates import identity
-from mribench.metrics.gates.identity import PARTS, Identity
+from mribench.metrics.gates.identity import PARTS, SIZES, Identity
 from mribench.metrics.gates.tail import gumbel_p
 
 FEWEST = 8  # volumes of a set that is searched, and people of a null
@@ -22,7 +22,7 @@ _LEAST_WIDTH = 0.02  # of the middle half of Fisher's z, as an SD
 _QUARTERS = torch.tensor([0.25, 0.5, 0.75])
 _ROWS = 64  # volumes at a time
 
-DEFINITION = f"best-match/1|{alignment.DEFINITION}|{identity.DEFINITION}|width:{_LEAST_WIDTH}"
+DEFINITION = f"best-match/2|{alignment.DEFINITION}|{identity.DEFINITION}|width:{_LEAST_WIDTH}"
 
 
 class Matches(NamedTuple):
@@ -109,16 +109,27 @@ class _Search:
 def judged(matches: Matches, null: Matches) -> Verdicts:
     """P values of each volume's most outstanding part, by a Gumbel tail fitted to people that are no copies.
 
+    Each of these people is measured by the others, as a new one is: else the largest of 15 parts looks too tame.
     Raises NotApplicable for a null of fewer than 8 people.
     """
     if len(null.statistic) < FEWEST:
         raise NotApplicable(
             f"{len(null.statistic)} real people outside the set are too few to know what a copy is; it takes {FEWEST}"
         )
-    centre = null.statistic.mean(axis=0)
-    spread = np.maximum(null.statistic.std(axis=0, ddof=1), 1e-6)
-    of_null, excess = ((each.statistic - centre) / spread for each in (null, matches))
-    return Verdicts(gumbel_p(of_null.max(axis=1), excess.max(axis=1)), excess.argmax(axis=1))
+    others = [
+        _standardised(np.delete(null.statistic, i, axis=0), row) for i, row in enumerate(null.statistic)
+    ]
+    excess = _standardised(null.statistic, matches.statistic)
+    return Verdicts(gumbel_p(np.max(others, axis=1), excess.max(axis=1)), excess.argmax(axis=1))
+
+
+def _standardised(null: np.ndarray, statistic: np.ndarray) -> np.ndarray:
+    """Statistics `[...,15]` by the middle and spread of the null's; parts of one size share theirs."""
+    centre, variance, standardised = null.mean(axis=0), null.var(axis=0, ddof=1), np.empty_like(statistic)
+    for parts in SIZES:
+        spread = max(float(variance[parts].mean()) ** 0.5, 1e-6)
+        standardised[..., parts] = (statistic[..., parts] - centre[parts].mean()) / spread
+    return standardised
 
 
 def described(part: int, form: int) -> str:

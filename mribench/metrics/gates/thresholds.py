@@ -6,14 +6,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class GateThresholds(BaseModel):
-    """The false-alarm rate of each gate for one entrant, together 1 %; and what is too little variety."""
+    """The false-alarm rate of each gate for one entrant, nominally 0.4 % together; and what is too little variety."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    copies: float = Field(default=0.0025, gt=0, lt=0.5)
-    identical: float = Field(default=0.0025, gt=0, lt=0.5)
-    repeats: float = Field(default=0.0025, gt=0, lt=0.5)
-    orientation: float = Field(default=0.0025, gt=0, lt=0.5)
+    copies: float = Field(default=0.001, gt=0, lt=0.5)
+    identical: float = Field(default=0.001, gt=0, lt=0.5)
+    repeats: float = Field(default=0.001, gt=0, lt=0.5)
+    orientation: float = Field(default=0.001, gt=0, lt=0.5)
     least_variety: float = Field(
         default=0.03, gt=0, lt=1
     )  # variance of blurred samples over that of blurred people

@@ -18,7 +18,9 @@ def test_p_value_is_the_double_integral_over_location_and_scale():
 
     def weight(location, log_scale):
         z = (null - location) / np.exp(log_scale)
-        return np.exp(-len(null) * log_scale - z.sum() - np.exp(-z).sum())  # flat in the logarithm of the scale
+        return np.exp(
+            -len(null) * log_scale - z.sum() - np.exp(-z).sum()
+        )  # flat in the logarithm of the scale
 
     def beyond(location, log_scale):
         return weight(location, log_scale) * -np.expm1(-np.exp(-(6 - location) / np.exp(log_scale)))
