@@ -12,6 +12,7 @@ Writes benchmarks/results/copies.json.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -23,9 +24,9 @@ import torch
 from people import SEED, Aligned, Bench
 from provenance import machine
 
-from mribench.files import write_json
+from mribench.files import digest_json, write_json
 from mribench.metrics.arrays.alignment import coarse
-from mribench.metrics.gates.search import Matches, best_matches, judged
+from mribench.metrics.gates.search import DEFINITION, Matches, best_matches, judged
 from mribench.metrics.gates.tail import holm
 from mribench.metrics.gates.thresholds import GateThresholds
 
@@ -225,8 +226,7 @@ def cost(folder: Path) -> dict:
     batch = torch.from_numpy(small[:32])
     seconds["align"] = _cpu(lambda: aligned.frame.forms(batch), 2) / 32
     numbers = list(aligned.add(small))
-    bench = Bench(aligned, samples=numbers[:128], train=numbers[128:], reference=numbers[:8])
-    seconds["pair"] = _cpu(lambda: best_matches(bench, "samples", "train"), 1) / 128**2
+    seconds["pair"] = _cpu(lambda: _searched(aligned, numbers), 1) / 128**2
     samples, train, others = 500, 1262, 1000
     volumes = samples + train + others
     pairs = (samples + others) * train + (samples + train + 500) * others + 2 * samples**2 + others**2
@@ -244,6 +244,11 @@ def cost(folder: Path) -> dict:
     }
 
 
+def _searched(aligned: Aligned, numbers: list[int]) -> Matches:
+    bench = Bench(aligned, samples=numbers[:128], train=numbers[128:], reference=numbers[:8])
+    return best_matches(bench, "samples", "train")
+
+
 def _cpu(function: Callable[[], object], times: int) -> float:
     function()
     start = time.process_time()
@@ -258,21 +263,35 @@ def _cut(*ends: int) -> dict[str, slice]:
     }
 
 
+def _level(folder: Path) -> list[dict]:
+    volumes = cohort.people(folder, 32, 1500)
+    aligned = Aligned(volumes[1400:].mean(axis=0, dtype=np.float64).astype(np.float32))
+    aligned.add(volumes[:1400])
+    return level(aligned, 1400)
+
+
+PARTS: dict[str, Callable[[Path], object]] = {
+    "cost": cost,
+    "power_32": lambda folder: power(cohort.people(folder, 32, 320), _cut(0, 128, 256, 320)),
+    "level": _level,
+    "power_64": lambda folder: power(cohort.people(folder, 64, 260), _cut(0, 100, 196, 260)),
+}
+
+
 def measure(folder: Path) -> dict:
-    start = time.perf_counter()
-    result = {"cost": cost(folder)}
-    print(result, flush=True)
-    small = cohort.people(folder, 32, 1500)
-    result["power"] = {"32": power(small, _cut(0, 128, 256, 320))}
-    result["power"]["64"] = power(cohort.people(folder, 64, 260), _cut(0, 100, 196, 260))
-    aligned = Aligned(small[1400:].mean(axis=0, dtype=np.float64).astype(np.float32))
-    aligned.add(small[:1400])
+    """All parts; those that an earlier call has finished with this search are read from the folder."""
+    result, start = {}, time.perf_counter()
+    for name, part in PARTS.items():
+        path = folder / f"copies-{name}-{digest_json([DEFINITION, LEVEL])[:12]}.json"
+        if not path.exists():
+            write_json(path, part(folder))
+        result[name] = json.loads(path.read_text())
+        print(name, result[name], flush=True)
     return {
         "command": "OMP_NUM_THREADS=1 python benchmarks/copies.py --cache DIR",
         "machine": machine(),
         "seed": SEED,
         "gate_level": LEVEL,
-        "level": level(aligned, 1400),
         **result,
         "seconds": round(time.perf_counter() - start, 1),
     }
