@@ -18,7 +18,7 @@ from mribench.metrics.gates import orientation, repeats, search
 from mribench.metrics.gates.orientation import handedness, orientations
 from mribench.metrics.gates.repeats import Repeats
 from mribench.metrics.gates.result import GateResult, Suspect
-from mribench.metrics.gates.search import FEWEST, Matches, best_matches, described, judged
+from mribench.metrics.gates.search import FEWEST, Matches, best_matches, described, judged, likenesses
 from mribench.metrics.gates.tail import gumbel_p, holm, of_more
 from mribench.metrics.gates.thresholds import GateThresholds
 
@@ -125,64 +125,74 @@ def _identical(entrant: _Entrant, level: float) -> _Finding:
 
 
 def _searched(entrant: _Entrant, targets: Sequence[str], level: float) -> _Finding:
-    """Samples that are copies of volumes of `targets`; equal voxels need no null."""
+    """Samples that are copies of volumes of `targets`; equal and nearly equal voxels need no null."""
     same = [suspect for target in targets for suspect in _same_voxels(entrant, target)]
-    judgeable, reasons = _judgeable(entrant, targets)
-    tables, people = [], 0
-    for target, null_sets in judgeable:
+    tables, reasons, people = [], [], 0
+    if not targets:
+        reasons.append(f"these samples are made from {' and '.join(sorted(entrant.own))} volumes by design")
+    for target in targets:
         try:
-            null = _pooled(entrant.arrays, null_sets, target)
-            matches = best_matches(entrant.arrays, "samples", target)
-            verdicts = judged(matches, null)
+            table, count = _table(entrant, target)
         except NotApplicable as reason:
             reasons.append(str(reason).rstrip("."))
+            same += _nearly_equal(entrant, target, {suspect.sample_index for suspect in same})
         else:
-            tables.append((target, matches, verdicts.part, verdicts.p_values))
-            people = max(people, len(null.statistic))
+            tables.append(table)
+            people = max(people, count)
     suspects = [*same, *_suspects(entrant, tables, level, {s.sample_index for s in same})]
-    smallest = _smallest(tables)
-    where = " or ".join(targets)
+    return _verdict(entrant, suspects, reasons, _smallest(tables), (" or ".join(targets), people, level))
+
+
+def _verdict(
+    entrant: _Entrant,
+    suspects: Sequence[Suspect],
+    reasons: Sequence[str],
+    smallest: float | None,
+    where: tuple[str, int, float],
+) -> _Finding:
+    targets, people, level = where
     if suspects:
         count = len({suspect.sample_index for suspect in suspects})
-        return _Finding(
-            False,
-            f"{count} of {len(entrant.names)} samples match {where} volumes more closely, in the whole volume or in a "
-            f"part, than other people do ({_at(level)}).",
-            0.0 if same else smallest,
-            suspects,
+        reason = (
+            f"{count} of {len(entrant.names)} samples match {targets} volumes more closely, in the whole volume or in "
+            f"a part, than other people do ({_at(level)})."
         )
+        return _Finding(False, reason, 0.0 if suspects[0].p_value == 0 else smallest, suspects)
     if reasons:
         return _Finding(None, f"Cannot be judged: {'; '.join(reasons)}.")
-    return _Finding(
-        True,
-        f"No sample matches {where} volumes more closely than {people} other people do ({_at(level)}).",
-        smallest,
-    )
-
-
-def _pooled(arrays: Arrays, sets: Sequence[str], target: str) -> Matches:
-    matches = [best_matches(arrays, name, target) for name in sets]
-    return Matches(*(np.concatenate(each) for each in zip(*matches, strict=True)))
+    reason = f"No sample matches {targets} volumes more closely than {people} other people do ({_at(level)})."
+    return _Finding(True, reason, smallest)
 
 
 def _at(level: float) -> str:
     return f"Holm's correction, level {level:.2%}"
 
 
-def _judgeable(entrant: _Entrant, targets: Sequence[str]) -> tuple[list[tuple[str, list[str]]], list[str]]:
-    """Targets with the sets of people that they share no volume with, and why the others cannot be judged."""
-    judgeable, reasons = [], []
-    if not targets:
-        reasons.append(f"these samples are made from {' and '.join(sorted(entrant.own))} volumes by design")
-    for target in targets:
-        people = entrant.people(target)
-        if target != "train" and _overlap(entrant, "train", target):
-            reasons.append("the reference lies inside the training set, so one cannot be told from the other")
-        elif people:
-            judgeable.append((target, people))
-        else:
-            reasons.append(f"no real people outside {target} show what is no copy")
-    return judgeable, reasons
+def _table(entrant: _Entrant, target: str) -> tuple[_Table, int]:
+    """What the search in a set says of every sample, and how many people are its null."""
+    people = entrant.people(target)
+    if target != "train" and _overlap(entrant, "train", target):
+        raise NotApplicable(f"{target} lies inside the training set, so one cannot be told from the other")
+    if not people:
+        raise NotApplicable(f"no real people outside {target} show what is no copy")
+    searches = [best_matches(entrant.arrays, name, target) for name in people]
+    null = Matches(*(np.concatenate(each) for each in zip(*searches, strict=True)))
+    matches = best_matches(entrant.arrays, "samples", target)
+    verdicts = judged(matches, null)
+    return (target, matches, verdicts.part, verdicts.p_values), len(null.statistic)
+
+
+def _nearly_equal(entrant: _Entrant, target: str, told: set[int]) -> list[Suspect]:
+    """Samples that nobody can take for another person, where the search has no null."""
+    if len(entrant.arrays.sets[target]) < 2:
+        return []
+    likeness, match = likenesses(entrant.arrays, target)
+    alike = np.flatnonzero(likeness >= entrant.thresholds.near_equal).tolist()
+    return [
+        _suspect(entrant, i, target, int(match[i]), f"nearly the same voxels, r = {likeness[i]:.3f}")
+        for i in sorted(alike, key=lambda i: (-likeness[i], i))
+        if i not in told
+    ]
 
 
 def _overlap(entrant: _Entrant, first: str, second: str) -> bool:
@@ -228,7 +238,9 @@ def _suspects(entrant: _Entrant, tables: Sequence[_Table], level: float, told: s
     return sorted(suspects, key=lambda suspect: (suspect.p_value, suspect.sample_index))
 
 
-def _suspect(entrant: _Entrant, sample: int, source: str, match: int, how: str, p_value: float) -> Suspect:
+def _suspect(
+    entrant: _Entrant, sample: int, source: str, match: int, how: str, p_value: float | None = None
+) -> Suspect:
     return Suspect(
         sample=entrant.names[sample],
         sample_index=sample,

@@ -132,6 +132,19 @@ def _standardised(null: np.ndarray, statistic: np.ndarray) -> np.ndarray:
     return standardised
 
 
+def likenesses(arrays: Arrays, target: str) -> tuple[np.ndarray, np.ndarray]:
+    """Correlation `[N]` of each sample's whole residual with that of its best match in a set, as both lie; its number.
+
+    Without a null it says what is a copy only where it is near 1. It takes two volumes to know what a set shares.
+    """
+    fitted = identity_of(arrays, target, form=0)
+    samples, others = (
+        fitted.residuals(torch.from_numpy(arrays.forms(name)[:, 0])) for name in ("samples", target)
+    )
+    best = fitted.agreement(samples, others)[0].max(dim=1)
+    return best.values.tanh().double().numpy(), best.indices.numpy()
+
+
 def described(part: int, form: int) -> str:
     """For example "left half, mirrored, after alignment"."""
     words = [PARTS[part]] if part else ["whole volume"]

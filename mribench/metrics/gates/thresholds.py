@@ -17,3 +17,6 @@ class GateThresholds(BaseModel):
     least_variety: float = Field(
         default=0.03, gt=0, lt=1
     )  # variance of blurred samples over that of blurred people
+    near_equal: float = Field(
+        default=0.9, gt=0, lt=1
+    )  # correlation of residuals that is a copy without any null
