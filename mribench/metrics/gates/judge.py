@@ -15,7 +15,7 @@ from mribench.errors import MribenchError, NotApplicable
 from mribench.files import digest_json
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.gates import orientation, repeats, search
-from mribench.metrics.gates.orientation import handedness, orientations
+from mribench.metrics.gates.orientation import LEAST_FIT, handedness, orientations
 from mribench.metrics.gates.repeats import Repeats
 from mribench.metrics.gates.result import GateResult, Suspect
 from mribench.metrics.gates.search import FEWEST, Matches, best_matches, described, judged, likenesses
@@ -23,8 +23,6 @@ from mribench.metrics.gates.tail import gumbel_p, holm, of_more
 from mribench.metrics.gates.thresholds import GateThresholds
 
 log = logging.getLogger(__name__)
-
-_HALF_FIT = 0.5  # of the people's fit: what fits the mean brain less is no turned brain
 
 
 class _Finding(NamedTuple):
@@ -298,7 +296,7 @@ def _orientation(entrant: _Entrant, level: float) -> _Finding:
     if len(excess) < FEWEST:
         return _Finding(None, f"Cannot be judged: it takes {FEWEST} real people.")
     corrected = holm(gumbel_p(excess, samples.excess))
-    turned = (corrected <= level) & (samples.excess > 0) & (samples.fit > _HALF_FIT * np.median(fit))
+    turned = (corrected <= level) & (samples.excess > 0) & (samples.fit > LEAST_FIT * np.median(fit))
     suspects = [
         Suspect(
             sample=entrant.names[i],

@@ -12,8 +12,13 @@ from torch import Tensor
 from mribench.metrics.arrays.alignment import blurred
 from mribench.metrics.arrays.cache import Arrays
 
-DEFINITION = "flips+axes+halves/1|blur:1"
+LEAST_FIT = (
+    0.9  # of the median person's: what fits the mean volume less in every orientation is no turned brain
+)
 _BLUR = 1.0  # voxels
+
+DEFINITION = f"flips+axes+halves/2|blur:{_BLUR}|fit:{LEAST_FIT}"
+
 _ENDS = ("bottom and top", "back and front", "left and right")
 _AXES = ("D", "H", "W")
 _DISTINCT = (
