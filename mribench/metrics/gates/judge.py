@@ -182,9 +182,10 @@ def _table(entrant: _Entrant, target: str) -> tuple[_Table, int]:
 
 def _nearly_equal(entrant: _Entrant, target: str, told: set[int]) -> list[Suspect]:
     """Samples that nobody can take for another person, where the search has no null."""
-    if len(entrant.arrays.sets[target]) < 2:
+    try:
+        likeness, match = likenesses(entrant.arrays, target)
+    except NotApplicable:
         return []
-    likeness, match = likenesses(entrant.arrays, target)
     alike = np.flatnonzero(likeness >= entrant.thresholds.near_equal).tolist()
     return [
         _suspect(entrant, i, target, int(match[i]), f"nearly the same voxels, r = {likeness[i]:.3f}")

@@ -12,18 +12,14 @@ from torch import Tensor
 from mribench.metrics.arrays.alignment import blurred
 from mribench.metrics.arrays.cache import Arrays
 
-LEAST_FIT = (
-    0.9  # of the median person's: what fits the mean volume less in every orientation is no turned brain
-)
+LEAST_FIT = 0.9  # of the median person's: what fits less in every orientation is no turned brain
 _BLUR = 1.0  # voxels
 
 DEFINITION = f"flips+axes+halves/2|blur:{_BLUR}|fit:{LEAST_FIT}"
 
 _ENDS = ("bottom and top", "back and front", "left and right")
 _AXES = ("D", "H", "W")
-_DISTINCT = (
-    4.0  # SDs on both sides between volumes as they are and mirrored, or left and right cannot be judged
-)
+_DISTINCT = 4.0  # standard errors of people from perfect symmetry, or left and right cannot be judged
 
 
 class Orientations(NamedTuple):

@@ -19,6 +19,7 @@ from mribench.metrics.gates.tail import gumbel_p
 
 FEWEST = 8  # volumes of a set that is searched, and people of a null
 _LEAST_WIDTH = 0.02  # of the middle half of Fisher's z, as an SD
+_LEAST_VARIETY = 1e-4  # mean SD of the voxels of a set
 _QUARTERS = torch.tensor([0.25, 0.5, 0.75])
 _ROWS = 64  # volumes at a time
 
@@ -69,12 +70,16 @@ def best_matches(arrays: Arrays, people: str, target: str) -> Matches:
 
 
 def identity_of(arrays: Arrays, set_name: str, form: int) -> Identity:
-    """Fitted to a set as it lies (0) or aligned (1)."""
+    """Fitted to a set as it lies (0) or aligned (1); raises NotApplicable where people cannot be told apart."""
     people = arrays.sets[set_name]
+    if not arrays.frame.mask.any():
+        raise NotApplicable(f"the mean volume of {arrays.framing} is too dark to show a brain")
     key = digest_json(["identity", people.digest, form, arrays.frame_digest, identity.DEFINITION])
 
     def compute(_: object) -> np.ndarray:
         voxels = torch.from_numpy(arrays.forms(set_name)[:, form])
+        if len(voxels) < 2 or float(voxels.std(dim=0).mean()) < _LEAST_VARIETY:
+            raise NotApplicable(f"{set_name} does not hold different volumes")
         return identity.fit(arrays.frame, voxels).numpy()
 
     rows = arrays.store.get(f"identity-{key[:24]}", compute, identity.fit_rows(len(people)))
@@ -135,7 +140,7 @@ def _standardised(null: np.ndarray, statistic: np.ndarray) -> np.ndarray:
 def likenesses(arrays: Arrays, target: str) -> tuple[np.ndarray, np.ndarray]:
     """Correlation `[N]` of each sample's whole residual with that of its best match in a set, as both lie; its number.
 
-    Without a null it says what is a copy only where it is near 1. It takes two volumes to know what a set shares.
+    Without a null it says what is a copy only where it is near 1. Raises NotApplicable for sets of equal volumes.
     """
     fitted = identity_of(arrays, target, form=0)
     samples, others = (

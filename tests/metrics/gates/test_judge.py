@@ -1,5 +1,7 @@
 """Which entrants are held back, by which gate, and what cannot be judged."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -171,6 +173,30 @@ def test_where_no_null_can_be_had_only_equal_and_nearly_equal_volumes_are_named(
     assert "same voxels" in results["copies"].suspects[0].how
     assert results["copies"].passed is False
     assert results["identical"].passed is results["repeats"].passed is None
+
+
+@pytest.mark.parametrize(
+    ("alter", "reason"),
+    [
+        (lambda v: 0.05 * v, "the mean volume of train is too dark to show a brain"),
+        (lambda v: np.repeat(v[:1], len(v), axis=0), "train does not hold different volumes"),
+    ],
+)
+def test_sets_that_show_no_different_brains_are_not_judged_and_equal_voxels_are_named(alter, reason, people):
+    sets = {"train": alter(people["train"]), "reference": people["reference"] * 0.05}
+    volumes = {name: volume_set(each, name) for name, each in sets.items()}
+    fresh, copied = volume_set(people["samples"], "samples"), volume_set(sets["train"][:9], "samples")
+    results = judge(Arrays({**volumes, "samples": fresh}, None))
+    assert (results[0].passed, results[0].reason) == (None, f"Cannot be judged: {reason}.")
+    assert judge(Arrays({**volumes, "samples": copied}, None))[0].passed is False
+
+
+def test_a_slab_is_searched_like_a_whole_volume(people):
+    slab = volume_set(noisy(people["train"][:12, 10:13], 0.02), "samples")
+    sets = {name: volume_set(people[name], name) for name in ("train", "reference", "holdout")}
+    results = judge(Arrays({**sets, "samples": dataclasses.replace(slab, slab=(10, 13))}, None))
+    assert [result.gate for result in results if result.passed is False] == ["copies"]
+    assert len(results[0].suspects) == 12
 
 
 def test_a_gate_with_a_level_that_nothing_reaches_lets_everybody_pass(bench, people):
