@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -288,8 +289,7 @@ def _same_samples(entrant: _Entrant) -> list[Suspect]:
 
 def _orientation(entrant: _Entrant, level: float) -> _Finding:
     arrays = entrant.arrays
-    people = entrant.people(arrays.framing) or [arrays.framing]
-    null = [orientations(arrays, name) for name in people]
+    null = [orientations(arrays, name) for name in entrant.people(arrays.framing) or [arrays.framing]]
     samples = orientations(arrays, "samples")
     excess, fit, sides = (
         np.concatenate([getattr(o, name) for o in null]) for name in ("excess", "fit", "handedness")
@@ -298,33 +298,35 @@ def _orientation(entrant: _Entrant, level: float) -> _Finding:
         return _Finding(None, f"Cannot be judged: it takes {FEWEST} real people.")
     corrected = holm(gumbel_p(excess, samples.excess))
     turned = (corrected <= level) & (samples.excess > 0) & (samples.fit > LEAST_FIT * np.median(fit))
-    suspects = [
-        Suspect(
-            sample=entrant.names[i],
-            sample_index=i,
-            source=arrays.framing,
-            match="the mean volume",
-            how=samples.name[i],
-            p_value=float(corrected[i]),
-        )
-        for i in sorted(np.flatnonzero(turned).tolist(), key=lambda i: (corrected[i], i))
-    ]
+    p_value = float(corrected.min())
+    if turned.any():
+        return _turned(entrant, np.flatnonzero(turned).tolist(), corrected, samples.name)
     sided = handedness(samples.handedness, sides)
-    if suspects:
-        how = max(sorted({s.how for s in suspects}), key=[s.how for s in suspects].count)
-        reason = (
-            f"{len(suspects)} of {len(entrant.names)} samples lie unlike the mean volume, most often: {how}."
-        )
-        return _Finding(False, reason, float(corrected.min()), suspects)
     if sided.mirrored:
-        reason = "The samples are mirrored as a whole: left and right are exchanged."
-        return _Finding(False, reason, float(corrected.min()))
+        return _Finding(False, "The samples are mirrored as a whole: left and right are exchanged.", p_value)
     note = (
         ""
         if sided.judged
         else " Left and right cannot be judged: the mean of these volumes is too symmetric."
     )
-    return _Finding(True, f"All samples lie as the mean volume does.{note}", float(corrected.min()))
+    return _Finding(True, f"All samples lie as the mean volume does.{note}", p_value)
+
+
+def _turned(entrant: _Entrant, turned: Sequence[int], p_values: np.ndarray, names: Sequence[str]) -> _Finding:
+    suspects = [
+        Suspect(
+            sample=entrant.names[i],
+            sample_index=i,
+            source=entrant.arrays.framing,
+            match="the mean volume",
+            how=names[i],
+            p_value=float(p_values[i]),
+        )
+        for i in sorted(turned, key=lambda i: (p_values[i], i))
+    ]
+    how = Counter(sorted(suspect.how for suspect in suspects)).most_common(1)[0][0]
+    reason = f"{len(turned)} of {len(entrant.names)} samples lie unlike the mean volume, most often: {how}."
+    return _Finding(False, reason, float(p_values.min()), suspects)
 
 
 _GATES = (
