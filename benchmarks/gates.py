@@ -29,7 +29,7 @@ from mribench.metrics.gates.judge import judge
 from mribench.metrics.gates.thresholds import GateThresholds
 
 COUNT, FRAME, ALTERED = 1200, 200, 300
-SIZES = {"demo": (48, 24, 24, 16, 108), "64 samples": (128, 64, 64, 64, 14)}  # sets, samples, splits
+SIZES = {"demo": (48, 24, 24, 16, 100), "64 samples": (128, 64, 64, 64, 6)}  # sets, samples, splits
 
 
 def split(rng: np.random.Generator, sizes: tuple[int, ...]) -> dict[str, list[int]]:

@@ -23,7 +23,7 @@ _LEAST_VARIETY = 1e-4  # mean SD of the voxels of a set
 _QUARTERS = torch.tensor([0.25, 0.5, 0.75])
 _ROWS = 64  # volumes at a time
 
-DEFINITION = f"best-match/2|{alignment.DEFINITION}|{identity.DEFINITION}|width:{_LEAST_WIDTH}"
+DEFINITION = f"best-match/3|{alignment.DEFINITION}|{identity.DEFINITION}|width:{_LEAST_WIDTH}"
 
 
 class Matches(NamedTuple):
@@ -92,12 +92,15 @@ class _Search:
     def __init__(self, arrays: Arrays, target: str, form: int) -> None:
         self.identity = identity_of(arrays, target, form)
         self.residuals = self.identity.residuals(torch.from_numpy(arrays.forms(target)[:, form]))
+        _, widths = _scale(self.identity.agreement(self.residuals, self.residuals))
+        self.widths = widths.median(dim=1, keepdim=True).values  # [15,1] of an ordinary volume
 
     def best(self, voxels: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Statistic and number of each volume's best match, `[N,15]`.
 
         The spread of a volume's agreements with all others is its own scale: a blurred or noisy volume agrees more or
-        less with everybody.
+        less with everybody. One part alone would give too rough a scale, so the median of all 15 widens or narrows the
+        ordinary widths of the parts.
         """
         parts = [self._best(rows) for rows in voxels.split(_ROWS)]
         statistic, match = (torch.cat([part[i] for part in parts], dim=1).T.double().numpy() for i in (0, 1))
@@ -105,10 +108,16 @@ class _Search:
 
     def _best(self, voxels: Tensor) -> tuple[Tensor, Tensor]:
         agreement = self.identity.agreement(self.identity.residuals(voxels), self.residuals)
-        low, middle, high = torch.quantile(agreement, _QUARTERS, dim=2)
-        width = ((high - low) / 1.349).clamp(min=_LEAST_WIDTH)
+        middle, widths = _scale(agreement)
+        own = (widths / self.widths).median(dim=0).values
         best = agreement.max(dim=2)
-        return (best.values - middle) / width, best.indices
+        return (best.values - middle) / (self.widths * own).clamp(min=_LEAST_WIDTH), best.indices
+
+
+def _scale(agreement: Tensor) -> tuple[Tensor, Tensor]:
+    """Middle and robust SD `[15,N]` of each volume's agreements `[15,N,M]` in each part."""
+    low, middle, high = torch.quantile(agreement, _QUARTERS, dim=2)
+    return middle, ((high - low) / 1.349).clamp(min=_LEAST_WIDTH)
 
 
 def judged(matches: Matches, null: Matches) -> Verdicts:
