@@ -31,7 +31,7 @@ from mribench.metrics.gates.tail import holm
 from mribench.metrics.gates.thresholds import GateThresholds
 
 LEVEL = GateThresholds().copies
-LEVEL_SIZES = ((48, 48, 8), (128, 128, 4), (400, 400, 3))  # training, null, splits
+LEVEL_SIZES = ((48, 48, 8), (128, 128, 10), (400, 400, 14))  # training, null, splits
 NOMINAL = (0.1, 0.05, 0.01, 0.001, 0.0001)
 MINORITY, SAMPLES, ENTRANTS = 6, 60, 4
 
