@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mribench import __version__
+from mribench.bench.controls import CONTROLS
 from mribench.bench.folder import Bench, Run
 from mribench.bench.records import EmbeddingRecord, NearestPair, NearestRecord, ScoresRecord
 from mribench.data.cohort import Cohort
@@ -24,6 +25,9 @@ from mribench.metrics import default_metrics, get_metric
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.arrays.distances import join_views
 from mribench.metrics.features.slices import get_extractor
+from mribench.metrics.gates.judge import judge
+from mribench.metrics.gates.result import GateResult
+from mribench.metrics.gates.thresholds import GateThresholds
 from mribench.metrics.memorisation import COPY_RATIO, copies
 from mribench.metrics.regions import RegionRow
 from mribench.metrics.score import Missing, Score
@@ -42,11 +46,12 @@ Source = VolumeSet | Path | str | np.ndarray  # volumes of one role
 
 
 class Evaluation(NamedTuple):
-    """The scores of one set of samples, the metrics that have none, and a row per region where anatomy has a score."""
+    """The scores of one set of samples, the metrics that have none, rows per region of anatomy, and the gates."""
 
     scores: list[Score]
     missing: list[Missing]
     regions: tuple[RegionRow, ...] = ()
+    gates: tuple[GateResult, ...] = ()
 
     @property
     def failures(self) -> list[str]:
@@ -101,7 +106,7 @@ def evaluate(
         metrics = (*default_metrics(), "fid_3d") if context.weights_3d else default_metrics()
     arrays = Arrays(sets, cache, extractor, context)
     scores, missing = score_all(arrays, metrics)
-    return Evaluation(scores, missing, _regions(arrays, scores))
+    return Evaluation(scores, missing, _regions(arrays, scores), judge(arrays))
 
 
 def _regions(arrays: Arrays, scores: Sequence[Score]) -> tuple[RegionRow, ...]:
@@ -176,6 +181,7 @@ def evaluate_run(
             scores=tuple(scores),
             missing=tuple(missing),
             regions=_regions(arrays, scores),
+            gates=judge(arrays, own=_own_sets(run)),
             seconds=round(sum(score.seconds for score in scores), 3),
         ).write(run.scores)
     return "done", missing
@@ -211,6 +217,7 @@ def _made_from(bench: Bench, cohort: Cohort, run: Run, context: Context) -> str:
             "samples": run.samples().digest,
             "extractor": get_extractor(bench.protocol.evaluation.extractor).definition(),
             "weights": _weights_digests(context),
+            "gates": GateThresholds().model_dump(),
             "mribench": __version__,  # a new version may define a metric otherwise
         }
     )
@@ -231,6 +238,14 @@ def _is_scored(run: Run, stamp: str) -> bool:
     except MribenchError as error:
         log.warning("%s cannot be used (%s); scoring %s again", run.scores, error, run.name)
         return False
+
+
+def _own_sets(run: Run) -> list[str]:
+    """The set that a control is made from by design; copies of training volumes are what `train_copy` must show."""
+    record = run.read_record()
+    control = CONTROLS.get(record.model or "") if record.kind == "control" else None
+    source = control.draws_on if control else None
+    return [source] if source and source != "train" else []
 
 
 def _nearest(arrays: Arrays, stamp: str) -> NearestRecord:

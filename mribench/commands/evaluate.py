@@ -141,6 +141,7 @@ def _score_folders(
         scores=tuple(result.scores),
         missing=tuple(result.missing),
         regions=result.regions,
+        gates=result.gates,
     )
     record.write(out / "scores.json")
     board = leaderboard.from_set(name, result.scores, result.missing)

@@ -16,6 +16,7 @@ from mribench.data.anatomy import Lattice
 from mribench.data.volume_set import VIEWS, VolumeSet
 from mribench.errors import MribenchError
 from mribench.files import digest_file, digest_json
+from mribench.metrics.arrays import alignment
 from mribench.metrics.arrays.distances import side_by_side, squared_distances
 from mribench.metrics.arrays.nearest import nearest_neighbours
 from mribench.metrics.arrays.pairs import Kernel, checked, pair_matrix
@@ -182,6 +183,57 @@ class Arrays:
         """Indices of the slices of a view that have features, in the whole volume also when the samples are a slab."""
         first = self.slab[0] if self.slab and view == "axial" else 0
         return tuple(first + index for index in self._within(view))
+
+    def coarse(self, set_name: str) -> np.ndarray:
+        """The volumes of a set on a grid of at most 32 voxels a side, `[N,d,h,w]` float32."""
+        volumes = self._set(set_name)
+        key = digest_json(["coarse", volumes.digest, alignment.COARSE_SIDE])
+        report = self._counted(f"coarse {volumes.name}", len(volumes))
+
+        def compute(_: Path | None) -> np.ndarray:
+            small = []
+            for i in range(len(volumes)):
+                small.append(alignment.coarse(torch.from_numpy(self._volume(volumes, i))).numpy())
+                report(i + 1)
+            return np.stack(small)
+
+        return self.store.get(f"coarse-{key[:24]}", compute, len(volumes))
+
+    @property
+    def framing(self) -> str:
+        """The set whose mean the volumes are aligned to."""
+        return "train" if "train" in self.sets else "reference"
+
+    @property
+    def frame_digest(self) -> str:
+        """Identity of the frame."""
+        return digest_json(["frame", self._set(self.framing).digest, alignment.DEFINITION])
+
+    @cached_property
+    def frame(self) -> alignment.Frame:
+        """The mean of the training volumes, else of the reference, that all volumes are aligned to."""
+        mean = self.coarse(self.framing).mean(axis=0, dtype=np.float64)
+        return alignment.Frame(torch.from_numpy(mean.astype(np.float32)))
+
+    def forms(self, set_name: str, mirrored: bool = False) -> np.ndarray:
+        """The voxels of a set in the brain of the frame, as they lie and aligned, `[N,2,V]` float32.
+
+        `mirrored`: of the volumes with left and right exchanged.
+        """
+        volumes = self._set(set_name)
+        key = digest_json(["forms", volumes.digest, mirrored, self.frame_digest])
+        report = self._counted(f"align {'mirrored ' if mirrored else ''}{volumes.name}", len(volumes))
+
+        def compute(_: Path | None) -> np.ndarray:
+            small, parts = self.coarse(set_name), []
+            for start in range(0, len(small), alignment.BATCH):
+                batch = small[start : start + alignment.BATCH]
+                batch = np.ascontiguousarray(batch[..., ::-1]) if mirrored else batch
+                parts.append(self.frame.forms(torch.from_numpy(batch)).numpy())
+                report(start + len(batch))
+            return np.concatenate(parts)
+
+        return self.store.get(f"forms-{key[:24]}", compute, len(volumes))
 
     def feature_definition(self, *views: str) -> dict[str, Any]:
         """What can move the features of `views`: the slices, the extractor and its weights."""

@@ -46,8 +46,12 @@ def second_order(
 
     It matters where such terms are all there is, as in MMD and FID of samples that are like the reference. It is the
     mean square of what two groups change together and not one by one (Efron and Stein, Annals of Statistics 9, 1981).
+    0 where no two groups can be left out.
     """
     if "samples" not in metric.resampled or metric.proportion_of:
+        return 0.0
+    of_samples = jackknife_groups(len(everything["samples"]))
+    if len(everything["samples"]) - len(of_samples[0]) < metric.needs["samples"]:
         return 0.0
 
     def without(left_out: Mapping[str, list[np.ndarray]]) -> float:
