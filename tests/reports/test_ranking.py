@@ -69,7 +69,6 @@ def test_columns_are_those_of_ranked_metrics_and_of_headings():
         "ms_ssim",
         "mmd",
         "fid",
-        "memorisation",
         "anatomy",
     ]
     assert [(c.key, c.gap) for c in columns[:2]] == [("ms_ssim", False), ("gap", True)]

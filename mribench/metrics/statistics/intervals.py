@@ -50,15 +50,14 @@ def second_order(
     """
     if "samples" not in metric.resampled or metric.proportion_of:
         return 0.0
-    of_samples = jackknife_groups(len(everything["samples"]))
-    if len(everything["samples"]) - len(of_samples[0]) < metric.needs["samples"]:
+    groups = {side: jackknife_groups(len(everything[side])) for side in metric.resampled}
+    if len(everything["samples"]) - len(groups["samples"][0]) < metric.needs["samples"]:
         return 0.0
 
     def without(left_out: Mapping[str, list[np.ndarray]]) -> float:
         rest = {side: np.delete(everything[side], np.concatenate(of)) for side, of in left_out.items()}
         return float(metric.value(gathered, {**everything, **rest}))
 
-    groups = {side: jackknife_groups(len(everything[side])) for side in metric.resampled}
     whole, own, n = without({}), replicates["samples"], len(replicates["samples"])
     total = 0.0
     for side, other in ((side, replicates[side]) for side in metric.resampled):

@@ -129,6 +129,7 @@ def product_of_means():
         target_resampled=(),
         target=None,
         proportion_of=None,
+        needs={"samples": 3},
         value=lambda sets, keep: (
             sets["samples"][keep["samples"]].mean() * sets["reference"][keep["reference"]].mean()
         ),
@@ -143,7 +144,12 @@ def square_of_mean():
         return (x.sum() ** 2 - (x**2).sum()) / (len(x) * (len(x) - 1))
 
     return SimpleNamespace(
-        resampled=("samples",), target_resampled=(), target=None, proportion_of=None, value=value
+        needs={"samples": 3},
+        resampled=("samples",),
+        target_resampled=(),
+        target=None,
+        proportion_of=None,
+        value=value,
     )
 
 
