@@ -25,8 +25,10 @@ from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.arrays.distances import join_views
 from mribench.metrics.features.slices import get_extractor
 from mribench.metrics.memorisation import COPY_RATIO, copies
+from mribench.metrics.regions import RegionRow
 from mribench.metrics.score import Missing, Score
 from mribench.metrics.scoring import score_all
+from mribench.metrics.statistics.regions import compare_regions
 from mribench.metrics.statistics.tsne import joint_embedding
 from mribench.runtime import Context, make_context
 from mribench.training import Outcome
@@ -40,10 +42,11 @@ Source = VolumeSet | Path | str | np.ndarray  # volumes of one role
 
 
 class Evaluation(NamedTuple):
-    """The scores of one set of samples, and the metrics that have none."""
+    """The scores of one set of samples, the metrics that have none, and a row per region where anatomy has a score."""
 
     scores: list[Score]
     missing: list[Missing]
+    regions: tuple[RegionRow, ...] = ()
 
     @property
     def failures(self) -> list[str]:
@@ -96,7 +99,15 @@ def evaluate(
     _warn_of_other_grids(sets)
     if metrics is None:
         metrics = (*default_metrics(), "fid_3d") if context.weights_3d else default_metrics()
-    return Evaluation(*score_all(Arrays(sets, cache, extractor, context), metrics))
+    arrays = Arrays(sets, cache, extractor, context)
+    scores, missing = score_all(arrays, metrics)
+    return Evaluation(scores, missing, _regions(arrays, scores))
+
+
+def _regions(arrays: Arrays, scores: Sequence[Score]) -> tuple[RegionRow, ...]:
+    if "anatomy" not in {score.metric for score in scores}:
+        return ()
+    return tuple(compare_regions(arrays.region_volumes("reference"), arrays.region_volumes("samples")))
 
 
 def _opened(
@@ -164,6 +175,7 @@ def evaluate_run(
             reference_digest=sets["reference"].digest,
             scores=tuple(scores),
             missing=tuple(missing),
+            regions=_regions(arrays, scores),
             seconds=round(sum(score.seconds for score in scores), 3),
         ).write(run.scores)
     return "done", missing
@@ -213,8 +225,9 @@ def _is_scored(run: Run, stamp: str) -> bool:
     if not (run.scores.exists() and run.nearest.exists()):
         return False
     try:
-        record = ScoresRecord.read(run.scores)
-        return record.made_from == stamp and all(m.by_design for m in record.missing)
+        record, nearest = ScoresRecord.read(run.scores), NearestRecord.read(run.nearest)
+        current = record.made_from == nearest.made_from == stamp
+        return current and all(m.by_design for m in record.missing)
     except MribenchError as error:
         log.warning("%s cannot be used (%s); scoring %s again", run.scores, error, run.name)
         return False
@@ -262,9 +275,8 @@ def embed(bench: Bench, cohort: Cohort, runs: Sequence[Run], context: Context) -
             "count": evaluation.tsne_samples,
         }
     )
-    record = bench.embedding.with_suffix(".json")
     with bench.lock("embedding"):
-        if record.exists() and bench.embedding.exists() and EmbeddingRecord.read(record).made_from == stamp:
+        if _is_embedded(bench.embedding, stamp):
             return
         features = {}
         for run in whole:
@@ -275,7 +287,21 @@ def embed(bench: Bench, cohort: Cohort, runs: Sequence[Run], context: Context) -
         points = joint_embedding(features, seed=bench.protocol.seed)
         table = pd.DataFrame(_embedding_rows(cohort, whole, points))
         write_text(bench.embedding, table.to_csv(index=False))
-        EmbeddingRecord(made_from=stamp).write(record)
+        record = EmbeddingRecord(made_from=stamp, table_digest=digest_file(bench.embedding))
+        record.write(bench.embedding.with_suffix(".json"))
+
+
+def _is_embedded(table: Path, stamp: str) -> bool:
+    """Whether tsne.csv was made from exactly this, and is what was written."""
+    record = table.with_suffix(".json")
+    if not (record.exists() and table.exists()):
+        return False
+    try:
+        embedding = EmbeddingRecord.read(record)
+    except MribenchError as error:
+        log.warning("%s Making the t-SNE again.", error)
+        return False
+    return embedding.made_from == stamp and embedding.table_digest == digest_file(table)
 
 
 def _embedding_rows(

@@ -37,7 +37,7 @@ def selftest(quiet: bool, folder: Path, quick: bool, volumes: int, compute: Comp
     """
     from mribench.bench.cohort import start_cohort
     from mribench.commands.console import display
-    from mribench.files import write_text
+    from mribench.files import write_sums, write_text
     from mribench.selftest import run, verdicts
 
     with display(quiet) as screen:
@@ -47,6 +47,7 @@ def selftest(quiet: bool, folder: Path, quick: bool, volumes: int, compute: Comp
         with bench.lock("selftest"):
             record = run.run(bench, cohort, context, most=volumes, quick=quick)
             write_text(bench.folder / "selftest.csv", verdicts.as_csv(record))
+            write_sums(bench.folder, ["selftest.csv"])
             record.write(bench.folder / "selftest.json")
     click.echo(json.dumps(record.as_json(), indent=1) if as_json else verdicts.markdown(record))
     click.echo(f"Written: {bench.folder / 'selftest.json'}", err=True)

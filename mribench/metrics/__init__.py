@@ -35,6 +35,7 @@ METRICS: dict[str, str] = {
     "mmd_legacy": "mribench.metrics.mmd:MMD_LEGACY",
     "ms_ssim_kwon2019": "mribench.metrics.ms_ssim:MS_SSIM_KWON2019",
     "fid_3d": "mribench.metrics.fid:FID_3D",
+    "anatomy": "mribench.metrics.anatomy:ANATOMY",
     "slice_consistency": "mribench.metrics.consistency:SLICE_CONSISTENCY",
 }
 

@@ -246,6 +246,7 @@ def test_every_metric_is_in_the_table_under_its_own_name():
 
 MATCH = {
     *("ms_ssim", "mmd", "memorisation", "kid_a", "kid_c", "kid_s", "mmd_voxel", "ms_ssim_kwon2019"),
+    "anatomy",
     "slice_consistency",
 }
 

@@ -16,7 +16,7 @@ def bold(board):
 def test_best_of_each_ranked_column_and_mean_rank(make_entrant):
     board = leaderboard.from_scores([make_entrant("b", 2.0), make_entrant("a", 1.0), make_entrant("c", 3.0)])
     assert bold(board) == {
-        ("a", k) for k in ("ms_ssim", "gap", "mmd", "fid_a", "fid_c", "fid_s", "memorisation")
+        ("a", k) for k in ("ms_ssim", "gap", "mmd", "fid_a", "fid_c", "fid_s", "memorisation", "anatomy")
     }
     assert [(r.entrant.name, r.rank) for r in board.contestants] == [("a", 1.0), ("b", 2.0), ("c", 3.0)]
 
@@ -26,10 +26,10 @@ def test_families_weigh_one_each_and_fid_is_one_of_them(make_entrant, make_score
     for metric in ("fid_a", "fid_c", "fid_s"):
         first[metric], second[metric] = second[metric], first[metric]
     board = leaderboard.from_scores([make_entrant("x", scores=first), make_entrant("y", scores=second)])
-    assert row(board, "x").rank == pytest.approx((1 + 1 + 2 + 1) / 4)
+    assert row(board, "x").rank == pytest.approx((1 + 1 + 2 + 1 + 1) / 5)
     first["fid_a"], second["fid_a"] = second["fid_a"], first["fid_a"]
     board = leaderboard.from_scores([make_entrant("x", scores=first), make_entrant("y", scores=second)])
-    assert row(board, "x").rank == pytest.approx((1 + 1 + 5 / 3 + 1) / 4)
+    assert row(board, "x").rank == pytest.approx((1 + 1 + 5 / 3 + 1 + 1) / 5)
 
 
 def test_distance_to_the_target_decides_not_the_value(make_entrant, make_scores, make_score):
@@ -143,6 +143,7 @@ def test_the_same_samples_under_two_names_are_noted(full_bench):
 
 def test_a_slab_is_compared_in_the_fid_of_the_central_axial_slice_alone(make_entrant, make_scores):
     missing = {f"fid_{c}{kind}": "no whole slices" for c in "cs" for kind in ("", "_central")}
+    missing["anatomy"] = "no whole volumes"
     scores = {m: s for m, s in make_scores(0.01).items() if m not in missing}
     slab = make_entrant("slab", scores=scores, missing=missing, slab=(5, 11))
     board = leaderboard.from_scores([make_entrant("a", 1.0), make_entrant("b", 2.0), slab])

@@ -62,7 +62,7 @@ def column(table, key):
 
 def test_columns_are_those_of_ranked_metrics_and_of_headings():
     columns = columns_of({})
-    own = ["fid_a", "fid_c", "fid_s", "memorisation", "copy_rate", "slice_consistency"]
+    own = ["fid_a", "fid_c", "fid_s", "memorisation", "copy_rate", "anatomy", "slice_consistency"]
     assert sorted(c.key for c in columns) == sorted([*TABLE_1, *own])
     assert {c.metric for c in columns if c.family} == {n for n in METRICS if get_metric(n).ranked}
     assert list(dict.fromkeys(c.family for c in columns if c.family)) == [
@@ -70,6 +70,7 @@ def test_columns_are_those_of_ranked_metrics_and_of_headings():
         "mmd",
         "fid",
         "memorisation",
+        "anatomy",
     ]
     assert [(c.key, c.gap) for c in columns[:2]] == [("ms_ssim", False), ("gap", True)]
 
@@ -92,11 +93,11 @@ def test_nobody_is_ranked_or_best_when_no_score_is_ranked(make_entrant, make_sco
 def test_an_installed_metric_that_is_ranked_has_a_column_and_weighs_as_a_family(
     install, make_entrant, make_scores, make_score
 ):
-    """Last in the new family and first in four: mean rank (4 x 1 + 3) / 5."""
+    """Last in the new family and first in five: mean rank (5 x 1 + 3) / 6."""
     install(texture(ranked=True, display=Display(heading="Texture (%)", scale=100, digits=1)))
     scores = {name: make_score("texture", value) for name, value in (("a", 0.9), ("b", 0.5), ("c", 0.1))}
     table = board(make_entrant, make_scores, **scores)
-    assert ranks(table) == pytest.approx({"a": 7 / 5, "b": 2, "c": 13 / 5})
+    assert ranks(table) == pytest.approx({"a": 8 / 6, "b": 2, "c": 16 / 6})
     assert column(table, "texture").family == "texture"
     last = next(row for row in table.rows if row.entrant.name == "c").cell("texture")
     assert (last.text, last.best) == ("10.0", True)

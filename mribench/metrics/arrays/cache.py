@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mribench.data.anatomy import Lattice
 from mribench.data.volume_set import VIEWS, VolumeSet
 from mribench.errors import MribenchError
 from mribench.files import digest_file, digest_json
@@ -20,9 +21,9 @@ from mribench.metrics.arrays.nearest import nearest_neighbours
 from mribench.metrics.arrays.pairs import Kernel, checked, pair_matrix
 from mribench.metrics.arrays.similarity import definition_for
 from mribench.metrics.arrays.store import Store
-from mribench.metrics.features import medicalnet, seams
+from mribench.metrics.features import anatomy, medicalnet, seams
 from mribench.metrics.features import slices as feature_module
-from mribench.metrics.features.extraction import slice_features, volume_features
+from mribench.metrics.features.extraction import brain_regions, slice_features, volume_features
 from mribench.runtime import Context
 
 
@@ -117,6 +118,17 @@ class Arrays:
 
         return self.store.get(f"seams-{key[:24]}", compute, len(volumes))
 
+    def region_volumes(self, set_name: str) -> np.ndarray:
+        """Volumes in ml of `REGIONS` in every brain of a set, `[N,R]` float64; NotApplicable outside MNI152."""
+        volumes, lattice = self._set(set_name), self._lattice
+        key = digest_json(["regions", volumes.digest, self.region_definition()])
+
+        def compute(parts: Path | None) -> np.ndarray:
+            report = self._counted(f"regions {volumes.name}", len(volumes))
+            return brain_regions(lambda i: self._volume(volumes, i), lattice, len(volumes), parts, report)
+
+        return self.store.get(f"regions-{key[:24]}", compute, len(volumes))
+
     def distances(self, view: str) -> np.ndarray:
         """Squared distances of reference then samples `[M+N,M+N]` float64, by the features of all positions of a view.
 
@@ -186,6 +198,17 @@ class Arrays:
 
     def _extent(self) -> str:
         return f"{self.slab[0]}-{self.slab[1]}" if self.slab else "whole"
+
+    def region_definition(self) -> dict[str, Any]:
+        """What can move the volume of a region: the segmentation and where the voxels lie."""
+        sides = zip(self._lattice.spacing_mm, self._lattice.origin_mm, strict=True)
+        grid = "-".join(f"{spacing:.4f}@{origin:.3f}" for spacing, origin in sides)
+        return {**anatomy.definition(), "grid": grid}
+
+    @property
+    def _lattice(self) -> Lattice:
+        """Of all sets, by the affine of the reference: samples often carry none of their own."""
+        return anatomy.lattice_of(self.shape, self.sets["reference"].affine)
 
     @cached_property
     def _volume_weights(self) -> str:

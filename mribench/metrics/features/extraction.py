@@ -1,4 +1,4 @@
-"""Volumes through a network in one pass: each is read once, finished parts survive a kill."""
+"""Volumes through a network or a segmentation in one pass: each is read once, finished parts survive a kill."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mribench.data.anatomy import Lattice
 from mribench.files import read_array, write_array
 from mribench.metrics.arrays.workers import workers
+from mribench.metrics.features.anatomy import region_volumes
 from mribench.metrics.features.slices import BATCH, Extractor, network_input
 
 _Job = Callable[[], np.ndarray]
@@ -75,6 +77,21 @@ def volume_features(
         return [lambda: infer(network, read(start).to(device))]
 
     return _in_parts(jobs, count, 1, device, parts, progress)[:, 0]
+
+
+def brain_regions(
+    read: Callable[[int], np.ndarray],
+    lattice: Lattice,
+    count: int,
+    parts: Path | None = None,
+    progress: _Report | None = None,
+) -> np.ndarray:
+    """Volumes in ml of `REGIONS` `[N,R]` float64; `read(i)` is the brain `[D,H,W]` in [0,1], 0 outside."""
+
+    def jobs(start: int, stop: int) -> list[_Job]:
+        return [lambda: region_volumes(read(start), lattice)[None]]
+
+    return _in_parts(jobs, count, 1, "cpu", parts, progress)[:, 0]
 
 
 def infer(network: nn.Module, pixels: Tensor) -> np.ndarray:

@@ -17,6 +17,7 @@ from mribench.reports.page.evidence import read_evidence
 from mribench.reports.page.intervals import interval_plots
 from mribench.reports.page.pictures import Gallery
 from mribench.reports.page.provenance import cards, facts, metric_facts, refused
+from mribench.reports.page.regions import forests
 from mribench.reports.page.templating import filled
 from mribench.reports.page.viewer import Viewer, make_viewer
 from mribench.reports.records import Entrant
@@ -128,6 +129,10 @@ def _profiles(material: Material) -> dict[str, object]:
     return dict(zip(("groups", "reason"), material.gallery.profiles(material.entrants), strict=True))
 
 
+def _regions(material: Material) -> dict[str, object]:
+    return dict(zip(("groups", "reason"), forests(material.entrants), strict=True))
+
+
 def _training(material: Material) -> dict[str, object]:
     return {"groups": material.gallery.curves(material.contestants)}
 
@@ -161,6 +166,7 @@ SECTIONS = (
     ),
     Section("tsne", "t-SNE", "Where the samples lie among the training volumes", _tsne),
     Section("profiles", "Slice profiles", "Slice profiles: brightness and seams", _profiles),
+    Section("regions", "Anatomy", "Volumes of brain regions against the reference", _regions),
     Section("training", "Training", "Training", _training),
     Section("metrics", "Definitions", "What each metric detects, and how it is defined here", _metrics),
     Section("cards", "Model cards", "A card for every entrant", _cards),

@@ -71,7 +71,7 @@ def test_positions_are_at_fixed_parts_of_the_side_and_more_in_larger_volumes(sid
 @pytest.mark.parametrize("side", range(1, 200))
 def test_positions_lie_inside_and_alike_on_both_sides_of_the_centre(side):
     indices = spread_indices(side, side)
-    assert 0 <= indices[0] and indices[-1] < side
+    assert indices[0] >= 0 and indices[-1] < side
     assert [i - side // 2 for i in indices] == [side // 2 - i for i in reversed(indices)]
 
 
