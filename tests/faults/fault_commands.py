@@ -100,8 +100,12 @@ def start(log: Path, *words: object, before: Callable[[], None] | None = None) -
         if before:
             before()
         code = _run(words)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stdout.flush()
+    except SystemExit as stopped:  # SIGTERM when the command has just ended
+        code = int(stopped.code or 0)
     except BaseException:
         traceback.print_exc()
         code = 99
