@@ -162,7 +162,7 @@ def test_a_slab_is_compared_in_the_fid_of_the_central_axial_slice_alone(make_ent
     assert cells["fid_c"].text == "–" and cells["fid_c"].absent == "no whole slices"
     assert row(board, "slab").rank is None and "FID" in row(board, "slab").unranked
     assert row(board, "a").rank == 1.0
-    assert set(board.footnotes) >= {"no coronal slices", cells["mmd"].why_not[0]}
+    assert set(board.footnotes) >= {"no whole slices", cells["mmd"].why_not[0]}
 
 
 def test_other_numbers_of_volumes_are_starred(make_entrant, make_scores):

@@ -23,6 +23,8 @@ _Job = Callable[[], np.ndarray]
 _Device = torch.device | str
 _Report = Callable[[int], None]  # volumes done
 
+_PART = 16  # volumes whose features are kept together when a command is killed
+
 
 def slice_features(
     cut: Callable[[int], Sequence[np.ndarray]],
@@ -47,7 +49,7 @@ def slice_features(
         ]
         return [partial(_batch_features, batch, network, extractor, device) for batch in batches]
 
-    return _in_parts(jobs, count, BATCH, device, parts, progress)
+    return _in_parts(jobs, count, _PART, device, parts, progress)
 
 
 def _batches(slices: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
