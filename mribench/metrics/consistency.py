@@ -94,8 +94,8 @@ SLICE_CONSISTENCY = SliceConsistency(
         "volumes that lie in another orientation. A perfect generator has the expected value 0."
     ),
     blind_to=(
-        "It does not measure what the slices show, and does not detect copying, blur or a border that follows the "
-        "midline of a symmetric brain."
+        "It does not measure what the slices show, and does not detect copying, blur or the border between halves of "
+        "two people."
     ),
     display=Display(heading="Seams", aim="near 0"),
 )

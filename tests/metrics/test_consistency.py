@@ -90,12 +90,10 @@ def mosaics(fresh):
     other, planes = np.roll(fresh, 5, axis=0), np.zeros((SIZE,) * 3, dtype=bool)
     planes[SIZE // 2] = planes[:, SIZE // 2] = planes[:, :, SIZE // 2] = True
     shuffled = [np.stack([fresh[(i + z) % COUNT, z] for z in range(SIZE)]) for i in range(COUNT)]
-    below = np.arange(SIZE)[:, None, None] < SIZE // 2
     return {
         "every slice of another subject": np.stack(shuffled),
         "three planes of another subject": np.where(planes, fresh, other),
         "three planes, the rest upside down": np.where(planes, fresh, other[:, ::-1]),
-        "halves of two subjects": np.where(below, fresh, other),
     }
 
 

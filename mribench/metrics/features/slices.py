@@ -109,7 +109,11 @@ def spread_indices(side: int, smallest: int) -> tuple[int, ...]:
     They lie symmetrically about side // 2, up to a third of the side away: more of them in larger volumes.
     """
     step = next(step for limit, step in _STEPS if smallest < limit)
-    return tuple(side // 2 + round(k * side / _PARTS) for k in range(-_OUTERMOST, _OUTERMOST + 1, step))
+    reach, steps = (
+        (side - 1) // 2,
+        range(-_OUTERMOST, _OUTERMOST + 1, step),
+    )  # two slices have only one position
+    return tuple(side // 2 + max(-reach, min(round(k * side / _PARTS), reach)) for k in steps)
 
 
 def slices_within(view: str, shape: tuple[int, ...], slab: Slab | None, full_depth: int) -> tuple[int, ...]:
