@@ -1,4 +1,4 @@
-"""Every file is written here: to a temporary name, fsynced, renamed; and digests are made here."""
+"""Every file is written here: to a temporary name, fsynced, renamed; also records with a schema, and digests."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mribench.errors import MribenchError
 
@@ -78,6 +79,62 @@ def read_json(path: Path, *keys: str) -> Any:
             f"{path} must hold {', '.join(keys)}, but does not. Remove it, then run the command that writes it."
         )
     return value
+
+
+class Record(BaseModel):
+    """A JSON file of one kind, read and written by the same class; its first key is "schema".
+
+    `SCHEMA` is "mribench/KIND/VERSION"; a file without one is of version 0.1.0 and read as version 1 when it fits.
+    `REMEDY` says what to do when a file cannot be read.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    SCHEMA: ClassVar[str]
+    REMEDY: ClassVar[str] = "Remove it, then run the command that writes it."
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON object, "schema" first."""
+        return {"schema": self.SCHEMA, **self.model_dump(mode="json")}
+
+    def write(self, path: Path) -> None:
+        """Write the file atomically."""
+        write_json(path, self.as_json())
+
+    @classmethod
+    def from_json(cls, value: Any, where: object) -> Self:
+        """The record of a JSON object; raises MribenchError, naming `where`, for another schema or a bad field."""
+        if not isinstance(value, dict):
+            raise MribenchError(f"{where} must hold a JSON object, but does not. {cls.REMEDY}")
+        fields = dict(value)
+        _check_schema(cls.SCHEMA, fields.pop("schema", None), where, cls.REMEDY)
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise MribenchError(
+                f"{where} must be a record of {cls.SCHEMA}, but {field or 'it'}: {first['msg']}. {cls.REMEDY}"
+            ) from error
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The record in that file; raises MribenchError when it is missing, torn, damaged or newer."""
+        return cls.from_json(read_json(path), path)
+
+
+def _check_schema(readable: str, given: Any, where: object, remedy: str) -> None:
+    """Raise MribenchError unless `given` is the schema `readable`; None, of version 0.1.0, is version 1."""
+    kind, _, version = readable.rpartition("/")
+    given = f"{kind}/1" if given is None else str(given)
+    if given == readable:
+        return
+    other, _, number = given.rpartition("/")
+    newer = other == kind and number.isdecimal() and int(number) > int(version)
+    remedy = "Update mribench: pip install --upgrade mribench" if newer else remedy
+    raise MribenchError(
+        f"{where} must be of the schema {readable}, which this version reads, but it is of {given}. {remedy}"
+    )
 
 
 def append_json_line(path: Path, value: Any) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
 import pytest
 
 from mribench.errors import MribenchError
-from mribench.files import append_json_line, atomic, digest_json, digest_volume, read_json, write_json
+from mribench.files import Record, append_json_line, atomic, digest_json, digest_volume, read_json, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path):
@@ -72,3 +73,66 @@ def test_a_torn_line_spoils_no_later_one(tmp_path):
         file.write('{"torn')
     append_json_line(path, {"b": 2})
     assert path.read_text() == '{"a": 1}\n{"torn\n{"b": 2}\n'
+
+
+class Pet(Record):
+    """A record for these tests."""
+
+    SCHEMA = "mribench/pet/2"
+    REMEDY = "Run: adopt"
+
+    name: str
+    legs: tuple[int, ...] = ()
+
+
+def test_a_record_is_read_as_it_was_written_and_begins_with_its_schema(tmp_path):
+    pet = Pet(name="Mia", legs=(1, 2))
+    pet.write(tmp_path / "pet.json")
+    assert list(json.loads((tmp_path / "pet.json").read_text())) == ["schema", "name", "legs"]
+    assert Pet.read(tmp_path / "pet.json") == pet
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "must be readable JSON"),
+        ('{"schema": "mribench/pet/2", "na', "must be readable JSON"),
+        ("[1]", "must hold a JSON object, but does not. Run: adopt"),
+        ('{"schema": "mribench/pet/2"}', "a record of mribench/pet/2, but name: Field required. Run: adopt"),
+        ('{"schema": "mribench/pet/2", "name": "Mia", "age": 3}', "but age: Extra inputs are not permitted"),
+        ('{"schema": "mribench/pet/10", "name": "Mia"}', "it is of mribench/pet/10. Update mribench: pip"),
+        ('{"schema": "mribench/pet/1", "name": "Mia"}', "it is of mribench/pet/1. Run: adopt"),
+        ('{"name": "Mia"}', "it is of mribench/pet/1. Run: adopt"),
+        ('{"schema": "mribench/plant/3", "name": "Mia"}', "it is of mribench/plant/3. Run: adopt"),
+        ('{"schema": 2, "name": "Mia"}', "it is of 2. Run: adopt"),
+    ],
+    ids=[
+        "missing",
+        "torn",
+        "no object",
+        "field",
+        "more",
+        "newer",
+        "older",
+        "0.1.0",
+        "another kind",
+        "number",
+    ],
+)
+def test_what_is_no_record_is_refused_with_a_sentence(tmp_path, text, message):
+    path = tmp_path / "pet.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(MribenchError) as error:
+        Pet.read(path)
+    assert str(path) in str(error.value) and message in str(error.value)
+
+
+def test_a_file_without_schema_is_of_version_1(tmp_path):
+    class First(Record):
+        SCHEMA = "mribench/first/1"
+
+        name: str
+
+    (tmp_path / "old.json").write_text('{"name": "Mia"}')
+    assert First.read(tmp_path / "old.json") == First(name="Mia")
