@@ -69,7 +69,7 @@ def material_of(cohort: Cohort, most: int) -> Material:
 
 @dataclass
 class Scorer:
-    """Scores sets of samples against the same real volumes by every metric that is not opt-in."""
+    """Scores sets of samples against the same real volumes, by default by every metric that is not opt-in."""
 
     real: Mapping[str, VolumeSet]
     grid: Grid
@@ -78,12 +78,14 @@ class Scorer:
     weights: Weights
     device: str
     failures: dict[str, str] = field(default_factory=dict)  # metric -> why it could not be computed
+    metrics: tuple[str, ...] | None = None
 
     def score(self, samples: VolumeSet) -> Scores:
         """Metric -> score; what fails is left out and noted in `failures`."""
         scores, missing = evaluate(
             {"samples": samples, **self.real},
             self.cache,
+            metrics=self.metrics,
             extractor=self.extractor,
             weights=self.weights,
             device=self.device,

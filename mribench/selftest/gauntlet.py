@@ -1,0 +1,241 @@
+"""The gauntlet: each adversary alone beside the honest entrants, scored and ranked like any bench.
+
+Cheats must have no rank or stand below every honest entrant; defects and minorities of copies too, from 64^3 on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from mribench.bench.folder import Bench, versions
+from mribench.data.cohort import Cohort
+from mribench.data.volume_set import Progress
+from mribench.files import Record
+from mribench.metrics.features.weights import Weights
+from mribench.metrics.score import Score
+from mribench.reports.leaderboard import from_scores
+from mribench.reports.records import Entrant
+from mribench.reports.rows import Row
+from mribench.runtime import choose_device, describe
+from mribench.selftest.adversaries import ADVERSARIES, HONEST, Adversary, Kind
+from mribench.selftest.real_volumes import split
+from mribench.selftest.run import Scorer, Scores
+
+FULL_RULE_SIDE = 64  # voxels, from which on defects and minorities must be held back like cheats
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Measured(_Part):
+    """One score of an entrant; `excess`: its loss less the largest loss of the honest entrants."""
+
+    value: float
+    target: float | None
+    excess: float | None = None
+
+
+class EntrantResult(_Part):
+    """An entrant and its scores by metric."""
+
+    name: str
+    title: str
+    kind: Kind
+    dose: str
+    wrong: str
+    scores: dict[str, Measured]
+
+
+class HonestResult(EntrantResult):
+    """An honest entrant; `not_ranked` says why it has no rank beside some adversary, "" when it always has one."""
+
+    not_ranked: str
+
+
+class AdversaryResult(EntrantResult):
+    """An adversary's place on its board.
+
+    `place` is 1 + the number of entrants with a smaller mean rank, of `ranked` that have one; `not_below` names the
+    honest entrants whose mean rank is not smaller. `required`: whether `passed` must hold on this cohort.
+    """
+
+    place: int | None
+    ranked: int
+    mean_rank: float | None
+    first: float | None  # probability of the best mean rank
+    not_ranked: str
+    not_below: tuple[str, ...]
+    required: bool
+    passed: bool
+
+
+class GauntletRecord(Record):
+    """gauntlet.json."""
+
+    SCHEMA: ClassVar[str] = "mribench/gauntlet/1"
+    REMEDY: ClassVar[str] = "Run: mribench selftest --gauntlet"
+
+    command: str
+    protocol: str
+    seed: int
+    source: str
+    cohort_digest: str
+    shape: tuple[int, int, int]
+    n: dict[str, int]  # volumes per role
+    extractor: str
+    metrics: tuple[str, ...]
+    honest: tuple[HonestResult, ...]
+    adversaries: tuple[AdversaryResult, ...]
+    failures: tuple[str, ...]  # metrics that could not be computed
+    versions: dict[str, str]
+    device: dict[str, Any]
+    seconds: float
+
+
+def run(
+    bench: Bench,
+    cohort: Cohort,
+    *,
+    most: int,
+    weights: Path | None = None,
+    device: str = "auto",
+    progress: Progress,
+) -> GauntletRecord:
+    """Score every adversary and every honest entrant, of at most `most` volumes, by the protocol's metrics; rank them.
+
+    The bench keeps the expensive arrays, so that a second run is fast. Raises UsageError when the cohort is too small.
+    """
+    begun, protocol, where = time.perf_counter(), bench.protocol, choose_device(device)
+    real = split(cohort, most)
+    roles = {"reference": real.reference, "train": real.train, "holdout": real.holdout}
+    extractor, metrics = protocol.evaluation.extractor, protocol.evaluation.metrics
+    scorer = Scorer(
+        roles, cohort.grid, bench.arrays, extractor, Weights(weights), str(where), metrics=metrics
+    )
+    scores: dict[str, Scores] = {}
+    entrants = {**HONEST, **ADVERSARIES}
+    for done, (name, entrant) in enumerate(entrants.items(), 1):
+        scores[name] = scorer.score_array(entrant.volumes(real, protocol.seed))
+        progress("entrants", done, len(entrants))
+    honest, adversaries = judge(scores, min(cohort.grid.shape))
+    return GauntletRecord(
+        command="mribench selftest --gauntlet",
+        protocol=protocol.name,
+        seed=protocol.seed,
+        source=cohort.source,
+        cohort_digest=cohort.digest,
+        shape=cohort.grid.shape,
+        n={"samples": len(real.fresh)} | {role: len(volumes) for role, volumes in roles.items()},
+        extractor=extractor,
+        metrics=metrics,
+        honest=honest,
+        adversaries=adversaries,
+        failures=tuple(f"{metric}: {reason}" for metric, reason in scorer.failures.items()),
+        versions=versions(),
+        device=describe(where, "fp32"),
+        seconds=round(time.perf_counter() - begun, 1),
+    )
+
+
+def judge(
+    scores: Mapping[str, Scores], side: int
+) -> tuple[tuple[HonestResult, ...], tuple[AdversaryResult, ...]]:
+    """Rank each adversary with the honest entrants; `scores` by the entrant's name, `side` of a volume in voxels."""
+    boards = {name: _board(scores, name) for name in ADVERSARIES}
+    worst = _worst_losses([scores[name] for name in HONEST])
+    honest = tuple(
+        HonestResult(
+            **_facts(entrant),
+            scores={metric: _measured(score) for metric, score in scores[name].items()},
+            not_ranked=next(
+                (
+                    f"beside {other}: {_why(board[name])}"
+                    for other, board in boards.items()
+                    if _why(board[name])
+                ),
+                "",
+            ),
+        )
+        for name, entrant in HONEST.items()
+    )
+    return honest, tuple(_place(ADVERSARIES[name], board, worst, side) for name, board in boards.items())
+
+
+def _board(scores: Mapping[str, Scores], adversary: str) -> dict[str, Row]:
+    """The rows of the honest entrants and one adversary, ranked."""
+    entrants = {**HONEST, adversary: ADVERSARIES[adversary]}
+    listed = [Entrant(name=name, title=e.title, scores=scores[name]) for name, e in entrants.items()]
+    return {row.entrant.name: row for row in from_scores(listed).rows}
+
+
+def _place(
+    adversary: Adversary, board: Mapping[str, Row], worst: Mapping[str, float], side: int
+) -> AdversaryResult:
+    row = board[adversary.name]
+    rank = row.rank
+    ranks = {name: other.rank for name, other in board.items() if other.rank is not None}
+    rivals = {name: mean for name, mean in ranks.items() if name in HONEST}
+    not_below = tuple(name for name, mean in rivals.items() if rank is not None and mean >= rank)
+    return AdversaryResult(
+        **_facts(adversary),
+        scores={metric: _measured(score, worst) for metric, score in row.entrant.scores.items()},
+        place=None if rank is None else 1 + sum(mean < rank for mean in ranks.values()),
+        ranked=len(ranks),
+        mean_rank=rank,
+        first=row.chances[0] if row.chances else None,
+        not_ranked=_why(row),
+        not_below=not_below,
+        required=adversary.kind in ("perfect", "cheat") or side >= FULL_RULE_SIDE,
+        # Where no honest entrant is ranked, nothing has been compared.
+        passed=bool(rivals) and (rank is not None if adversary.kind == "perfect" else not not_below),
+    )
+
+
+def _facts(entrant: Adversary) -> dict[str, Any]:
+    return {key: getattr(entrant, key) for key in ("name", "title", "kind", "dose", "wrong")}
+
+
+def _why(row: Row) -> str:
+    """Why a row has no rank; "" when it has one."""
+    if row.rank is not None:
+        return ""
+    return "; ".join(row.entrant.doubts) or row.unranked or "fewer than two entrants can be ranked"
+
+
+def _worst_losses(honest: Iterable[Scores]) -> dict[str, float]:
+    """Metric -> the largest loss of the honest entrants."""
+    worst: dict[str, float] = {}
+    for scores in honest:
+        for metric, score in scores.items():
+            worst[metric] = max(score.rank_key, worst.get(metric, score.rank_key))
+    return worst
+
+
+def _measured(score: Score, worst: Mapping[str, float] | None = None) -> Measured:
+    excess = score.rank_key - worst[score.metric] if worst and score.metric in worst else None
+    return Measured(value=score.value, target=score.target, excess=excess)
+
+
+def problems(record: GauntletRecord) -> list[str]:
+    """What does not hold, one sentence each: cheats that are not held back come first."""
+    sentences = []
+    for kind, plural in (("cheat", "cheats"), ("defect", "defects"), ("minority", "minorities of copies")):
+        asked = [result for result in record.adversaries if result.kind == kind and result.required]
+        failed = [result.name for result in asked if not result.passed]
+        if failed:
+            sentences.append(f"{len(failed)} of {len(asked)} {plural} are not held back: {', '.join(failed)}")
+    sentences += [
+        f"{result.name} is not ranked {result.not_ranked}" for result in record.honest if result.not_ranked
+    ]
+    sentences += [
+        f"{result.name} is not ranked: {result.not_ranked}"
+        for result in record.adversaries
+        if result.kind == "perfect" and not result.passed
+    ]
+    return sentences + [f"not computed: {reason}" for reason in record.failures]
