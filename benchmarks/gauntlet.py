@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from mribench.bench.folder import Bench, create_bench, open_bench
 from mribench.bench.protocol import CohortSpec, EvaluationSpec, Protocol
-from mribench.data.cohort import simulated_cohort
+from mribench.commands.steps import start_cohort
 from mribench.selftest import gauntlet, gauntlet_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     options = parser.parse_args()
     bench = bench_of(options.bench, options.size)
-    cohort = simulated_cohort(bench.cohort_folder, bench.protocol, progress)
+    cohort = start_cohort(bench, progress)
     record = gauntlet.run(bench, cohort, most=SAMPLES, device="cpu", progress=progress)
     record = record.model_copy(update={"command": f"python benchmarks/gauntlet.py --size {options.size}"})
     record.write(ROOT / "benchmarks" / "results" / f"gauntlet-{options.size}.json")

@@ -75,7 +75,8 @@ def warped(voxels: float) -> Alteration:
 
     def alter(volume: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         smoothness = (0, *(np.array(volume.shape) / WARP_SMOOTHNESS))
-        field = gaussian_filter(rng.standard_normal((3, *volume.shape)), smoothness)
+        # Wrapped, the field varies as much at the border as inside.
+        field = gaussian_filter(rng.standard_normal((3, *volume.shape)), smoothness, mode="wrap")
         return displaced(volume, field * (voxels / np.sqrt((field**2).sum(axis=0).mean())))
 
     return alter
