@@ -146,8 +146,8 @@ def run(
 def judge(
     scores: Mapping[str, Scores], side: int
 ) -> tuple[tuple[HonestResult, ...], tuple[AdversaryResult, ...]]:
-    """Rank each adversary with the honest entrants; `scores` by the entrant's name, `side` of a volume in voxels."""
-    boards = {name: _board(scores, name) for name in ADVERSARIES}
+    """Rank each adversary that has `scores`, by name, with the honest entrants; `side` of a volume in voxels."""
+    boards = {name: _board(scores, name) for name in ADVERSARIES if name in scores}
     worst = _worst_losses([scores[name] for name in HONEST])
     honest = tuple(
         HonestResult(
