@@ -153,14 +153,7 @@ def judge(
         HonestResult(
             **_facts(entrant),
             scores={metric: _measured(score) for metric, score in scores[name].items()},
-            not_ranked=next(
-                (
-                    f"beside {other}: {_why(board[name])}"
-                    for other, board in boards.items()
-                    if _why(board[name])
-                ),
-                "",
-            ),
+            not_ranked=_unranked_beside(name, boards),
         )
         for name, entrant in HONEST.items()
     )
@@ -206,6 +199,12 @@ def _why(row: Row) -> str:
     if row.rank is not None:
         return ""
     return "; ".join(row.entrant.doubts) or row.unranked or "fewer than two entrants can be ranked"
+
+
+def _unranked_beside(name: str, boards: Mapping[str, Mapping[str, Row]]) -> str:
+    """The first adversary beside which an honest entrant has no rank, and why; "" when there is none."""
+    reasons = {adversary: _why(board[name]) for adversary, board in boards.items()}
+    return next((f"beside {adversary}: {reason}" for adversary, reason in reasons.items() if reason), "")
 
 
 def _worst_losses(honest: Iterable[Scores]) -> dict[str, float]:

@@ -66,6 +66,6 @@ def _cell(result: EntrantResult, metric: str) -> str:
         return "–"
     display = get_metric(metric).display
     value = abs(score.value - (score.target or 0.0)) if display.gap else score.value
-    number = value * display.scale
+    number = round(value * display.scale, 9)  # without what rounding leaves of 0
     text = significant(number) if display.digits is None else fixed(number, display.digits)
     return f"**{text}**" if score.excess is not None and score.excess > 0 else text
