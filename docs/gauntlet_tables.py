@@ -15,7 +15,7 @@ def _record(size: int) -> GauntletRecord:
 
 def adversaries() -> str:
     """Every entrant, its dose and what is wrong with it."""
-    rows = [[e.title, e.kind, e.dose.replace("|", "and"), e.wrong] for e in (HONEST | ADVERSARIES).values()]
+    rows = [[e.title, e.kind, e.dose, e.wrong] for e in (HONEST | ADVERSARIES).values()]
     return table(["entrant", "kind", "dose", "what is wrong"], rows)
 
 

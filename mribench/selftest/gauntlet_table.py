@@ -46,7 +46,7 @@ def _heading(metric: str) -> str:
 
 
 def _facts(result: EntrantResult) -> Sequence[str]:
-    return result.title, result.kind, result.dose.replace("|", "and")
+    return result.title, result.kind, result.dose
 
 
 def _verdict(result: EntrantResult) -> Sequence[str]:
