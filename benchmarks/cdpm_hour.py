@@ -18,8 +18,8 @@ import trainings
 from plausibility import seam_ratio
 from trainings import ROOT
 
-from mribench.bench.folder import Bench, Run
-from mribench.commands import steps as commands
+from mribench.bench.cohort import start_cohort
+from mribench.bench.folder import Bench, Run, start_bench
 from mribench.files import write_json
 
 SETTINGS = {"budget": 8_000, "ema": 0.999}
@@ -27,20 +27,20 @@ SETTINGS = {"budget": 8_000, "ema": 0.999}
 
 def measure(bench: Bench, run: Run) -> dict:
     """Cost, heads, seams at stage borders, scores of all entrants."""
-    reference = commands.start_cohort(bench, trainings.quiet).set("reference").stack()
-    found = trainings.measure(bench, run)
-    per_stage = found["config"]["stage_slices"]
+    reference = start_cohort(bench, trainings.quiet).set("reference").stack()
+    measured = trainings.measure(bench, run)
+    per_stage = measured["config"]["stage_slices"]
     return {
         **trainings.provenance(run, "python benchmarks/cdpm_hour.py"),
-        **found,
+        **measured,
         "seam_ratio": seam_ratio(run.samples().stack(), reference, per_stage),
         "seam_ratio_of_real": seam_ratio(reference[::2], reference[1::2], per_stage),
-        "scores": {each.name: trainings.scores(each) for each in commands.entrants(bench)},
+        "scores": {each.name: trainings.scores(each) for each in bench.entrants()},
     }
 
 
 def montage(bench: Bench, run: Run, path: Path) -> None:
-    cohort = commands.start_cohort(bench, trainings.quiet)
+    cohort = start_cohort(bench, trainings.quiet)
     rows = [("real", cohort.set("reference")[i]) for i in range(2)]
     rows += [("cDPM", run.samples()[i]) for i in range(5)]
     figure, axes = plt.subplots(len(rows), 3, figsize=(6, 2 * len(rows)))
@@ -64,7 +64,7 @@ def curve(run: Run, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bench", type=Path, default=Path("cdpm-hour-bench"))
-    bench = commands.start_bench(parser.parse_args().bench, "demo", False)
+    bench = start_bench(parser.parse_args().bench, "demo")
     run = trainings.train(bench, "cdpm", SETTINGS)
     trainings.sample(bench, run)
     trainings.score_all(bench)

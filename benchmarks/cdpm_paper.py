@@ -19,11 +19,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
-from mribench.bench.folder import versions
-from mribench.commands import steps as commands
+from mribench import training
+from mribench.bench.cohort import start_cohort
+from mribench.bench.folder import start_bench, versions
+from mribench.bench.records import TrainingStep
 from mribench.files import write_json
 from mribench.models.cdpm import CDPM
-from mribench.runtime import Noise, choose_device, derive, describe, seed_everything
+from mribench.runtime import Noise, derive, make_context, seed_everything
 
 ROOT = Path(__file__).resolve().parent.parent
 PFLOP_STEP = 3 * 3 * 2.710e-3  # batch 3, forward and backward, 20 slices at 128 x 128
@@ -113,16 +115,15 @@ def resume(device: torch.device, folder: Path) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     protocol = folder / "resume.toml"
     protocol.write_text(PROTOCOL.format(size=size))
-    bench = commands.start_bench(folder / "bench", str(protocol), simulated=False)
-    cohort = commands.start_cohort(bench, lambda *_: None)
-    run, record = commands.plan_training(bench, cohort, "cdpm", preset, {"budget": 600}, 0)
-    first = last = None
-    for last in commands.train(bench, cohort, run, record, device=device.type, overwrite=False):
-        first = first or last.step
+    bench, context = start_bench(folder / "bench", str(protocol)), make_context(device.type)
+    cohort = start_cohort(bench, context.progress)
+    plan = training.plan_training(bench, cohort, "cdpm", preset, {"budget": 600}, 0)
+    steps: list[TrainingStep] = []
+    training.train(bench, cohort, plan, context, on_step=steps.append)
     return {
-        "first_step_of_this_call": first,
-        "last_step": last and last.step,
-        "weights": run.weights.exists(),
+        "first_step_of_this_call": steps[0].step if steps else None,
+        "last_step": steps[-1].step if steps else None,
+        "weights": plan.run.weights.exists(),
     }
 
 
@@ -132,7 +133,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--bench", type=Path, default=Path("resume-bench"))
     arguments = parser.parse_args()
-    device = choose_device("auto")
+    context = make_context("auto")
+    device = context.device
     if arguments.part == "train":
         results = [train(device, arguments.steps, bf16) for bf16 in (False, True)]
     else:
@@ -140,7 +142,7 @@ def main() -> None:
     record = {
         "command": f"python benchmarks/cdpm_paper.py --part {arguments.part} --steps {arguments.steps}",
         "preset": "paper" if device.type == "cuda" else "tiny (no CUDA device: the GPU is unmeasured)",
-        "device": describe(device),
+        "device": context.described().model_dump(),
         "versions": versions(),
         "results": results,
     }

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import machine
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -73,6 +73,7 @@ def one_step(model: str, preset: str) -> dict[str, Any]:
         generator.training_step(next_batch)
     return {
         "parameters": generator.parameter_count(),
+        "budget": kind.build_config(preset).budget,
         "volumes_per_step": len(drawn),
         "training_step_gflop": counter.total / 1e9,
         "training_step_seconds": time.monotonic() - begun,
@@ -121,21 +122,21 @@ def main() -> None:
         print(json.dumps(PARTS[arguments.part](models[0], arguments.preset)))
         return
     path = RESULTS / f"costs-{arguments.preset}.json"
-    found = read_json(path)["models"] if path.exists() else {}
+    costs = read_json(path)["models"] if path.exists() else {}
     for model in models:
-        found[model] = {
+        costs[model] = {
             k: v for part in PARTS for k, v in in_a_process(part, model, arguments.preset).items()
         }
-        print(model, found[model], flush=True)
+        print(model, costs[model], flush=True)
         write_json(
             path,
             {
                 "command": f"python benchmarks/costs.py --preset {arguments.preset}",
-                "machine": platform.processor() or platform.machine(),
+                "machine": machine(),
                 "threads": torch.get_num_threads(),
                 "versions": versions(),
                 "batch_size": 1,
-                "models": found,
+                "models": costs,
             },
         )
 

@@ -19,8 +19,8 @@ import matplotlib.pyplot as plt
 import trainings
 from trainings import ROOT
 
-from mribench.bench.folder import Bench, Run
-from mribench.commands import steps as commands
+from mribench.bench.cohort import start_cohort
+from mribench.bench.folder import Bench, Run, start_bench
 from mribench.files import write_json
 from mribench.models import MODELS
 
@@ -50,7 +50,7 @@ def curves(runs: list[Run], path: Path) -> None:
         for name in lines[-1]["losses"]:
             axis.plot([r["seen"] for r in lines], [r["losses"][name] for r in lines], lw=0.7, label=name)
         axis.set_yscale("symlog", linthresh=0.01)
-        axis.set_title(run.read_record()["title"], fontsize=10)
+        axis.set_title(run.read_record().title, fontsize=10)
         axis.legend(fontsize=7)
     for axis in axes.flat[len(runs) :]:
         axis.set_axis_off()
@@ -61,8 +61,8 @@ def curves(runs: list[Run], path: Path) -> None:
 
 def pictures(bench: Bench, runs: list[Run], path: Path) -> None:
     """Two real volumes and four samples of each model, side by side in three views."""
-    cohort = commands.start_cohort(bench, trainings.quiet)
-    sets = [("real", cohort.set("reference"))] + [(r.read_record()["title"], r.samples()) for r in runs]
+    cohort = start_cohort(bench, trainings.quiet)
+    sets = [("real", cohort.set("reference"))] + [(r.read_record().title, r.samples()) for r in runs]
     x, y, z = cohort.grid.spacing_mm
     count = 4
     figure, axes = plt.subplots(len(sets), 3 * count, figsize=(1.05 * 3 * count, 1.15 * len(sets)))
@@ -81,15 +81,15 @@ def summary(bench: Bench) -> None:
     result = {
         **trainings.provenance(runs[0], "python benchmarks/eight_minutes.py"),
         "models": {r.name: trainings.measure(bench, r) for r in runs},
-        "scores": {r.name: trainings.scores(r) for r in commands.entrants(bench)},
+        "scores": {r.name: trainings.scores(r) for r in bench.entrants()},
     }
     write_json(ROOT / "benchmarks" / "results" / "eight_minutes.json", result)
     pictures(bench, runs, ROOT / "docs" / "seven-models.png")
     curves(runs, ROOT / "docs" / "seven-curves.png")
-    for name, one in result["models"].items():
+    for name, model in result["models"].items():
         similarity = result["scores"][name]["ms_ssim"]["value"]
-        print(f"{name}: {one['training_seconds']:.0f} s, {one['seen']} volumes, one head", end=" ")
-        print(f"{one['share_with_one_head']:.0%}, MS-SSIM of samples {similarity:.4f}")
+        print(f"{name}: {model['training_seconds']:.0f} s, {model['seen']} volumes, one head", end=" ")
+        print(f"{model['share_with_one_head']:.0%}, MS-SSIM of samples {similarity:.4f}")
 
 
 def main() -> None:
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--summary", action="store_true")
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(MODELS))
     arguments = parser.parse_args()
-    bench = commands.start_bench(arguments.bench, "demo", False)
+    bench = start_bench(arguments.bench, "demo")
     if arguments.summary:
         summary(bench)
     else:

@@ -20,13 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pairs import machine
+from provenance import machine
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
@@ -92,12 +91,12 @@ def interleaved(calls: dict[str, Callable[[], Any]], rounds: int, images: int) -
 def compared(ours: Callable[[], Tensor], theirs: Callable[[], Tensor], rounds: int) -> dict[str, Any]:
     """Both sides' times, the ratio theirs / ours, and the largest difference as a share of the largest value."""
     a, b = ours(), theirs()
-    found = interleaved({"ours": ours, "theirs": theirs}, rounds, BATCH)
+    times = interleaved({"ours": ours, "theirs": theirs}, rounds, BATCH)
     ratios = {
-        f"ratio_{kind}": found["theirs"][f"{kind}_ms"] / found["ours"][f"{kind}_ms"]
+        f"ratio_{kind}": times["theirs"][f"{kind}_ms"] / times["ours"][f"{kind}_ms"]
         for kind in ("median", "min")
     }
-    return {"n": rounds, **found, **ratios, "difference": float((a - b).abs().max() / b.abs().max())}
+    return {"n": rounds, **times, **ratios, "difference": float((a - b).abs().max() / b.abs().max())}
 
 
 def slices(count: int) -> np.ndarray:
@@ -174,7 +173,7 @@ def whole_volume(volume: np.ndarray, rounds: int) -> dict[str, Any]:
 def measure(rounds: int, volumes: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     planes = slices(BATCH)
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "command": "OMP_NUM_THREADS=1 python " + " ".join(sys.argv),
         "batch": BATCH,
         "threads": 1,
@@ -183,10 +182,8 @@ def measure(rounds: int, volumes: int) -> dict[str, Any]:
         "effnet_lite0": effnet(planes, rounds),
     }
     if volumes:
-        found["medicalnet_resnet50"] = whole_volume(simulate(0, 0, SIDE)[0], volumes)
-    record = machine()
-    record["versions"] |= {"torch-fidelity": version("torch-fidelity")}
-    return {**found, "machine": record}
+        result["medicalnet_resnet50"] = whole_volume(simulate(0, 0, SIDE)[0], volumes)
+    return {**result, "machine": machine("monai", "torch-fidelity")}
 
 
 def main() -> None:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -21,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from provenance import machine
 from scipy.linalg import sqrtm
 
-from mribench.bench.folder import versions
 from mribench.files import write_json
 from mribench.metrics.fid import FID_A, FrechetSubsets, frechet_distance
 from mribench.metrics.statistics.intervals import jackknife
@@ -70,9 +68,9 @@ def accuracy(sizes: list[tuple[int, int, int]]) -> list[dict[str, Any]]:
     for n, d, rank in sizes:
         real, fake, closed = commuting(n, d, rank)
         subsets = FrechetSubsets(real, fake).distance(np.arange(n), np.arange(n))
-        found = {"ours": frechet_distance(real, fake), "ours_subsets": subsets}
-        found["scipy"] = by_matrix_root(real, fake)
-        errors = {f"relative_error_{name}": abs(value / closed - 1) for name, value in found.items()}
+        distances = {"ours": frechet_distance(real, fake), "ours_subsets": subsets}
+        distances["scipy"] = by_matrix_root(real, fake)
+        errors = {f"relative_error_{name}": abs(value / closed - 1) for name, value in distances.items()}
         rows.append({"n": n, "d": d, "rank": rank, "closed_form": closed, **errors})
     return rows
 
@@ -85,12 +83,12 @@ def speed(n: int, d: int, rounds: int) -> dict[str, Any]:
         times["ours"] += [seconds(lambda: frechet_distance(real, fake)) for _ in range(5)]
         times["scipy"].append(seconds(lambda: by_matrix_root(real, fake)))
     ours, theirs = frechet_distance(real, fake), by_matrix_root(real, fake)
-    found: dict[str, Any] = {"n": n, "d": d, "rounds": rounds, "ours": ours, "scipy": theirs}
+    result: dict[str, Any] = {"n": n, "d": d, "rounds": rounds, "ours": ours, "scipy": theirs}
     for name, each in times.items():
-        found[f"{name}_seconds"] = {"median": float(np.median(each)), "min": min(each)}
+        result[f"{name}_seconds"] = {"median": float(np.median(each)), "min": min(each)}
     for kind in ("median", "min"):
-        found[f"ratio_{kind}"] = found["scipy_seconds"][kind] / found["ours_seconds"][kind]
-    return found
+        result[f"ratio_{kind}"] = result["scipy_seconds"][kind] / result["ours_seconds"][kind]
+    return result
 
 
 def whole_jackknife(n: int, d: int) -> dict[str, Any]:
@@ -99,29 +97,17 @@ def whole_jackknife(n: int, d: int) -> dict[str, Any]:
     everything = {"samples": np.arange(n), "reference": np.arange(n)}
     prepared: list[FrechetSubsets] = []
     preparing = seconds(lambda: prepared.append(FrechetSubsets(real, fake)))
-    found: dict[str, tuple[float, ...]] = {}
-    leaving_out = seconds(lambda: found.update(jackknife(FID_A, prepared[0], everything)))
-    block = n // len(found["samples"])
+    replicates: dict[str, tuple[float, ...]] = {}
+    leaving_out = seconds(lambda: replicates.update(jackknife(FID_A, prepared[0], everything)))
+    block = n // len(replicates["samples"])
     direct = frechet_distance(real, fake[block:])
     return {
         "n": n,
         "d": d,
-        "leave_outs": sum(map(len, found.values())),
+        "leave_outs": sum(map(len, replicates.values())),
         "preparing_seconds": preparing,
         "leave_outs_seconds": leaving_out,
-        "relative_difference_to_frechet_distance": abs(found["samples"][0] / direct - 1),
-    }
-
-
-def machine() -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return {
-        "processor": f"{names[0]} ({platform.machine()})",
-        "cores": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "load_average": os.getloadavg()[0],
-        "versions": versions(),
+        "relative_difference_to_frechet_distance": abs(replicates["samples"][0] / direct - 1),
     }
 
 
@@ -131,7 +117,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    found = {
+    result = {
         "command": "python " + " ".join(sys.argv),
         "speed": speed(500, 2048, arguments.rounds),
         "jackknife_of_one_view": whole_jackknife(500, 2048),
@@ -139,8 +125,8 @@ def main() -> None:
         "machine": machine(),
     }
     path = Path(__file__).resolve().parent / "results" / "frechet.json"
-    write_json(path, found)
-    print(json.dumps(found, indent=1))
+    write_json(path, result)
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ the true standard deviation. MS-SSIM is a smooth kernel of latents here; its gap
 cell takes subsets of 160 simulated brains of 32^3.
 
 Then: the permutation test's level with the kernel of `exchangeable` and, for comparison, with the bandwidth of the
-reference; and extrapolated floors of FID against fresh volumes. Writes benchmarks/results/coverage.json.
+reference; and extrapolated real baselines of FID against fresh volumes. Writes benchmarks/results/coverage.json.
 This file must not be called coverage.py: numba would import it in place of the package of that name.
 """
 
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from frechet import machine
+from provenance import machine
 
 from mribench.data.simulate import simulate
 from mribench.files import write_json
@@ -43,8 +43,8 @@ from mribench.metrics.statistics.real_baseline import Split
 
 D, VIEWS = 256, 3
 DEVIATIONS = 10 * np.arange(1, D + 1) ** -0.5 / math.sqrt((1 / np.arange(1, D + 1)).sum())
-CHEAP, DEAR = ("ms_ssim", "kid_a"), ("mmd", "fid_a", "precision", "coverage")
-TRIALS = {16: (1000, 300), 24: (600, 200), 60: (250, 200), 200: (100, 100)}  # cheap metrics, dear ones
+CHEAP, EXPENSIVE = ("ms_ssim", "kid_a"), ("mmd", "fid_a", "precision", "coverage")
+TRIALS = {16: (1000, 300), 24: (600, 200), 60: (250, 200), 200: (100, 100)}  # cheap metrics, expensive ones
 LAWS, GENERATORS = ("gaussian", "clustered"), ("same", "shifted", "collapsed")
 LARGE = {("gaussian", "same"), ("gaussian", "shifted"), ("clustered", "same")}  # the cells at n = 200
 POPULATION, SIDE = 160, 32
@@ -101,16 +101,16 @@ def trial(name: str, prepared: Any, n: int) -> Trial:
 def summary(trials: list[Trial], truth: float | None = None) -> dict[str, Any]:
     gaps = np.array([gap for gap, _, _ in trials])
     truth = float(gaps.mean()) if truth is None else truth
-    known = [combined(parts) for _, parts, _ in trials]
+    estimates = [combined(parts) for _, parts, _ in trials]
     errors = np.abs(gaps - truth)
     spread = float(gaps.std(ddof=1))
     return {
         "trials": len(trials),
         "expected": truth,
         "standard_deviation": spread,
-        "ratio": float(math.sqrt(np.mean([v for v, _ in known])) / spread) if spread > 1e-12 else None,
+        "ratio": float(math.sqrt(np.mean([v for v, _ in estimates])) / spread) if spread > 1e-12 else None,
         "normal": float(
-            np.mean([e <= half_width(v, math.inf) for e, (v, _) in zip(errors, known, strict=True)])
+            np.mean([e <= half_width(v, math.inf) for e, (v, _) in zip(errors, estimates, strict=True)])
         ),
         "now": float(np.mean([low <= truth <= high for _, _, (low, high) in trials])),
     }
@@ -119,13 +119,13 @@ def summary(trials: list[Trial], truth: float | None = None) -> dict[str, Any]:
 def cell(law: str, generator: str, n: int, share: float) -> dict[str, Any]:
     """All metrics of one law, generator and n."""
     rng = np.random.default_rng([LAWS.index(law), GENERATORS.index(generator), n])
-    cheap, dear = (max(4, round(share * count)) for count in TRIALS[n])
-    found: dict[str, list[Trial]] = {name: [] for name in (*CHEAP, *DEAR)}
+    cheap, expensive = (max(4, round(share * count)) for count in TRIALS[n])
+    trials_of_metric: dict[str, list[Trial]] = {name: [] for name in (*CHEAP, *EXPENSIVE)}
     for count in range(cheap):
         real, fake = latents(rng, law, "same", n), latents(rng, law, generator, n)
-        for name in (*CHEAP, *DEAR) if count < dear else CHEAP:
-            found[name].append(trial(name, prepare(name, real, fake), n))
-    metrics = {name: summary(trials) for name, trials in found.items()}
+        for name in (*CHEAP, *EXPENSIVE) if count < expensive else CHEAP:
+            trials_of_metric[name].append(trial(name, prepare(name, real, fake), n))
+    metrics = {name: summary(trials) for name, trials in trials_of_metric.items()}
     return {"law": law, "generator": generator, "n": n, "metrics": metrics}
 
 
@@ -139,7 +139,7 @@ def brains(share: float) -> list[dict[str, Any]]:
         for _ in range(max(4, round(600 * share))):
             order = rng.permutation(POPULATION)[: 2 * n]
             cut = {"samples": order[:n], "reference": order[n:]}
-            prepared = {side: matrix[np.ix_(kept, kept)] for side, kept in cut.items()}
+            prepared = {side: matrix[np.ix_(subset, subset)] for side, subset in cut.items()}
             trials.append(trial("ms_ssim", prepared, n))
         row = {"law": f"simulated brains {SIDE}^3", "generator": "same", "n": n}
         rows.append({**row, "metrics": {"ms_ssim": summary(trials, truth=0.0)}})
@@ -162,12 +162,12 @@ def levels(n: int, m: int, trials: int) -> dict[str, Any]:
         )
         for name, gram in zip(below, grams, strict=True):
             below[name].append(permutation_p(gram, m, permutations=399, seed=index) <= 0.05)
-    level = {name: float(np.mean(found)) for name, found in below.items()}
+    level = {name: float(np.mean(rejected)) for name, rejected in below.items()}
     return {"n": n, "m": m, "trials": trials, "nominal": 0.05, "level": level}
 
 
 def real_baseline(alpha: float, n: int, m: int, trials: int) -> dict[str, Any]:
-    """Extrapolated floor of FID against fresh volumes, 2048 features, eigenvalues 1 / i^alpha."""
+    """Extrapolated real baseline of FID against fresh volumes, 2048 features, eigenvalues 1 / i^alpha."""
     rng = np.random.default_rng([round(10 * alpha), n, m])
     eigenvalues = np.arange(1, 2049) ** -alpha
     deviations = np.sqrt(100 * eigenvalues / eigenvalues.sum())
@@ -189,9 +189,9 @@ def real_baseline(alpha: float, n: int, m: int, trials: int) -> dict[str, Any]:
     }
 
 
-def line(found: dict[str, Any]) -> str:
-    shown = [f"{name} {one['normal']:.3f} > {one['now']:.3f}" for name, one in found["metrics"].items()]
-    return f"{found['law']:>22} {found['generator']:>9} n={found['n']:<3} before > now: " + "; ".join(shown)
+def line(row: dict[str, Any]) -> str:
+    shown = [f"{name} {hits['normal']:.3f} > {hits['now']:.3f}" for name, hits in row["metrics"].items()]
+    return f"{row['law']:>22} {row['generator']:>9} n={row['n']:<3} before > now: " + "; ".join(shown)
 
 
 def measure(share: float, processes: int) -> dict[str, Any]:
@@ -214,19 +214,19 @@ def measure(share: float, processes: int) -> dict[str, Any]:
         ]
         volumes = pool.submit(brains, share)
         rows = []
-        for found in pool.map(cell, *zip(*cells, strict=True)):
-            rows.append(found)
-            print(line(found), flush=True)
+        for row in pool.map(cell, *zip(*cells, strict=True)):
+            rows.append(row)
+            print(line(row), flush=True)
         rows += volumes.result()
-        for found in rows[-2:]:
-            print(line(found))
+        for row in rows[-2:]:
+            print(line(row))
         permutation, real_baselines = ([job.result() for job in jobs] for jobs in (tested, extrapolated))
-    print(json.dumps({"permutation": permutation, "floors": real_baselines}, indent=1))
+    print(json.dumps({"permutation": permutation, "real_baselines": real_baselines}, indent=1))
     return {
         "command": "python " + " ".join(sys.argv),
         "intervals": rows,
         "permutation": permutation,
-        "floors": real_baselines,
+        "real_baselines": real_baselines,
         "seconds": round(time.perf_counter() - begun),
         "machine": machine(),
     }

@@ -7,7 +7,7 @@ uniform noise, where nothing is empty. Two threads: the matrix of 17 volumes wit
 its pair, timed between, times 136. Nearest neighbours: the share of pairs that needed scale 1.
 
 pytorch-msssim is timed in two processes of its own. "theirs": as a plain script meets it, where glibc hands most of
-its arrays' memory back to the system and fetches it anew, page by page. "theirs_warm": with freed memory kept, which
+its arrays' memory back to the system and fetches it again, page by page. "theirs_warm": with freed memory kept, which
 is as fast as that package can be. Both ratios are given. Writes benchmarks/results/pairs.json.
 """
 
@@ -17,13 +17,11 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +29,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.metrics.regression import compute_ms_ssim
+from provenance import machine
 from pytorch_msssim import ms_ssim
 
-from mribench.bench.folder import versions
 from mribench.data.simulate import simulate
 from mribench.files import write_json
 from mribench.metrics.arrays.nearest import nearest_neighbours
@@ -68,12 +66,12 @@ class Peer:
     """A process that times pytorch-msssim on pairs of the volumes in a file."""
 
     def __init__(self, path: Path, warm: bool) -> None:
-        kept = {
+        glibc = {
             "MALLOC_MMAP_THRESHOLD_": str(2**25),
             "MALLOC_TRIM_THRESHOLD_": str(2**31),
             "MALLOC_TOP_PAD_": str(2**28),
         }
-        environment = os.environ | (kept if warm else {})
+        environment = os.environ | (glibc if warm else {})
         command = [sys.executable, __file__, "--serve", str(path)]
         self.process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -122,12 +120,12 @@ def oracle(x: np.ndarray, y: np.ndarray) -> float:
 
 def summary(columns: dict[str, list[float]], rounds: int) -> dict[str, Any]:
     """Milliseconds, and the ratios of medians and of minima to "ours"."""
-    found: dict[str, Any] = {"n": rounds}
+    result: dict[str, Any] = {"n": rounds}
     for name, times in columns.items():
-        found[f"{name}_ms"] = {"median": 1e3 * float(np.median(times)), "min": 1e3 * min(times)}
+        result[f"{name}_ms"] = {"median": 1e3 * float(np.median(times)), "min": 1e3 * min(times)}
     for theirs, kind in itertools.product(("theirs", "theirs_warm"), ("median", "min")):
-        found[f"ratio_{theirs}_{kind}"] = found[f"{theirs}_ms"][kind] / found["ours_ms"][kind]
-    return found
+        result[f"ratio_{theirs}_{kind}"] = result[f"{theirs}_ms"][kind] / result["ours_ms"][kind]
+    return result
 
 
 def one_pair(volumes: np.ndarray, peers: dict[str, Peer], rounds: int) -> dict[str, Any]:
@@ -169,12 +167,14 @@ def pruning(side: int, queries: int, candidates: int, rounds: int) -> dict[str, 
     """Nearest neighbours among independent subjects; seconds with and without pruning, two threads."""
     torch.set_num_threads(2)
     volumes = np.stack([simulate(SEED, index, side)[0] for index in range(queries + candidates)])
-    asked, known = volumes[:queries], volumes[queries:]
-    found: dict[str, Any] = {}
+    query_volumes, candidate_volumes = volumes[:queries], volumes[queries:]
+    answers: dict[str, Any] = {}
     ours, whole = [], []
     for _ in range(rounds):
-        ours.append(seconds(lambda: found.update(nearest=nearest_neighbours(asked, known, 1))))
-        whole.append(seconds(lambda: found.update(matrix=ms_ssim_matrix(asked, known))))
+        ours.append(
+            seconds(lambda: answers.update(nearest=nearest_neighbours(query_volumes, candidate_volumes, 1)))
+        )
+        whole.append(seconds(lambda: answers.update(matrix=ms_ssim_matrix(query_volumes, candidate_volumes))))
     torch.set_num_threads(1)
     pruned, full = float(np.median(ours)), float(np.median(whole))
     return {
@@ -182,11 +182,13 @@ def pruning(side: int, queries: int, candidates: int, rounds: int) -> dict[str, 
         "queries": queries,
         "candidates": candidates,
         "n": rounds,
-        "share_with_scale_1": found["nearest"].share,
+        "share_with_scale_1": answers["nearest"].share,
         "seconds": pruned,
         "seconds_without_pruning": full,
         "ratio_without_pruning": full / pruned,
-        "equals_full_matrix": bool((found["nearest"].indices[:, 0] == found["matrix"].argmax(axis=1)).all()),
+        "equals_full_matrix": bool(
+            (answers["nearest"].indices[:, 0] == answers["matrix"].argmax(axis=1)).all()
+        ),
     }
 
 
@@ -194,20 +196,20 @@ def agreement(volumes: np.ndarray, pairs: int) -> dict[str, float]:
     """Largest differences over pairs of volumes."""
     chosen = list(itertools.combinations(range(len(volumes)), 2))[:pairs]
     ours = ms_ssim_matrix(volumes, definition=DEFINITION)
-    found: dict[str, float] = {"pairs": len(chosen)}
+    differences: dict[str, float] = {"pairs": len(chosen)}
     for name, other in (("float64_oracle", oracle), ("pytorch_msssim", peer), ("monai", monai)):
-        found[name] = max(abs(ours[i, j] - other(volumes[i], volumes[j])) for i, j in chosen)
-    return found
+        differences[name] = max(abs(ours[i, j] - other(volumes[i], volumes[j])) for i, j in chosen)
+    return differences
 
 
-def roofline(found: dict[str, Any]) -> dict[str, Any]:
+def roofline(result: dict[str, Any]) -> dict[str, Any]:
     """Counts of a pair where nothing is empty, and what the measured one makes of them."""
     flop, moved = 0, 0
     for scale in range(DEFINITION.scales):
         n, m = SIDE // 2**scale, SIDE // 2**scale - TAPS + 1
         flop += n**3 + (2 * TAPS - 1) * (n * n * m + n * m * m + m**3) + 10 * m**3
         moved += 4 * (2 * n**3 + 4 * m**3)
-    best = found["dense"]["ours_ms"]["min"] / 1e3
+    best = result["dense"]["ours_ms"]["min"] / 1e3
     block = np.ones(2**26, dtype=np.float32)
     block.dot(block)
     stream = block.nbytes / min(seconds(lambda: block.dot(block)) for _ in range(5))
@@ -215,7 +217,7 @@ def roofline(found: dict[str, Any]) -> dict[str, Any]:
         f"A dense pair is {flop / 1e6:.0f} MFLOP on {moved / 1e6:.0f} MB of cached statistics; in "
         f"{best * 1e3:.1f} ms that is {flop / best / 1e9:.0f} GFLOP/s. One thread streams {stream / 1e9:.0f} GB/s "
         f"from memory here, {1e3 * moved / stream:.1f} ms for the statistics; "
-        "a block of 4 x 4 pairs fetches them once for four."
+        "a tile of 4 x 4 pairs fetches them once for four."
     )
     return {"flop": flop, "bytes": moved, "stream_bytes_per_second": stream, "sentence": sentence}
 
@@ -225,12 +227,12 @@ def against_peers(volumes: np.ndarray, rounds: int, with_matrix: bool) -> dict[s
         np.save(file, volumes)
         file.flush()
         peers = {name: Peer(Path(file.name), name == "theirs_warm") for name in ("theirs", "theirs_warm")}
-        found = {"pair": one_pair(volumes, peers, rounds)}
+        result = {"pair": one_pair(volumes, peers, rounds)}
         if with_matrix:
-            found["matrix"] = matrix(volumes, peers, rounds)
+            result["matrix"] = matrix(volumes, peers, rounds)
         for process in peers.values():
             process.close()
-    return found
+    return result
 
 
 def measure(rounds: int, candidates: int) -> dict[str, Any]:
@@ -240,7 +242,7 @@ def measure(rounds: int, candidates: int) -> dict[str, Any]:
     compiling = seconds(lambda: ms_ssim_matrix(volumes[:1], definition=DEFINITION))
     brain, dense = (against_peers(some, rounds, some is volumes) for some in (volumes, noise))
     print(json.dumps({"brain": brain, "dense": dense}), flush=True)  # the rest takes longer
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "command": "NUMBA_NUM_THREADS=1 OMP_NUM_THREADS=1 python " + " ".join(sys.argv),
         "definition": DEFINITION.name,
         "first_call_seconds": compiling,
@@ -253,18 +255,7 @@ def measure(rounds: int, candidates: int) -> dict[str, Any]:
             pruning(128, candidates // 16, candidates // 8, 1),
         ],
     }
-    return {**found, "roofline": roofline(found), "machine": machine()}
-
-
-def machine() -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return {
-        "processor": f"{names[0]} ({platform.machine()})",
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
-        "versions": versions() | {name: version(name) for name in ("numba", "pytorch-msssim", "monai")},
-    }
+    return {**result, "roofline": roofline(result), "machine": machine("numba", "pytorch-msssim", "monai")}
 
 
 def main() -> None:

@@ -43,11 +43,11 @@ class Stored:
 
 
 def make(path: Path, count: int, side: int, subjects: int) -> None:
-    known = [simulate(0, index, side)[0] for index in range(subjects)]
+    subjects_made = [simulate(0, index, side)[0] for index in range(subjects)]
     file = np.lib.format.open_memmap(path, "w+", np.uint16, (count, side, side, side))
     for index in range(count):
-        noise = np.random.default_rng(index).normal(0, 0.02, known[0].shape)
-        subject = known[index % subjects]
+        noise = np.random.default_rng(index).normal(0, 0.02, subjects_made[0].shape)
+        subject = subjects_made[index % subjects]
         file[index] = np.clip(np.where(subject > 0, subject + noise, 0), 0, 1) * 65535
     file.flush()
 
@@ -106,11 +106,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "volumes.npy"
         make(path, arguments.rows + arguments.columns, arguments.side, arguments.subjects)
-        found: dict[str, Any] = {**vars(arguments), **measure(arguments, path), "versions": versions()}
+        result: dict[str, Any] = {**vars(arguments), **measure(arguments, path), "versions": versions()}
     if arguments.device != "cpu":
-        found["device"] = torch.cuda.get_device_name(arguments.device)
-        write_json(Path(__file__).resolve().parent / "results" / "pairs_gpu.json", found)
-    print(json.dumps(found, indent=1))
+        result["device"] = torch.cuda.get_device_name(arguments.device)
+        write_json(Path(__file__).resolve().parent / "results" / "pairs_gpu.json", result)
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

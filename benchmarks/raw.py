@@ -8,7 +8,7 @@ state, and go through the recipe as anybody's scan, with deepbet's mask and with
 
 The truth is the clean brain (true mask, no bias, no noise) on the protocol's grid. Affine registration to MNI152 has
 no true answer, so it is placed in two ways:
-- "end to end": by its own registration in its own pose. What a user sees: whatever the scanner and the pose did, the
+- "end to end": by its own registration in its own pose. What a user gets: whatever the scanner and the pose did, the
   same person must come out the same.
 - "same place": by the recovered registration, through the known pose: what mask, N4, denoising and interpolation do.
 Then Colin27 (Debian's mricron-data), a real head, if it is installed, and registration of turned heads.
@@ -28,18 +28,18 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from pairs import machine
+from provenance import machine
 from scipy.ndimage import affine_transform, distance_transform_edt, gaussian_filter
 
 from mribench.data import simulate as sim
 from mribench.data.anatomy import Lattice
 from mribench.data.grid import dequantise, paper_grid
 from mribench.data.nifti import NiftiVolume
+from mribench.data.prepare.layouts import Scan
 from mribench.data.prepare.quality import failures
 from mribench.data.prepare.recipe import Masking, RawRecipe, Registration, backend_versions
 from mribench.data.prepare.registration import register
-from mribench.data.prepare.scans import Scan
-from mribench.data.prepare.stages import process
+from mribench.data.prepare.stages import process_raw
 from mribench.data.prepare.stripped import resample
 from mribench.files import write_json
 
@@ -93,7 +93,7 @@ def lattice_affine() -> np.ndarray:
 
 
 def posed(image: np.ndarray, pose: np.ndarray, order: int) -> np.ndarray:
-    """`image` as a scanner sees it whose voxels are those of LATTICE, the head turned by `pose`."""
+    """`image` on the voxels of LATTICE, as of a scanner in which the head is turned by `pose`."""
     affine = lattice_affine()
     matrix = np.linalg.inv(affine) @ pose @ affine
     return affine_transform(image, matrix[:3, :3][::-1, ::-1], matrix[:3, 3][::-1], order=order)
@@ -120,12 +120,12 @@ def placed(brain: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return resample(source, paper_grid(SIZE), RawRecipe().volume)[0]
 
 
-def agreement(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+def agreement(volume: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Brain Dice, and Pearson correlation inside the true brain."""
-    a, b = found > BRAIN, truth > BRAIN
+    a, b = volume > BRAIN, truth > BRAIN
     return {
         "dice": float(2 * (a & b).sum() / (a.sum() + b.sum())),
-        "correlation": float(np.corrcoef(found[b], truth[b])[0, 1]),
+        "correlation": float(np.corrcoef(volume[b], truth[b])[0, 1]),
     }
 
 
@@ -146,7 +146,7 @@ def one(index: int, folder: Path) -> dict[str, Any]:
         ("true mask", RawRecipe(masking=Masking(by="given mask")), folder / "mask.nii.gz"),
     ):
         cpu, wall = time.process_time(), time.perf_counter()
-        product = process(Scan(folder / "head.nii.gz", "head", "s"), mask_file, paper_grid(SIZE), recipe)
+        product = process_raw(Scan(folder / "head.nii.gz", "head", "s"), mask_file, paper_grid(SIZE), recipe)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         volume = dequantise(product.voxels)
         to_mni = np.array(product.record.affine) @ np.linalg.inv(pose)
@@ -176,7 +176,7 @@ def colin() -> dict[str, Any] | str:
     if not COLIN.exists():
         return "not installed (Debian's mricron-data)"
     cpu, wall = time.process_time(), time.perf_counter()
-    product = process(Scan(COLIN, "ch2", "colin"), None, paper_grid(SIZE), RawRecipe())
+    product = process_raw(Scan(COLIN, "ch2", "colin"), None, paper_grid(SIZE), RawRecipe())
     return {
         "wall_seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,
@@ -189,7 +189,7 @@ def turned() -> list[dict[str, Any]]:
     """A clean brain in poses that the file does not state: how far its registration ends from the upright one's."""
     brain, mask = clean_brain(0)
     inside = LATTICE.points().numpy()[mask][::997]
-    upright, found = None, []
+    upright, result = None, []
     for degrees in ((0, 0, 0), (20, 10, -15), (35, 0, 0), (-35, 0, 0), (0, 0, 45), (60, 0, 0)):
         pose = np.eye(4)
         pose[:3, :3] = sim._rotation(np.deg2rad(degrees))
@@ -198,24 +198,24 @@ def turned() -> list[dict[str, Any]]:
         affine = register(moved, Registration()) @ pose
         upright = affine if upright is None else upright
         apart = inside @ (affine - upright)[:3, :3].T + (affine - upright)[:3, 3]
-        found.append({"degrees": degrees, "apart_mm": float(np.linalg.norm(apart, axis=1).mean())})
-    return found
+        result.append({"degrees": degrees, "apart_mm": float(np.linalg.norm(apart, axis=1).mean())})
+    return result
 
 
 def summary(subjects: list[dict[str, Any]]) -> dict[str, Any]:
     """The worst subject of every figure, and median seconds."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name in ("deepbet", "true mask"):
         runs = [subject[name] for subject in subjects]
-        found[name] = {
+        result[name] = {
             f"{way}_{measure}_min": min(run[way][measure] for run in runs)
             for way in ("end_to_end", "same_place")
             for measure in ("dice", "correlation")
         }
-        found[name]["registrations_apart_mm_max"] = max(run["registrations_apart_mm"] for run in runs)
+        result[name]["registrations_apart_mm_max"] = max(run["registrations_apart_mm"] for run in runs)
         for seconds in ("wall_seconds", "cpu_seconds"):
-            found[name][f"{seconds}_median"] = float(np.median([run[seconds] for run in runs]))
-    return found
+            result[name][f"{seconds}_median"] = float(np.median([run[seconds] for run in runs]))
+    return result
 
 
 def main() -> None:

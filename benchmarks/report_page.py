@@ -17,8 +17,8 @@ import shutil
 import statistics
 from pathlib import Path
 
-from pairs import machine
 from PIL import Image
+from provenance import machine
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait

@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
+from provenance import machine
 
 from mribench.data import simulate as simulator
 from mribench.data.anatomy import mni_anatomy
@@ -123,17 +121,6 @@ def draw_views(row: np.ndarray, volume: np.ndarray) -> None:
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1, origin="lower", extent=(0, width, 0, height))
         axis.set(ylim=((height - y) / 2, (height + y) / 2))
         axis.axis("off")
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "load_average": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "numpy", "scipy", "nilearn")},
-    }
 
 
 def measure(count: int) -> dict[str, Any]:

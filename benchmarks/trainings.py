@@ -14,11 +14,16 @@ matplotlib.use("Agg")
 import numpy as np
 from plausibility import head_measures, reference_frame, shows_one_head
 
-from mribench import training
+from mribench.bench.cohort import start_cohort
+from mribench.bench.controls import possible_controls
 from mribench.bench.folder import Bench, Run
-from mribench.commands import steps as commands
-from mribench.files import read_json
+from mribench.bench.records import ScoresRecord, WeightsRecord
+from mribench.evaluation import embed, evaluate_run
+from mribench.generation import generate, make_control
 from mribench.reports.page.html import write_report
+from mribench.runtime import make_context
+from mribench.training import plan_training
+from mribench.training import train as train_plan
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,57 +35,52 @@ def quiet(what: str, done: int, total: int) -> None:
 
 
 def train(bench: Bench, model: str, settings: dict[str, Any]) -> Run:
-    """Train `tiny` with these settings, or go on; a line of training.jsonl every second."""
-    cohort = commands.start_cohort(bench, quiet)
-    run, record = commands.plan_training(bench, cohort, model, "tiny", settings, 0)
-    logged, budget = 0.0, record["config"]["budget"]
-    for progress in commands.train(bench, cohort, run, record, device="cpu", overwrite=False):
-        if progress.seconds - logged > 1 or progress.seen >= budget:
-            training.append_record(run, progress)
-            logged = progress.seconds
-    print(run.name, "trained,", round(read_json(run.weights_record)["seconds"]), "s", flush=True)
-    return run
+    """Train `tiny` with these settings, or continue."""
+    cohort = start_cohort(bench, quiet)
+    plan = plan_training(bench, cohort, model, "tiny", settings, 0)
+    train_plan(bench, cohort, plan, make_context("cpu"))
+    print(
+        plan.run.name, "trained,", round(WeightsRecord.read(plan.run.weights_record).seconds), "s", flush=True
+    )
+    return plan.run
 
 
 def sample(bench: Bench, run: Run) -> None:
     """Make the protocol's samples."""
-    for _ in commands.generate(bench, run, None, device="cpu", batch=8, overwrite=False):
-        pass
+    generate(bench, run, make_context("cpu"))
 
 
 def score_all(bench: Bench) -> None:
     """Make the controls, score every entrant, write the report."""
-    cohort = commands.start_cohort(bench, quiet)
-    for control, count in commands.possible_controls(bench, cohort):
-        for _ in commands.make_control(bench, cohort, control, count, overwrite=False):
-            pass
-    runs = commands.entrants(bench)
-    for each in runs:
-        commands.evaluate(bench, cohort, each, weights=None, device="cpu", overwrite=False, progress=quiet)
-    commands.embed(bench, cohort, runs, weights=None, device="cpu", progress=quiet)
+    cohort, context = start_cohort(bench, quiet), make_context("cpu", progress=quiet)
+    for control, count in possible_controls(cohort, bench.protocol.evaluation.samples):
+        make_control(bench, cohort, control, count, context)
+    for entrant in bench.entrants():
+        evaluate_run(bench, cohort, entrant, context)
+    embed(bench, cohort, bench.entrants(), context)
     print(write_report(bench))
 
 
 def scores(run: Run) -> dict[str, dict[str, Any]]:
     """metric -> value, interval, target of one entrant."""
-    found = read_json(run.scores)["scores"]
-    return {s["metric"]: {k: s[k] for k in ("value", "low", "high", "target")} for s in found}
+    fields = {"value", "low", "high", "target"}
+    return {score.metric: score.model_dump(include=fields) for score in ScoresRecord.read(run.scores).scores}
 
 
 def measure(bench: Bench, run: Run) -> dict[str, Any]:
     """Cost and plausibility of a trained run: seconds, volumes, one-head measures, spread over voxels and volumes."""
-    cohort = commands.start_cohort(bench, quiet)
+    cohort = start_cohort(bench, quiet)
     samples, reference = run.samples().stack(), cohort.set("reference").crop(run.samples().slab)
     size, background = reference_frame(reference.stack())
     heads = [head_measures(volume, size, background) for volume in samples]
-    record, settings = read_json(run.weights_record), read_json(run.record)
+    weights, settings = WeightsRecord.read(run.weights_record), run.read_record()
     return {
-        "config": settings["config"],
-        "parameters": settings["parameters"],
-        "training_seconds": record["seconds"],
-        "seen": record["seen"],
-        "steps": record["step"],
-        "device": record["device"],
+        "config": settings.config,
+        "parameters": settings.parameters,
+        "training_seconds": weights.seconds,
+        "seen": weights.seen,
+        "steps": weights.step,
+        "device": weights.device.model_dump() if weights.device else None,
         "share_with_one_head": float(np.mean([shows_one_head(h) for h in heads])),
         "heads": heads,
         "smallest_spread_within_a_sample": float(samples.std(axis=(1, 2, 3)).min()),
@@ -92,7 +92,7 @@ def measure(bench: Bench, run: Run) -> dict[str, Any]:
 def provenance(run: Run, command: str) -> dict[str, Any]:
     """Where the figures come from."""
     machine = platform.processor() or platform.machine()
-    return {"command": command, "machine": machine, "versions": read_json(run.record)["versions"]}
+    return {"command": command, "machine": machine, "versions": run.read_record().versions}
 
 
 def three_views(cells: Sequence[Any], volume: np.ndarray, spacing_mm: Sequence[float]) -> None:

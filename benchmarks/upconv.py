@@ -8,16 +8,16 @@ beyond it, the ratio shows what the enlarged copy costs.
 
 from __future__ import annotations
 
-import platform
 import time
 from pathlib import Path
 
 import torch
-from mribench.models.arrays import UpConv
+from provenance import machine
 from torch import nn
 
 from mribench.bench.folder import versions
 from mribench.files import write_json
+from mribench.models.blocks import UpConv
 
 SHAPES = (
     (64, 32, 4),
@@ -60,7 +60,7 @@ def main() -> None:
         print({k: round(v, 6) for k, v in row.items()})
     result = {
         "command": "OMP_NUM_THREADS=1 python benchmarks/upconv.py",
-        "machine": platform.processor() or platform.machine(),
+        "machine": machine(),
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "batch": 4,

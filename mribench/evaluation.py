@@ -1,155 +1,299 @@
-"""From sets of volumes to scores: every metric from the blocks, with its interval."""
+"""Samples -> scores: of two folders or arrays, of one entrant of a bench; and the joint t-SNE of all entrants."""
 
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-import torch
+import pandas as pd
 
-from mribench.data.volume_set import Progress, VolumeSet
-from mribench.errors import MribenchError, NotApplicable, TooLittleMemory
-from mribench.files import digest_json
+from mribench import __version__
+from mribench.bench.folder import Bench, Run
+from mribench.bench.records import EmbeddingRecord, NearestPair, NearestRecord, ScoresRecord
+from mribench.data.cohort import Cohort
+from mribench.data.folder import AFFINE_TOLERANCE, open_folder
+from mribench.data.nifti import Rescale
+from mribench.data.volume_set import VolumeSet, check_brightness, volume_set
+from mribench.errors import MribenchError
+from mribench.files import digest_file, digest_json, write_text
+from mribench.generation import model_stamp
 from mribench.metrics import default_metrics, get_metric
 from mribench.metrics.arrays.cache import Arrays
-from mribench.metrics.arrays.pairs import DEFAULT_MEMORY
-from mribench.metrics.features.weights import Weights
-from mribench.metrics.metric import Metric
+from mribench.metrics.arrays.distances import join_views
+from mribench.metrics.features.slices import get_extractor
+from mribench.metrics.memorisation import COPY_RATIO, copies
 from mribench.metrics.score import Missing, Score
-from mribench.metrics.statistics.intervals import interval, interval_name, jackknife, least_variance
-from mribench.metrics.statistics.jackknife import jackknife_part
-from mribench.metrics.statistics.permutation import permutation_p
-from mribench.metrics.statistics.real_baseline import RealBaselines, has_real_baseline
+from mribench.metrics.scoring import score_all
+from mribench.metrics.statistics.tsne import joint_embedding
+from mribench.runtime import Context, make_context
+from mribench.training import Outcome
 
 log = logging.getLogger(__name__)
 
+NO_HOLDOUT = "protocol {name} has no held-out volumes, so there is nothing to compare copies with"
+DEFAULT_EXTRACTOR = "effnet-lite0"
+
+Source = VolumeSet | Path | str | np.ndarray  # volumes of one role
+
+
+class Evaluation(NamedTuple):
+    """The scores of one set of samples, and the metrics that have none."""
+
+    scores: list[Score]
+    missing: list[Missing]
+
+    @property
+    def failures(self) -> list[str]:
+        """What failed, apart from metrics that these sets cannot have; everything when there is no score at all."""
+        return [f"{m.metric}: {m.reason}" for m in self.missing if not m.by_design or not self.scores]
+
+    def score(self, metric: str) -> Score:
+        """The score of a metric; raises KeyError when it has none."""
+        return {score.metric: score for score in self.scores}[metric]
+
 
 def evaluate(
-    sets: Mapping[str, VolumeSet],
-    cache: Path | None,
+    samples: Source,
+    reference: Source,
+    train: Source | None = None,
+    holdout: Source | None = None,
     *,
     metrics: Sequence[str] | None = None,
-    extractor: str = "effnet-lite0",
-    weights: Weights | None = None,
-    progress: Progress | None = None,
-    device: torch.device | str = "cpu",
-    memory: int = DEFAULT_MEMORY,
-) -> tuple[list[Score], list[Missing]]:
-    """Score "samples" against the other sets (see `Arrays`) by `metrics`; default: all but opt-in ones.
+    extractor: str = DEFAULT_EXTRACTOR,
+    rescale: Rescale | None = None,
+    cache: Path | None = None,
+    device: str = "auto",
+    context: Context | None = None,
+) -> Evaluation:
+    """Score samples against real volumes: folders of NIfTI, arrays `[N,D,H,W]` or `[N,1,D,H,W]` in [0,1], or sets.
 
-    A metric that cannot be computed becomes a `Missing` with its reason and costs no other score. Raises
-    UsageError for an unknown metric or extractor and for too little `memory` (bytes, see `pair_matrix`),
-    MribenchError when the sets do not share one grid.
+    With `train` (what the generator was trained on) copies are searched; where no `holdout` is given, the
+    reference volumes serve as held-out ones. `metrics` defaults to all but opt-in ones, and fid_3d where its
+    weights are given. `rescale` maps intensities (low, high) of files to 0 and 1. `cache` keeps expensive arrays
+    for the next call. `context` (see `make_context`) replaces `device` and adds weights, memory and progress.
+    Raises MribenchError when volumes are unusable or do not share one grid, UsageError for an unknown metric.
+
+    >>> import numpy as np
+    >>> volumes = np.random.default_rng(0).random((12, 32, 32, 32), dtype=np.float32)
+    >>> evaluation = evaluate(volumes[:6], volumes[6:], metrics=("ms_ssim",), device="cpu")
+    >>> 0 < evaluation.score("ms_ssim").value < 1
+    True
     """
-    chosen = [get_metric(name) for name in (metrics or default_metrics())]
-    arrays = Arrays(sets, cache, extractor, weights, progress, device, memory)
-    real_baselines = RealBaselines(arrays)
-    scores: list[Score] = []
-    missing: list[Missing] = []
-    for metric in chosen:
-        try:
-            scores.append(_with_real_baseline(score(metric, arrays), metric, real_baselines))
-        except TooLittleMemory:
-            raise
-        except MribenchError as error:
-            by_design = isinstance(error, NotApplicable)
-            missing.append(Missing(metric=metric.name, reason=str(error), by_design=by_design))
-        except Exception as error:  # a fault must not lose the other metrics; the trace goes to the log
-            log.exception("%s failed", metric.name)
-            missing.append(Missing(metric=metric.name, reason=f"failed: {type(error).__name__}: {error}"))
-    return scores, missing
+    context = context or make_context(device)
+    given = {"samples": samples, "reference": reference, "train": train, "holdout": holdout}
+    sets = {
+        role: _opened(source, role, rescale, cache, context)
+        for role, source in given.items()
+        if source is not None
+    }
+    for role in ("samples", "reference"):
+        check_brightness(sets[role])
+    if "train" in sets and "holdout" not in sets:
+        sets["holdout"] = sets["reference"]
+    _warn_of_other_grids(sets)
+    if metrics is None:
+        metrics = (*default_metrics(), "fid_3d") if context.weights_3d else default_metrics()
+    return Evaluation(*score_all(Arrays(sets, cache, extractor, context), metrics))
 
 
-def _with_real_baseline(found: Score, metric: Metric[Any], real_baselines: RealBaselines) -> Score:
-    """The score and its real baseline; a real baseline that cannot be had becomes a note and never costs the score."""
-    if not has_real_baseline(metric):
-        return found
-    try:
-        return found.model_copy(update={"real_baseline": real_baselines.of(metric)})
-    except MribenchError as error:
-        return found.model_copy(update={"notes": (*found.notes, str(error))})
-    except Exception as error:
-        log.exception("the real baseline of %s failed", metric.name)
-        note = f"no real baseline: {type(error).__name__}: {error}"
-        return found.model_copy(update={"notes": (*found.notes, note)})
-
-
-def score(metric: Metric[Any], arrays: Arrays) -> Score:
-    """One metric's score with its jackknife interval; raises MribenchError when it cannot be computed."""
-    start = time.perf_counter()
-    n = _counts(metric, arrays)
-    prepared = metric.gather(arrays)
-    everything = {name: np.arange(count) for name, count in n.items()}
-    value = metric.value(prepared, everything)
-    if not math.isfinite(value):
-        raise MribenchError(f"{metric.name} came out as {value}, which is no score. Check the volumes.")
-    replicates = jackknife(metric, prepared, everything)
-    parts = [jackknife_part(value, replicates[side], n[side]) for side in metric.resampled]
-    low, high = interval(metric, value, parts, n)
-    definition = metric.definition(arrays)
-    comparable = arrays.slab is None or metric.in_slab == "compared"
-    return Score(
-        metric=metric.name,
-        title=metric.title,
-        unit=metric.unit,
-        family=metric.family,
-        ranked=metric.ranked and comparable,
-        value=value,
-        low=low,
-        high=high,
-        interval=interval_name(metric, n),
-        better=metric.better,
-        target=metric.target(prepared, everything),
-        n=n,
-        version=digest_json([metric.name, definition])[:12],
-        signature=_signature(metric.name, definition, n),
-        digests={name: arrays.sets[name].digest for name in n},
-        seconds=round(time.perf_counter() - start, 3),
-        notes=_notes(arrays, comparable),
-        replicates=replicates,
-        target_sides=metric.target_resampled,
-        least_variance=least_variance(metric, value, n),
-        p_value=_p_value(metric, prepared),
-        display=metric.display,
+def _opened(
+    source: Source, role: str, rescale: Rescale | None, cache: Path | None, context: Context
+) -> VolumeSet:
+    if isinstance(source, VolumeSet):
+        return source
+    if not isinstance(source, Path | str):
+        return volume_set(np.asarray(source), role)
+    name = "real" if role == "reference" else role
+    return open_folder(
+        Path(source),
+        name=name,
+        rescale=rescale,
+        digests_cache=cache / f"checks-{name}.json" if cache else None,
+        progress=lambda _, done, total: context.progress(f"read {name}", done, total),
     )
 
 
-def _p_value(metric: Metric[Any], prepared: Any) -> float | None:
-    kernel = metric.exchangeable(prepared)
-    return None if kernel is None else permutation_p(*kernel)
-
-
-def _counts(metric: Metric[Any], arrays: Arrays) -> dict[str, int]:
-    """Set name -> number of volumes; MribenchError naming the set that is absent or too small."""
-    for name, fewest in metric.needs.items():
-        if name not in arrays.sets:
-            raise NotApplicable(f"{metric.title} needs the set {name!r}, which was not given.")
-        if len(arrays.sets[name]) < fewest:
-            raise NotApplicable(
-                f"{metric.title} needs at least {fewest} volumes in {name!r}, "
-                f"but there are {len(arrays.sets[name])}."
+def _warn_of_other_grids(sets: Mapping[str, VolumeSet]) -> None:
+    """Files without a true affine are common, so grids that differ are no error; but axes may be swapped."""
+    real = sets["reference"]
+    for volumes in sets.values():
+        if volumes.affine is None or real.affine is None:
+            continue
+        apart = float(np.abs(np.subtract(volumes.affine, real.affine)).max())
+        if apart > AFFINE_TOLERANCE:
+            log.warning(
+                "The affines of %s and %s differ by up to %.4g, but scores compare voxel by voxel. Make sure that both "
+                "have the same orientation, voxel size and field of view.",
+                volumes.name,
+                real.name,
+                apart,
             )
-    return {name: len(arrays.sets[name]) for name in metric.needs}
 
 
-def _signature(name: str, definition: Mapping[str, Any], n: Mapping[str, int]) -> str:
-    settings = {"metric": name, **definition, "n": "+".join(f"{count} {side}" for side, count in n.items())}
-    return "|".join(f"{key}:{value}" for key, value in settings.items())
+def evaluate_run(
+    bench: Bench, cohort: Cohort, run: Run, context: Context, *, overwrite: bool = False
+) -> tuple[Outcome, list[Missing]]:
+    """Score one entrant and write scores.json and nearest.json, unless they are up to date.
+
+    Returns the metrics that were tried now and have no score. Raises MribenchError when samples are missing, altered
+    or not of the run's present weights.
+    """
+    _check_samples(bench, run)
+    stamp = _made_from(bench, cohort, run, context)
+    if not overwrite and _is_scored(run, stamp):
+        return "up to date", []
+    protocol = bench.protocol
+    with bench.run_lock(run):
+        sets = comparison_sets(cohort, run.samples())
+        arrays = Arrays(sets, bench.arrays, protocol.evaluation.extractor, context)
+        metrics = protocol.evaluation.metrics
+        absent = [m for m in metrics if "holdout" not in sets and "holdout" in get_metric(m).needs]
+        reason = NO_HOLDOUT.format(name=protocol.name)
+        missing = [Missing(metric=m, reason=reason, by_design=True) for m in absent]
+        scores, failed = score_all(arrays, [m for m in metrics if m not in absent])
+        missing += failed
+        _nearest(arrays, stamp).write(run.nearest)  # first, so that scores.json means done
+        ScoresRecord(
+            entrant=run.name,
+            made_from=stamp,
+            protocol_digest=protocol.digest,
+            samples_digest=sets["samples"].digest,
+            reference_digest=sets["reference"].digest,
+            scores=tuple(scores),
+            missing=tuple(missing),
+            seconds=round(sum(score.seconds for score in scores), 3),
+        ).write(run.scores)
+    return "done", missing
 
 
-def _notes(arrays: Arrays, comparable: bool) -> tuple[str, ...]:
-    notes = []
-    if arrays.slab:
-        start, stop = arrays.slab
-        where = f"axial slices {start} to {stop - 1} of {arrays.full_depth}"
-        notes.append(f"{where}{'' if comparable else '; real volumes cropped alike; not ranked'}")
-    digests = arrays.sets["samples"].digests
-    copies = len(digests) - len(set(digests))
-    if copies:
-        notes.append(f"{copies} of {len(digests)} samples are exact duplicates of others")
-    return tuple(notes)
+def comparison_sets(cohort: Cohort, samples: VolumeSet) -> dict[str, VolumeSet]:
+    """The sets that every metric works on: samples, reference, train and, where there is one, holdout."""
+    sets = {"samples": samples, "reference": cohort.set("reference"), "train": cohort.set("train")}
+    holdout = cohort.set("holdout")
+    return {**sets, "holdout": holdout} if len(holdout) else sets
+
+
+def _check_samples(bench: Bench, run: Run) -> None:
+    """Samples must be as recorded; those of a model also complete and made by its present weights."""
+    record, wanted = run.read_samples(), bench.protocol.evaluation.samples
+    if run.read_record().kind == "model":
+        count = len(record.files)
+        current = record.made_from == model_stamp(run, record.sampler)
+        if count != wanted or not current:
+            raise MribenchError(
+                f"{run.name} must have {wanted} samples of its present weights to be scored, but has {count}"
+                f"{'' if current else ' of others'}. Run: {run.command('generate')}"
+            )
+    run.check_samples()
+
+
+def _made_from(bench: Bench, cohort: Cohort, run: Run, context: Context) -> str:
+    """Digest of everything that decides an entrant's scores."""
+    return digest_json(
+        {
+            "protocol": bench.protocol.digest,
+            "cohort": cohort.digest,
+            "samples": run.samples().digest,
+            "extractor": get_extractor(bench.protocol.evaluation.extractor).definition(),
+            "weights": _weights_digests(context),
+            "mribench": __version__,  # a new version may define a metric otherwise
+        }
+    )
+
+
+def _weights_digests(context: Context) -> list[str | None]:
+    return [digest_file(path) if path else None for path in (context.weights, context.weights_3d)]
+
+
+def _is_scored(run: Run, stamp: str) -> bool:
+    """Whether scores.json and nearest.json were made from exactly this, and nothing failed that could succeed."""
+    if not (run.scores.exists() and run.nearest.exists()):
+        return False
+    try:
+        record = ScoresRecord.read(run.scores)
+        return record.made_from == stamp and all(m.by_design for m in record.missing)
+    except MribenchError as error:
+        log.warning("%s cannot be used (%s); scoring %s again", run.scores, error, run.name)
+        return False
+
+
+def _nearest(arrays: Arrays, stamp: str) -> NearestRecord:
+    """Every sample's most similar training volume in the better orientation, the most similar pair first."""
+    search = copies(arrays)
+    samples, train = arrays.sets["samples"], arrays.sets["train"]
+    pairs = [
+        NearestPair(
+            sample=samples.names[i],
+            sample_index=i,
+            neighbour=train.names[search.neighbour[i]],
+            neighbour_index=int(search.neighbour[i]),
+            mirrored=bool(search.mirrored[i]),
+            similarity=float(search.similarity[i]),
+            second=float(search.second[i]),
+            ratio=float(search.ratio[i]),
+            copied=bool(search.copied[i]),
+        )
+        for i in range(len(samples))
+    ]
+    return NearestRecord(
+        made_from=stamp,
+        definition=arrays.similarity,
+        copy_threshold=COPY_RATIO,
+        pairs=tuple(sorted(pairs, key=lambda pair: -pair.similarity)),
+    )
+
+
+def embed(bench: Bench, cohort: Cohort, runs: Sequence[Run], context: Context) -> None:
+    """One joint t-SNE of the training volumes and every entrant's first samples -> embedding/tsne.csv.
+
+    Features are those of the headline MMD. Entrants that make only a slab have other features and stay out.
+    """
+    evaluation = bench.protocol.evaluation
+    whole = [run for run in runs if run.samples().slab is None]
+    stamp = digest_json(
+        {
+            "cohort": cohort.digest,
+            "entrants": {run.name: run.samples().digest for run in whole},
+            "extractor": evaluation.extractor,
+            "weights": _weights_digests(context)[:1],
+            "count": evaluation.tsne_samples,
+        }
+    )
+    record = bench.embedding.with_suffix(".json")
+    with bench.lock("embedding"):
+        if record.exists() and bench.embedding.exists() and EmbeddingRecord.read(record).made_from == stamp:
+            return
+        features = {}
+        for run in whole:
+            sets = comparison_sets(cohort, run.samples())
+            arrays = Arrays(sets, bench.arrays, evaluation.extractor, context)
+            features[run.name] = join_views(arrays.features, "samples")[: evaluation.tsne_samples]
+            features[""] = join_views(arrays.features, "train")
+        points = joint_embedding(features, seed=bench.protocol.seed)
+        table = pd.DataFrame(_embedding_rows(cohort, whole, points))
+        write_text(bench.embedding, table.to_csv(index=False))
+        EmbeddingRecord(made_from=stamp).write(record)
+
+
+def _embedding_rows(
+    cohort: Cohort, runs: Sequence[Run], points: dict[str, np.ndarray]
+) -> list[dict[str, str | float]]:
+    rows = [
+        _embedding_row("train", "", name, point)
+        for name, point in zip(cohort.set("train").names, points[""], strict=True)
+    ]
+    for run in runs:
+        nearest = {pair.sample: pair.neighbour for pair in NearestRecord.read(run.nearest).pairs}
+        for name, point in zip(run.samples().names, points[run.name], strict=False):
+            rows.append(_embedding_row("sample", run.name, name, point, nearest.get(name, "")))
+    return rows
+
+
+def _embedding_row(
+    kind: str, entrant: str, name: str, point: np.ndarray, nearest: str = ""
+) -> dict[str, str | float]:
+    x, y = map(float, point)
+    return {"kind": kind, "entrant": entrant, "name": name, "x": x, "y": y, "nearest": nearest}

@@ -21,6 +21,17 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MribenchError(
+            f"{path} must be writable, but the system says: {error.strerror or error}. "
+            "Free some space or choose another folder, then run the same command again."
+        ) from error
+
+
+@contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success fsync it and rename it onto `path`.
 
@@ -28,22 +39,18 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The suffix is kept because nibabel and numpy choose a format by it.
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix="".join(path.suffixes))
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise MribenchError(
-            f"{path} must be writable, but the system says: {error.strerror or error}. "
-            "Free some space or choose another folder, then run the same command again."
-        ) from error
+        with _writable(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # The suffix is kept because nibabel and numpy choose a format by it.
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix="".join(path.suffixes))
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -88,7 +95,7 @@ class Record(BaseModel):
     `REMEDY` says what to do when a file cannot be read.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     SCHEMA: ClassVar[str]
     REMEDY: ClassVar[str] = "Remove it, then run the command that writes it."
@@ -96,6 +103,13 @@ class Record(BaseModel):
     def as_json(self) -> dict[str, Any]:
         """The JSON object, "schema" first."""
         return {"schema": self.SCHEMA, **self.model_dump(mode="json")}
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of the file."""
+        schema = cls.model_json_schema()
+        properties = {"schema": {"const": cls.SCHEMA}, **schema.get("properties", {})}
+        return {"$id": cls.SCHEMA, **schema, "properties": properties}
 
     def write(self, path: Path) -> None:
         """Write the file atomically."""
@@ -111,16 +125,21 @@ class Record(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
             raise MribenchError(
-                f"{where} must be a record of {cls.SCHEMA}, but {field or 'it'}: {first['msg']}. {cls.REMEDY}"
+                f"{where} must be a record of {cls.SCHEMA}, but {first_error(error)}. {cls.REMEDY}"
             ) from error
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """The record in that file; raises MribenchError when it is missing, torn, damaged or newer."""
         return cls.from_json(read_json(path), path)
+
+
+def first_error(error: ValidationError) -> str:
+    """Field and fault of the first thing that is wrong."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return f"{field or 'it'}: {first['msg']}"
 
 
 def _check_schema(readable: str, given: Any, where: object, remedy: str) -> None:
@@ -138,12 +157,16 @@ def _check_schema(readable: str, given: Any, where: object, remedy: str) -> None
 
 
 def append_json_line(path: Path, value: Any) -> None:
-    """Add one line to a JSON-lines file; a line that a killed process left torn is closed first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+") as file:
-        if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
-            file.write(b"\n")
-        file.write(json.dumps(value).encode() + b"\n")
+    """Add one line to a JSON-lines file; a line that a killed process left torn is closed first.
+
+    Raises MribenchError when the disk refuses.
+    """
+    with _writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab+") as file:
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                file.write(b"\n")
+            file.write(json.dumps(value).encode() + b"\n")
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

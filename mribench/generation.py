@@ -2,95 +2,240 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mribench.bench.folder import Run, run_digest
+from mribench.bench.controls import CONTROLS, Control, make_volumes
+from mribench.bench.folder import Bench, Run, start_run, versions
+from mribench.bench.records import RunRecord, SampleFile, SamplesRecord, WeightsRecord
+from mribench.data.cohort import Cohort
+from mribench.data.folder import open_folder
 from mribench.data.grid import Grid, from_model_range, quantise
-from mribench.data.nifti import write_nifti
-from mribench.data.volume_set import Slab
-from mribench.errors import MribenchError
-from mribench.files import digest_file, digest_json, digest_volume, read_json, write_json
+from mribench.data.nifti import Rescale, write_nifti
+from mribench.data.volume_set import Slab, check_brightness
+from mribench.errors import MribenchError, UsageError
+from mribench.files import digest_file, digest_json, digest_volume
 from mribench.models.generator import Generator
-from mribench.runtime import Noise, derive
+from mribench.runtime import Context, DeviceRecord, Noise, derive
+from mribench.training import Outcome, load_generator
 
 Make = Callable[[Sequence[int]], np.ndarray]  # volume numbers -> [B,D,H,W] in [0,1]
+BATCH = 8  # volumes made together, where a batch does not change them
 
 
-def sampler(generator: Generator, seed: int, device: torch.device, bf16: bool = False) -> Make:
+@dataclass(frozen=True)
+class Source:
+    """What samples are made of: `make` is a function of the volume numbers, `made_from` the digest of its inputs."""
+
+    make: Make
+    made_from: str
+    seed: int = 0
+    slab: Slab | None = None
+    device: DeviceRecord | None = None
+    sampler: dict[str, Any] | None = None
+
+
+def generate(
+    bench: Bench,
+    run: Run,
+    context: Context,
+    *,
+    settings: dict[str, Any] | None = None,
+    batch: int = BATCH,
+    overwrite: bool = False,
+) -> Outcome:
+    """Sample a trained run into as many NIfTI files as the protocol asks for; makes only what is missing.
+
+    `settings` changes settings of the sampler (`Generator.sampler_settings`) without a new training; None takes
+    those of the samples that exist. Raises UsageError for a run that is no model and for samples made with other
+    settings, MribenchError when the run is not trained.
+    """
+    record = run.read_record()
+    if record.kind != "model":
+        raise UsageError(f"{run.name} is no trained model ({record.kind}); its samples are not generated.")
+    if not run.is_trained():
+        raise MribenchError(
+            f"{run.name} must be trained before it can be sampled. Run: {run.command('train')}"
+        )
+    with bench.run_lock(run):
+        present = _present_sampler(run)
+        chosen = present or {} if settings is None else settings
+        stamp, count = model_stamp(run, chosen), bench.protocol.evaluation.samples
+        if not overwrite and are_complete(run, stamp, count):
+            return "up to date"
+        generator = load_generator(run, chosen)
+        generator.load(run.weights)
+        if overwrite:
+            run.forget_samples()
+        elif present is not None and present != chosen:
+            raise UsageError(
+                f"{run.name} has samples made with sampler settings {present or 'of its training'}. "
+                f"To replace them: {run.command('generate')} --overwrite (with the --set you want)"
+            )
+        seed = record.seed or 0
+        make = sampler(generator, seed, context)
+        source = Source(make, stamp, seed, generator.slab, context.described(), chosen)
+        write_samples(run, source, bench.protocol.cohort.voxels, count, context, batch)
+    return "done"
+
+
+def make_control(
+    bench: Bench, cohort: Cohort, control: Control, count: int, context: Context, *, overwrite: bool = False
+) -> Outcome:
+    """Make a control's volumes."""
+    seed, run = bench.protocol.seed, bench.run(control.name)
+    record = RunRecord(
+        kind="control",
+        model=control.name,
+        title=control.title,
+        what=control.what,
+        seed=seed,
+        cohort_digest=cohort.digest,
+        protocol_digest=bench.protocol.digest,
+        versions=versions(),
+    )
+    stamp = digest_json({"control": control.name, "seed": seed, "cohort": cohort.digest})
+    with bench.run_lock(run):
+        if overwrite:
+            run.forget_samples()
+        start_run(run, record, "generate")
+        if are_complete(run, stamp, count):
+            return "up to date"
+        source = Source(make_volumes(cohort, control, seed), stamp, seed, device=DeviceRecord(device="cpu"))
+        write_samples(run, source, bench.protocol.cohort.voxels, count, context)
+    return "done"
+
+
+def add_folder(
+    bench: Bench,
+    name: str,
+    folder: Path,
+    rescale: Rescale | None,
+    context: Context,
+    *,
+    overwrite: bool = False,
+) -> Outcome:
+    """Make a folder of NIfTI an entrant of the bench: its first volumes, as many as the protocol asks for.
+
+    Raises UsageError for a name that is taken, MribenchError when the volumes have another grid or range.
+    """
+    run, grid = bench.run(name), bench.protocol.cohort.voxels
+    if name in CONTROLS:
+        raise UsageError(f"{name} is the name of a control. Give the folder another --name.")
+    if run.record.exists() and (kind := run.read_record().kind) != "folder":
+        raise UsageError(f"{name} is a run of this bench already ({kind}). Give the folder another --name.")
+    volumes = open_folder(
+        folder,
+        name=name,
+        rescale=rescale,
+        expect_grid=grid,
+        progress=lambda _, done, total: context.progress(f"read {name}", done, total),
+    )
+    check_brightness(volumes)
+    record = RunRecord(
+        kind="folder",
+        title=name,
+        cohort_digest=volumes.digest,
+        protocol_digest=bench.protocol.digest,
+        versions=versions(),
+    )
+    with bench.run_lock(run):
+        if run.folder.exists() and overwrite:
+            shutil.rmtree(run.folder)
+        start_run(run, record, "evaluate")
+        count = min(bench.protocol.evaluation.samples, len(volumes))
+        if are_complete(run, volumes.digest, count):
+            return "up to date"
+        source = Source(lambda numbers: volumes.subset(numbers).stack(), volumes.digest)
+        write_samples(run, source, grid, count, context)
+    return "done"
+
+
+def sampler(generator: Generator, seed: int, context: Context) -> Make:
     """A function that makes the volumes of the given numbers from a loaded generator.
 
-    `bf16` computes the networks under autocast; noise and the volume in the making stay float32.
+    In bf16 the networks are computed under autocast; noise and the volume in the making stay float32.
     """
+    device = context.device
     generator.to(device).eval()
 
     def make(numbers: Sequence[int]) -> np.ndarray:
         noise = Noise([derive(seed, "sample", i) for i in numbers], device)
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=context.bf16):
             return from_model_range(generator.sample(noise)[:, 0]).float().cpu().numpy()
 
     return make
 
 
-def generate(
-    run: Run,
-    make: Make,
-    *,
-    count: int,
-    batch: int,
-    grid: Grid,
-    slab: Slab | None,
-    made_from: str,
-    seed: int,
-    device: dict[str, Any],
-    settings: dict[str, Any] | None = None,
-) -> Iterator[int]:
-    """Write volumes 0..count-1 as NIfTI, yielding how many are done; makes only what is missing.
+def write_samples(
+    run: Run, source: Source, grid: Grid, count: int, context: Context, batch: int = BATCH
+) -> None:
+    """Write volumes 0..count-1 as NIfTI, and samples.json after every batch; makes only what is missing.
 
-    `made_from` is the digest of what decides the voxels (weights, sampler settings, seed); a file counts as
-    done when samples.json records it under the same `made_from` and its bytes are those recorded.
+    A file counts as made when samples.json records it under the same `made_from` and its bytes are those recorded.
     """
-    record = _open_record(run, made_from, seed, slab, grid)
-    record |= {"device": device, "sampler": settings or {}}
-    files = {f["index"]: f for f in record["files"] if f["index"] < count and _intact(run, f)}
-    affine = slab_affine(grid, slab)
-    yield len(files)
+    record = _open_record(run, source, grid)
+    files = {file.index: file for file in record.files if file.index < count and run.is_intact(file)}
+    affine = slab_affine(grid, source.slab)
+    context.progress(f"generate {run.name}", len(files), count)
     for start in range(0, count, batch):
-        # Always the same numbers together: rounding depends on the company, and a resumed run must not differ.
+        # Always the same numbers together: rounding depends on the batch, and a resumed run must not differ.
         numbers = range(start, min(start + batch, count))
         if all(number in files for number in numbers):
             continue
         begun = time.monotonic()
-        volumes = make(numbers)
+        volumes = source.make(numbers)
         seconds = (time.monotonic() - begun) / len(numbers)
         for number, volume in zip(numbers, volumes, strict=True):
             if number not in files:
                 files[number] = _write(run, number, volume, affine, seconds)
-        _write_record(run, record, files)
-        yield len(files)
+        ordered = tuple(files[i] for i in sorted(files))
+        record.model_copy(update={"files": ordered}).write(run.samples_record)
+        context.progress(f"generate {run.name}", len(files), count)
 
 
-def _write(run: Run, number: int, volume: np.ndarray, affine: np.ndarray, seconds: float) -> dict[str, Any]:
+def _write(run: Run, number: int, volume: np.ndarray, affine: np.ndarray, seconds: float) -> SampleFile:
     """Write one volume; returns its entry of samples.json."""
     path = run.samples_folder / f"{number:06d}.nii.gz"
     write_nifti(path, volume, affine)
-    return {
-        "index": number,
-        "name": path.name,
-        "digest": digest_volume(quantise(volume), affine),
-        "file_digest": digest_file(path),
-        "seconds": round(seconds, 4),
-    }
+    return SampleFile(
+        index=number,
+        name=path.name,
+        digest=digest_volume(quantise(volume), affine),
+        file_digest=digest_file(path),
+        seconds=round(seconds, 4),
+    )
+
+
+def _open_record(run: Run, source: Source, grid: Grid) -> SamplesRecord:
+    """The record on disk where it is of the same source, else an empty one."""
+    depth = grid.size if source.slab is None else source.slab[1] - source.slab[0]
+    fresh = SamplesRecord(
+        made_from=source.made_from,
+        seed=source.seed,
+        slab=source.slab,
+        shape=(depth, grid.size, grid.size),
+        device=source.device,
+        sampler=source.sampler or {},
+    )
+    if run.samples_record.exists():
+        present = run.read_samples()
+        if present.made_from == source.made_from:
+            return fresh.model_copy(update={"files": present.files})
+    return fresh
 
 
 def model_stamp(run: Run, settings: dict[str, Any]) -> str:
     """Digest of what decides a trained model's samples: weights, settings, seed, other sampler settings."""
-    weights = read_json(run.weights_record, "digest")["digest"]
-    return digest_json({"weights": weights, "run": run_digest(run), "sampler": settings})
+    weights = WeightsRecord.read(run.weights_record).digest
+    return digest_json({"weights": weights, "run": run.read_record().digest, "sampler": settings})
 
 
 def slab_affine(grid: Grid, slab: Slab | None) -> np.ndarray:
@@ -105,44 +250,17 @@ def are_complete(run: Run, made_from: str, count: int) -> bool:
     """Whether samples.json records `count` volumes made from this, all intact on disk."""
     if not run.samples_record.exists():
         return False
-    record = read_json(run.samples_record, "made_from", "files")
+    record = run.read_samples()
     return (
-        record["made_from"] == made_from
-        and len(record["files"]) == count
-        and all(_intact(run, f) for f in record["files"])
+        record.made_from == made_from
+        and len(record.files) == count
+        and all(run.is_intact(file) for file in record.files)
     )
 
 
-def check_intact(run: Run) -> None:
-    """Raise MribenchError naming the first recorded sample that is missing or not the file that was written."""
-    for entry in run.read_samples()["files"]:
-        if not _intact(run, entry):
-            path = run.samples_folder / entry["name"]
-            fault = "its bytes differ" if path.exists() else "it is missing"
-            raise MribenchError(
-                f"{path} must be the file that samples.json records, but {fault}. Run: {run.command('generate')}"
-            )
-
-
-def _open_record(run: Run, made_from: str, seed: int, slab: Slab | None, grid: Grid) -> dict[str, Any]:
-    if run.samples_record.exists():
-        record: dict[str, Any] = read_json(run.samples_record, "made_from", "files")
-        if record["made_from"] == made_from:
-            return record
-    depth = grid.size if slab is None else slab[1] - slab[0]
-    return {
-        "made_from": made_from,
-        "seed": seed,
-        "slab": slab,
-        "shape": [depth, grid.size, grid.size],
-        "files": [],
-    }
-
-
-def _intact(run: Run, entry: dict[str, Any]) -> bool:
-    path = run.samples_folder / entry["name"]
-    return path.is_file() and digest_file(path) == entry.get("file_digest")
-
-
-def _write_record(run: Run, record: dict[str, Any], files: dict[int, dict[str, Any]]) -> None:
-    write_json(run.samples_record, {**record, "files": [files[i] for i in sorted(files)]})
+def _present_sampler(run: Run) -> dict[str, Any] | None:
+    """Sampler settings of the samples that exist, if they were made by the present weights."""
+    if not run.samples_record.exists():
+        return None
+    record = run.read_samples()
+    return record.sampler if record.made_from == model_stamp(run, record.sampler) else None

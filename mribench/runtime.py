@@ -6,13 +6,19 @@ import hashlib
 import platform
 import random
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from mribench.data.volume_set import Progress
 from mribench.errors import UsageError
+
+DEFAULT_MEMORY = 2_000_000_000
+CPU = torch.device("cpu")
 
 
 def choose_device(name: str) -> torch.device:
@@ -38,16 +44,75 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def describe(device: torch.device, precision: str = "fp32") -> dict[str, Any]:
-    """What is recorded beside every product."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "device": device.type,
-        "name": name,
-        "threads": torch.get_num_threads(),
-        "precision": precision,
-        "tf32": torch.backends.cudnn.allow_tf32,
-    }
+class DeviceRecord(BaseModel):
+    """What is recorded of the device beside every product."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    device: str = ""
+    name: str = ""
+    threads: int | None = None
+    precision: str = ""
+    tf32: bool | None = None
+
+    def __str__(self) -> str:
+        """For example "cpu x86_64, 2 threads, fp32"."""
+        threads = ""
+        if self.device == "cpu" and self.threads is not None:
+            threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        kind = " ".join(part for part in (self.device, self.name) if part)
+        return ", ".join(part for part in (kind, threads, self.precision) if part)
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and how one command computes: made once by `make_context` and passed to every step."""
+
+    device: torch.device = CPU
+    memory: int = DEFAULT_MEMORY  # bytes for volumes prepared for comparison
+    weights: Path | None = None  # of the slice extractor, where no package carries them
+    weights_3d: Path | None = None  # of the volume extractor
+    progress: Progress = no_progress
+
+    @property
+    def bf16(self) -> bool:
+        """Whether networks are trained and sampled in bfloat16: on CUDA only."""
+        return self.device.type == "cuda"
+
+    def described(self, precision: str = "") -> DeviceRecord:
+        """The device as it is recorded; `precision` defaults to that of training and sampling."""
+        cuda = self.device.type == "cuda"
+        return DeviceRecord(
+            device=self.device.type,
+            name=torch.cuda.get_device_name(self.device) if cuda else platform.machine(),
+            threads=torch.get_num_threads(),
+            precision=precision or ("bf16" if self.bf16 else "fp32"),
+            tf32=torch.backends.cudnn.allow_tf32,
+        )
+
+    def named(self, name: str) -> Context:
+        """The same, with `name` before everything that is reported as progress."""
+
+        def report(what: str, done: int, total: int) -> None:
+            self.progress(f"{name}: {what}", done, total)
+
+        return replace(self, progress=report)
+
+
+def make_context(
+    device: str = "auto",
+    *,
+    memory: int = DEFAULT_MEMORY,
+    weights: Path | None = None,
+    weights_3d: Path | None = None,
+    progress: Progress = no_progress,
+) -> Context:
+    """The context of one command on the device "auto", "cpu" or "cuda"; raises UsageError as `choose_device`."""
+    return Context(choose_device(device), memory, weights, weights_3d, progress)
 
 
 def derive(*names: str | int) -> int:

@@ -1,40 +1,123 @@
-"""The one training loop: seeds, batches by position, checkpoints, records. The model owns its recipe."""
+"""Cohort -> weights: the plan of a training and the one loop. The model owns its recipe."""
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mribench.bench.folder import Run, run_digest
+from mribench.bench.folder import Bench, Run, start_run, versions
+from mribench.bench.records import RunRecord, TrainingStep, WeightsRecord
+from mribench.data.cohort import Cohort
 from mribench.data.grid import to_model_range
 from mribench.data.volume_set import VolumeSet
-from mribench.errors import MribenchError
-from mribench.files import append_json_line, atomic, digest_file, read_json, write_json
-from mribench.models.generator import Generator
-from mribench.runtime import derive, describe, seed_everything
+from mribench.errors import MribenchError, UsageError
+from mribench.files import append_json_line, atomic, digest_file
+from mribench.models import get_model
+from mribench.models.generator import Generator, GeneratorConfig
+from mribench.runtime import Context, derive, seed_everything
 
 CHECKPOINT_SECONDS = 60.0
 CHEAP_SECONDS = 2.0  # a checkpoint that takes longer to write is written that much less often
+RECORD_SECONDS = 1.0  # at most one line of training.jsonl per this time
+
+Outcome = Literal["done", "up to date"]
 
 
 @dataclass(frozen=True)
-class Record:
-    """One progress record: after `step` steps and `seen` volumes, `seconds` of training in all."""
+class Plan:
+    """A training that could be run: the folder, what run.json will hold, and the resolved settings."""
 
-    step: int
-    seen: int
-    seconds: float
-    losses: dict[str, float]
+    run: Run
+    record: RunRecord
+    config: GeneratorConfig
+
+
+def plan_training(
+    bench: Bench, cohort: Cohort, model: str, preset: str | None, overrides: dict[str, Any], seed: int
+) -> Plan:
+    """The training of a model on the bench's cohort. Precedence: preset < protocol < overrides.
+
+    Raises UsageError for an unknown model or setting, and for volumes of another size than the protocol's.
+    """
+    kind = get_model(model)
+    defaults = bench.protocol.training_for(model)
+    chosen = preset or defaults.get("preset", "tiny")
+    defaults.pop("preset", None)
+    config = kind.build_config(chosen, **{**defaults, **overrides})
+    if config.size != bench.protocol.cohort.size:
+        fitting = [p for p, values in kind.PRESETS.items() if values["size"] == bench.protocol.cohort.size]
+        raise UsageError(
+            f"{kind.title} must make volumes of {bench.protocol.cohort.size} voxels a side, as protocol "
+            f"{bench.protocol.name} asks, but preset {chosen} makes {config.size}. "
+            f"Presets of that size: {', '.join(fitting) or 'none'}."
+        )
+    record = RunRecord(
+        kind="model",
+        model=model,
+        title=kind.title,
+        preset=chosen,
+        config=config.model_dump(mode="json"),
+        seed=seed,
+        cohort_digest=cohort.digest,
+        protocol_digest=bench.protocol.digest,
+        parameters=kind.count_parameters(config),
+        versions=versions(),
+    )
+    return Plan(bench.run(model if seed == 0 else f"{model}-s{seed}"), record, config)
+
+
+def train(
+    bench: Bench,
+    cohort: Cohort,
+    plan: Plan,
+    context: Context,
+    *,
+    overwrite: bool = False,
+    on_step: Callable[[TrainingStep], None] | None = None,
+) -> Outcome:
+    """Train until the budget is spent and write the weights; goes on from the checkpoint of a killed training.
+
+    Raises UsageError when the run exists with other settings, MribenchError when a loss stops being finite.
+    """
+    run = plan.run
+    with bench.run_lock(run):
+        if run.folder.exists() and overwrite:
+            shutil.rmtree(run.folder)
+        start_run(run, plan.record.model_copy(update={"device": context.described()}), "train")
+        if run.is_trained():
+            return "up to date"
+        for step in training_steps(load_generator(run), cohort.set("train"), run, context):
+            if on_step:
+                on_step(step)
+    return "done"
+
+
+def load_generator(run: Run, settings: dict[str, Any] | None = None) -> Generator:
+    """A generator with the settings of run.json and, until trained, fresh seeded weights.
+
+    `settings` overrides settings of the sampler; raises UsageError for any other.
+    """
+    record = run.read_record()
+    kind = get_model(str(record.model))
+    if fixed := set(settings or {}) - set(kind.sampler_settings):
+        kind.check_names(fixed)
+        raise UsageError(
+            f"{', '.join(sorted(fixed))} cannot change after training; of {kind.title} only "
+            f"{', '.join(kind.sampler_settings)} can."
+        )
+    seed_everything(derive(record.seed or 0, "weights"))
+    return kind(kind.read_config({**record.config, **(settings or {})}))
 
 
 class Batches:
-    """An endless stream of training volumes, addressed by position: a resumed run sees what an unbroken one would.
+    """An endless stream of training volumes, addressed by position: a resumed run gets those of an unbroken one.
 
     Each pass over the set is a permutation that depends on (seed, pass) alone; no augmentation.
     """
@@ -59,58 +142,49 @@ class Batches:
         return int(self._pass[1][offset])
 
 
-def train(
+def training_steps(
     generator: Generator,
     volumes: VolumeSet,
     run: Run,
+    context: Context,
     *,
-    seed: int,
-    device: torch.device,
-    bf16: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> Iterator[Record]:
-    """Train until the budget of volumes seen is spent, yielding a record a step; then write the weights.
+) -> Iterator[TrainingStep]:
+    """The loop: train until the budget of volumes seen is spent, yielding a record a step; then write the weights.
 
     Resumes from the checkpoint when there is one. Raises MribenchError naming loss and step when a loss or
     gradient stops being finite; the last good checkpoint stays.
     """
+    seed, device = run.read_record().seed or 0, context.device
     generator.to(device).train()
     batches = Batches(volumes, generator.config.batch_size, seed, device)
-    step, before = _resume(generator, run, batches)
+    number, before = _resume(generator, run, batches)
     started = saved = time.monotonic()
-    record, cost = Record(step, batches.seen, before, {}), 0.0
+    step, cost, recorded = TrainingStep(step=number, seen=batches.seen, seconds=before), 0.0, 0.0
     while batches.seen < generator.config.budget:
-        seed_everything(derive(seed, "step", step))
+        seed_everything(derive(seed, "step", number))
         # Without autocast's cache: a step may update a network and use it again, and the cache holds old weights.
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
+        with torch.autocast(device.type, torch.bfloat16, enabled=context.bf16, cache_enabled=False):
             losses = generator.training_step(batches.next)
-        step += 1
-        if device.type == "cpu" or step % 50 == 0 or batches.seen >= generator.config.budget:
-            _check_finite(generator, losses, step)
+        number += 1
+        finished = batches.seen >= generator.config.budget
+        if device.type == "cpu" or number % 50 == 0 or finished:
+            _check_finite(generator, losses, number)
             values = {name: float(value) for name, value in losses.items()}
-            record = Record(step, batches.seen, before + time.monotonic() - started, values)
+            seconds = before + time.monotonic() - started
+            step = TrainingStep(step=number, seen=batches.seen, seconds=seconds, losses=values)
+            if seconds - recorded > RECORD_SECONDS or finished:
+                append_json_line(run.progress, step.model_dump())
+                recorded = seconds
             if time.monotonic() - saved > checkpoint_seconds * max(1.0, cost / CHEAP_SECONDS):
                 begun = time.monotonic()
-                _save_checkpoint(generator, run, record)
+                _save_checkpoint(generator, run, step)
                 saved = time.monotonic()
                 cost = saved - begun
-            yield record
-    _save_checkpoint(generator, run, record)
+            yield step
+    _save_checkpoint(generator, run, step)
     generator.refresh_batchnorm(seed)
-    _save_weights(generator, run, record, device, "bf16" if bf16 else "fp32")
-
-
-def append_record(run: Run, record: Record) -> None:
-    """Add one line to training.jsonl."""
-    append_json_line(run.progress, asdict(record))
-
-
-def is_trained(run: Run) -> bool:
-    """Whether the weights on disk are those of this run's settings, whole and unaltered."""
-    if not run.weights_record.exists() or not run.weights.exists():
-        return False
-    record = read_json(run.weights_record, "run_digest", "digest")
-    return record["run_digest"] == run_digest(run) and record["digest"] == digest_file(run.weights)
+    _save_weights(generator, run, step, context)
 
 
 def _check_finite(generator: Generator, losses: dict[str, Tensor], step: int) -> None:
@@ -124,12 +198,12 @@ def _check_finite(generator: Generator, losses: dict[str, Tensor], step: int) ->
     )
 
 
-def _save_checkpoint(generator: Generator, run: Run, record: Record) -> None:
+def _save_checkpoint(generator: Generator, run: Run, step: TrainingStep) -> None:
     state = {
-        "run_digest": run_digest(run),
-        "step": record.step,
-        "seen": record.seen,
-        "seconds": record.seconds,
+        "run_digest": run.read_record().digest,
+        "step": step.step,
+        "seen": step.seen,
+        "seconds": step.seconds,
         "model": generator.state_dict(),
         "optimizers": {name: o.state_dict() for name, o in generator.optimizers.items()},
     }
@@ -142,7 +216,7 @@ def _resume(generator: Generator, run: Run, batches: Batches) -> tuple[int, floa
     if not run.checkpoint.exists():
         return 0, 0.0
     state = _read_checkpoint(run)
-    if state["run_digest"] != run_digest(run):
+    if state["run_digest"] != run.read_record().digest:
         raise MribenchError(
             f"{run.checkpoint} must belong to the settings in run.json, but was made with others. "
             f"Run: {run.command('train')} --overwrite"
@@ -164,18 +238,14 @@ def _read_checkpoint(run: Run) -> dict[str, Any]:
         ) from error
 
 
-def _save_weights(
-    generator: Generator, run: Run, record: Record, device: torch.device, precision: str
-) -> None:
+def _save_weights(generator: Generator, run: Run, step: TrainingStep, context: Context) -> None:
     generator.save(run.weights)
-    write_json(
-        run.weights_record,
-        {
-            "digest": digest_file(run.weights),
-            "run_digest": run_digest(run),
-            "step": record.step,
-            "seen": record.seen,
-            "seconds": record.seconds,
-            "device": describe(device, precision),
-        },
+    record = WeightsRecord(
+        digest=digest_file(run.weights),
+        run_digest=run.read_record().digest,
+        step=step.step,
+        seen=step.seen,
+        seconds=step.seconds,
+        device=context.described(),
     )
+    record.write(run.weights_record)

@@ -33,7 +33,11 @@ metrics = ["ms_ssim", "mmd", "fid_a", "fid_c", "fid_s", "memorisation", "copy_ra
 preset = "tiny"
 """
 MODELS = (("gan_gp", 160), ("vae_gan", 120), ("ha_gan", 60), ("dpm3d", 24), ("cdpm", 64))
-TIMES = {"seconds", "made_from"}  # differ from run to run, or with the program's version
+IGNORED = {
+    "seconds",
+    "made_from",
+    "display",
+}  # differ from run to run or with the version; how a table shows a metric
 RENAMED = {"floor": "real_baseline", "real (floor)": "real baseline"}  # names of version 0.1.0
 
 
@@ -72,7 +76,7 @@ def numbers(folder: Path) -> Iterator[tuple[str, float]]:
 def _leaves(value: object, where: str) -> Iterator[tuple[str, float]]:
     if isinstance(value, dict):
         for key, part in value.items():
-            if key not in TIMES:
+            if key not in IGNORED:
                 yield from _leaves(part, f"{where}/{RENAMED.get(key, key)}")
     elif isinstance(value, list):
         for i, part in enumerate(value):

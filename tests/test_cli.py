@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from mribench.cli import main
+from mribench.commands import list as list_command
 from mribench.commands.options import parse_settings
 from mribench.errors import UsageError
 from mribench.models import get_model
@@ -123,7 +124,7 @@ def test_too_little_memory_is_one_sentence(monkeypatch, error):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("mribench.commands.listing.rows", fail)
+    monkeypatch.setitem(list_command._LISTS, "models", fail)
     result = call("list", "models")
     assert result.exit_code == 1 and "not enough memory" in result.output
 
@@ -132,5 +133,5 @@ def test_another_runtime_error_is_not_taken_for_it(monkeypatch):
     def fail(*_):
         raise RuntimeError("sizes differ")
 
-    monkeypatch.setattr("mribench.commands.listing.rows", fail)
+    monkeypatch.setitem(list_command._LISTS, "models", fail)
     assert isinstance(call("list", "models").exception, RuntimeError)

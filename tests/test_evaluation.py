@@ -14,7 +14,6 @@ from torch import nn
 
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError
-from mribench.evaluation import evaluate
 from mribench.metrics import default_metrics
 from mribench.metrics.arrays import cache as cache_module
 from mribench.metrics.arrays import pairs
@@ -26,6 +25,8 @@ from mribench.metrics.kid import kid
 from mribench.metrics.mmd import mmd2
 from mribench.metrics.ms_ssim import ms_ssim_matrix
 from mribench.metrics.prdc import prdc
+from mribench.metrics.scoring import score_all
+from mribench.runtime import Context
 
 SHAPE = (14, 18, 16)
 OF_VIEWS = {f"{kind}_{view}" for kind in ("fid", "kid") for view in "acs"}
@@ -91,7 +92,7 @@ def no_network(monkeypatch):
 def cached(sets, tmp_path_factory):
     """The scores of a first evaluation, and the folder that holds its blocks."""
     folder = tmp_path_factory.mktemp("blocks")
-    return evaluate(sets, folder), folder
+    return score_all(Arrays(sets, folder)), folder
 
 
 def test_every_default_metric_is_scored_in_order(cached):
@@ -125,7 +126,7 @@ def test_a_second_evaluation_computes_no_block(cached, sets, no_network, monkeyp
     (first, _), folder = cached
     before = sorted(path.name for path in folder.iterdir())
     monkeypatch.setattr(cache_module, "pair_matrix", lambda *a, **k: pytest.fail("a pair was computed again"))
-    second, missing = evaluate(sets, folder)
+    second, missing = score_all(Arrays(sets, folder))
     assert missing == []
     assert [one.value for one in second] == [one.value for one in first]
     assert [one.replicates for one in second] == [one.replicates for one in first]
@@ -135,14 +136,14 @@ def test_a_second_evaluation_computes_no_block(cached, sets, no_network, monkeyp
 
 def test_without_a_cache_the_values_are_the_same(cached, sets):
     (first, _), _ = cached
-    second, _ = evaluate(sets, None)
+    second, _ = score_all(Arrays(sets, None))
     assert [one.value for one in second] == pytest.approx([one.value for one in first], rel=1e-6)
 
 
 def test_other_samples_reuse_the_real_blocks(cached, sets):
     _, folder = cached
     before = {path.name for path in folder.iterdir()}
-    evaluate({**sets, "samples": several("samples", 900, 7)}, folder)
+    score_all(Arrays({**sets, "samples": several("samples", 900, 7)}, folder))
     # features; two symmetric matrices; voxels x reference; nearest of train and of holdout, mirrored too
     assert len({path.name for path in folder.iterdir()} - before) == 8
 
@@ -166,7 +167,7 @@ KILLED = """
         if done >= 4:
             os.kill(os.getpid(), signal.SIGKILL)
     sets = {{"samples": t.several("samples", 300, 7), "reference": t.several("reference", 100, 5)}}
-    t.Arrays(sets, Path({cache!r}), progress=die).pairs("samples", "reference")
+    t.Arrays(sets, Path({cache!r}), context=t.Context(progress=die)).pairs("samples", "reference")
 """
 
 
@@ -190,7 +191,9 @@ def test_a_killed_pair_matrix_continues_where_it_stopped(tmp_path, monkeypatch):
 
 def test_progress_names_what_is_done(sets):
     seen = []
-    Arrays(sets, None, progress=lambda *report: seen.append(report)).pairs("samples", "train")
+    Arrays(sets, None, context=Context(progress=lambda *report: seen.append(report))).pairs(
+        "samples", "train"
+    )
     assert seen == [("msssim3d samples x train", 7, 7)]
 
 
@@ -210,20 +213,20 @@ def reasons(missing):
 
 def test_a_missing_holdout_costs_memorisation_alone(sets, no_network):
     chosen = ("ms_ssim", "memorisation", "copy_rate")
-    scores, missing = evaluate({k: v for k, v in sets.items() if k != "holdout"}, None, metrics=chosen)
+    scores, missing = score_all(Arrays({k: v for k, v in sets.items() if k != "holdout"}, None), chosen)
     assert [one.metric for one in scores] == ["ms_ssim", "copy_rate"]
     assert "'holdout'" in reasons(missing)["memorisation"]
 
 
 def test_missing_weights_cost_the_feature_metrics_alone(sets):
-    scores, missing = evaluate(sets, None, extractor="inception-2015")
+    scores, missing = score_all(Arrays(sets, None, "inception-2015"))
     assert set(reasons(missing)) == OF_FEATURES
     assert "--weights PATH" in reasons(missing)["fid_a"]
     assert len(scores) == len(default_metrics()) - len(OF_FEATURES)
 
 
 def test_too_few_samples_are_named(sets):
-    scores, missing = evaluate({**sets, "samples": several("samples", 300, 2)}, None)
+    scores, missing = score_all(Arrays({**sets, "samples": several("samples", 300, 2)}, None))
     assert {"fid_a", "mmd", "ms_ssim"} < set(reasons(missing))
     assert "at least 3 volumes in 'samples'" in reasons(missing)["fid_a"]
     assert [one.metric for one in scores] == ["memorisation", "copy_rate"]
@@ -231,7 +234,7 @@ def test_too_few_samples_are_named(sets):
 
 def test_a_faulty_metric_loses_no_other_score(sets, monkeypatch, caplog):
     monkeypatch.setattr(Arrays, "nearest", lambda *a, **k: 1 / 0)
-    scores, missing = evaluate(sets, None, metrics=("copy_rate", "mmd_voxel"))
+    scores, missing = score_all(Arrays(sets, None), ("copy_rate", "mmd_voxel"))
     assert [one.metric for one in scores] == ["mmd_voxel"]
     assert "ZeroDivisionError" in reasons(missing)["copy_rate"]
     assert "Traceback" in caplog.text
@@ -239,31 +242,30 @@ def test_a_faulty_metric_loses_no_other_score(sets, monkeypatch, caplog):
 
 def test_a_spoiled_volume_is_named(sets):
     spoiled = [brain(1), brain(2), np.full(SHAPE, np.nan, np.float32)]
-    _, missing = evaluate(
-        {**sets, "samples": volume_set("samples", spoiled)}, None, metrics=("ms_ssim", "fid_a")
-    )
+    samples = volume_set("samples", spoiled)
+    _, missing = score_all(Arrays({**sets, "samples": samples}, None), ("ms_ssim", "fid_a"))
     assert all("samples-2" in reason for reason in reasons(missing).values())
 
 
 def test_unknown_names_and_other_grids_are_refused_at_once(sets):
     with pytest.raises(UsageError, match="Did you mean 'fid_a'"):
-        evaluate(sets, None, metrics=("fida",))
+        score_all(Arrays(sets, None), ("fida",))
     with pytest.raises(MribenchError, match=r"reference is \[14, 18, 15\]"):
         cut = volume_set("reference", [brain(i)[:, :, :15] for i in range(4)])
-        evaluate({**sets, "reference": cut}, None)
+        score_all(Arrays({**sets, "reference": cut}, None))
     with pytest.raises(MribenchError, match="'reference', but it is empty"):
-        evaluate({"samples": sets["samples"]}, None)
+        score_all(Arrays({"samples": sets["samples"]}, None))
 
 
 def test_a_held_out_volume_is_not_its_own_neighbour(sets):
     """The control real_heldout; without the exclusion its AUC would be 0."""
-    (found,), _ = evaluate({**sets, "samples": sets["holdout"]}, None, metrics=("memorisation",))
+    (found,), _ = score_all(Arrays({**sets, "samples": sets["holdout"]}, None), ("memorisation",))
     assert 0 < found.value < 1
 
 
 def test_an_exact_copy_of_a_training_volume_is_a_copy(sets):
     samples = sets["train"].subset([0, 1, 2])
-    (auc, copies), _ = evaluate({**sets, "samples": samples}, None, metrics=("memorisation", "copy_rate"))
+    (auc, copies), _ = score_all(Arrays({**sets, "samples": samples}, None), ("memorisation", "copy_rate"))
     assert (auc.value, copies.value) == (1, 1)
 
 
@@ -275,7 +277,7 @@ def slab(sets):
 
 def test_a_slab_is_compared_with_the_same_slab(cached, sets, slab):
     (whole, _), folder = cached
-    scores, missing = evaluate({**sets, "samples": slab}, folder)
+    scores, missing = score_all(Arrays({**sets, "samples": slab}, folder))
     assert set(reasons(missing)) == {"fid_c", "fid_s", "kid_c", "kid_s"}
     assert "axial slices 5 to 9" in reasons(missing)["fid_c"]
     by_name, full = ({one.metric: one for one in many} for many in (scores, whole))
@@ -289,13 +291,13 @@ def test_a_slab_is_compared_with_the_same_slab(cached, sets, slab):
 
 def test_a_slab_beside_the_central_slice_has_no_fid(sets):
     samples = volume_set("samples", [v[:5] for v in sets["samples"].stack()], slab=(0, 5))
-    _, missing = evaluate({**sets, "samples": samples}, None, metrics=("fid_a",))
+    _, missing = score_all(Arrays({**sets, "samples": samples}, None), ("fid_a",))
     assert "central axial slice 7" in reasons(missing)["fid_a"]
 
 
 def test_duplicates_are_noted(sets):
     samples = volume_set("samples", [brain(1)] * 4)
-    (found,), _ = evaluate({**sets, "samples": samples}, None, metrics=("ms_ssim",))
+    (found,), _ = score_all(Arrays({**sets, "samples": samples}, None), ("ms_ssim",))
     assert found.value == pytest.approx(1, abs=1e-6)
     assert found.notes == ("3 of 4 samples are exact duplicates of others",)
 

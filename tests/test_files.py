@@ -66,6 +66,14 @@ def test_digests_see_content_and_not_order():
     assert digest_volume(voxels, np.eye(4)) != digest_volume(voxels.reshape(1, 4, 2), np.eye(4))
 
 
+def test_a_line_that_cannot_be_written_is_a_clear_error(tmp_path):
+    with pytest.raises(
+        MribenchError, match=r"lines.jsonl must be writable, but the system says: Is a directory"
+    ):
+        (tmp_path / "lines.jsonl").mkdir()
+        append_json_line(tmp_path / "lines.jsonl", 1)
+
+
 def test_a_torn_line_spoils_no_later_one(tmp_path):
     path = tmp_path / "folder" / "lines.jsonl"
     append_json_line(path, {"a": 1})

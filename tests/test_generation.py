@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import torch
 
 from mribench import generation
 from mribench.bench.folder import Run
+from mribench.bench.records import RunRecord
 from mribench.data.grid import paper_grid
 from mribench.data.nifti import read_nifti
 from mribench.errors import MribenchError
-from mribench.files import write_json
+from mribench.generation import Source
+from mribench.runtime import Context
 
 GRID = paper_grid(16)
 
@@ -30,11 +33,20 @@ class Counting:
         return np.stack([volume(i) for i in numbers])
 
 
+class Killed(Exception):
+    pass
+
+
 def generate(run, make, count=5, made_from="w", stop=None):
-    steps = generation.generate(
-        run, make, count=count, batch=2, grid=GRID, slab=None, made_from=made_from, seed=0, device={}
-    )
-    return list(itertools.islice(steps, stop))
+    """Write samples; `stop`: break off when that many volumes are made."""
+
+    def progress(what, done, total):
+        if done == stop:
+            raise Killed
+
+    context = Context(torch.device("cpu"), progress=progress)
+    with pytest.raises(Killed) if stop else nullcontext():
+        generation.write_samples(run, Source(make, made_from), GRID, count, context, batch=2)
 
 
 def test_a_killed_generation_makes_only_what_is_missing(tmp_path):
@@ -53,8 +65,7 @@ def test_a_killed_generation_makes_only_what_is_missing(tmp_path):
 
 def test_samples_read_back_and_are_checked(tmp_path):
     run = Run(tmp_path / "bench" / "runs" / "noise")
-    keys = ("kind", "model", "config", "seed", "cohort_digest")
-    write_json(run.record, dict(zip(keys, ("control", "noise", {}, 0, ""), strict=True)))
+    RunRecord(kind="control", model="noise", seed=0, cohort_digest="").write(run.record)
     generate(run, Counting())
     samples = run.samples()
     assert len(samples) == 5 and samples.shape == (16, 16, 16)
@@ -80,8 +91,5 @@ def test_samples_of_every_size_read_back(tmp_path, size):
     grid, run = paper_grid(size), Run(tmp_path)
     cube = np.zeros((1, size, size, size), np.float32)
     cube[0, size // 2] = 1
-    steps = generation.generate(
-        run, lambda _: cube, count=1, batch=1, grid=grid, slab=None, made_from="", seed=0, device={}
-    )
-    list(steps)
+    generation.write_samples(run, Source(lambda _: cube, ""), grid, 1, Context(torch.device("cpu")))
     assert np.array_equal(run.samples()[0], cube[0])

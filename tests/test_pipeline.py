@@ -134,7 +134,9 @@ def test_a_folder_becomes_an_entrant(bench, tmp_path):
     assert (copy / "runs" / "cdpm" / "weights.safetensors").exists()
 
 
-EVERY_STEP = "from mribench import training; training.train.__kwdefaults__['checkpoint_seconds'] = -1; "
+EVERY_STEP = (
+    "from mribench import training; training.training_steps.__kwdefaults__['checkpoint_seconds'] = -1; "
+)
 
 
 @pytest.mark.slow
@@ -190,7 +192,10 @@ def test_a_torn_record_costs_one_run_only(bench, tmp_path):
     assert "run.json must be readable JSON" in result.stderr and "make noise: up to date" in result.stderr
     (copy / "runs" / "noise" / "samples.json").write_text("{}")
     result = call("evaluate", "--all", "--bench", copy, code=1)
-    assert "samples.json must hold made_from" in result.stderr and "evaluate train_copy" in result.stderr
+    assert (
+        "samples.json must be a record of mribench/samples/1, but made_from" in result.stderr
+        and "evaluate train_copy" in result.stderr
+    )
     call("report", "--bench", copy, code=1)
     assert "samples.json" in (copy / "report" / "index.html").read_text()
 

@@ -11,13 +11,14 @@ import torch
 
 from mribench import training
 from mribench.bench.folder import Run
-from mribench.commands.steps import load_generator
+from mribench.bench.records import RunRecord
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError
-from mribench.files import write_json
 from mribench.models.cdpm import CDPM
 from mribench.models.gan_gp import GANGP
 from mribench.models.generator import Generator, GeneratorConfig
+from mribench.runtime import Context
+from mribench.training import load_generator, training_steps
 
 SETTINGS = {
     "size": 16,
@@ -40,16 +41,8 @@ def volumes():
 
 def write_run(folder, model, config) -> Run:
     run = Run(folder)
-    write_json(
-        run.record,
-        {
-            "kind": "model",
-            "model": model,
-            "config": config.model_dump(mode="json"),
-            "seed": 3,
-            "cohort_digest": "x",
-        },
-    )
+    settings = config.model_dump(mode="json")
+    RunRecord(kind="model", model=model, config=settings, seed=3, cohort_digest="x").write(run.record)
     return run
 
 
@@ -63,7 +56,7 @@ def new_gan_run(folder, **overrides) -> Run:
 
 
 def fit(run, volumes, **options):
-    return training.train(load_generator(run), volumes, run, seed=3, device=CPU, **options)
+    return training_steps(load_generator(run), volumes, run, Context(CPU), **options)
 
 
 def test_batches_are_a_function_of_the_position(volumes):
@@ -87,18 +80,18 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, volumes, batch_size):
     records = list(fit(broken, volumes))
     assert records[0].step == 6  # checkpoints were left after steps 2 and 5
     assert broken.weights.read_bytes() == unbroken.weights.read_bytes()
-    assert training.is_trained(broken)
+    assert broken.is_trained()
 
 
 def test_weights_of_other_settings_or_bytes_do_not_count(tmp_path, volumes):
     run = new_run(tmp_path / "run")
     list(fit(run, volumes))
-    assert training.is_trained(run)
+    assert run.is_trained()
     new_run(tmp_path / "run", learning_rate=1e-5)
-    assert not training.is_trained(run)
+    assert not run.is_trained()
     new_run(tmp_path / "run")
     run.weights.write_bytes(run.weights.read_bytes()[:-1] + b"x")
-    assert not training.is_trained(run)
+    assert not run.is_trained()
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path, volumes):
@@ -179,9 +172,9 @@ class TwoUpdates(Generator):
         return {"loss": -output.detach().sum()}
 
 
-def test_a_second_update_of_a_bf16_step_sees_the_weights_of_the_first(tmp_path, volumes):
+def test_a_second_update_of_a_bf16_step_sees_the_weights_of_the_first(tmp_path, volumes, monkeypatch):
     model = TwoUpdates(GeneratorConfig(size=16, batch_size=1, budget=1))
     run = write_run(tmp_path / "run", "two", model.config)
-    for _ in training.train(model, volumes, run, seed=0, device=CPU, bf16=True):
-        pass
+    monkeypatch.setattr(Context, "bf16", True)
+    list(training_steps(model, volumes, run, Context(CPU)))
     assert model.said == [0.0, 1.0]

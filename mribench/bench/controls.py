@@ -94,3 +94,9 @@ def make_volumes(cohort: Cohort, control: Control, seed: int) -> Callable[[Seque
         return np.stack([control.make(cohort, i, r) for i, r in zip(numbers, rng, strict=True)])
 
     return make
+
+
+def possible_controls(cohort: Cohort, wanted: int) -> list[tuple[Control, int]]:
+    """The controls that this cohort has volumes for, and how many of each."""
+    counts = [(control, available(cohort, control, wanted)) for control in CONTROLS.values()]
+    return [(control, count) for control, count in counts if count >= 2]

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import platform
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import filelock
 import numpy as np
 
 from mribench import __version__
-from mribench.bench.protocol import Protocol, differences
+from mribench.bench.protocol import Protocol, differences, load_protocol
+from mribench.bench.records import BenchRecord, RunRecord, SampleFile, SamplesRecord, WeightsRecord
 from mribench.data.nifti import read_nifti
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError
-from mribench.files import digest_json, digest_volume, read_json, write_json
+from mribench.files import digest_file, digest_volume
 
+DEFAULT_PROTOCOL = "demo"
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,79}")
 
 
@@ -81,19 +83,19 @@ class Run:
     def nearest(self) -> Path:
         return self.folder / "nearest.json"
 
-    def read_record(self) -> dict[str, Any]:
-        """run.json; raises MribenchError when it is missing or torn."""
-        return read_json(self.record, "kind", "model", "config", "seed", "cohort_digest")
+    def read_record(self) -> RunRecord:
+        """run.json; raises MribenchError when it is missing or damaged."""
+        return RunRecord.read(self.record)
 
     def command(self, verb: str) -> str:
         """The command line that would do `verb` ("train", "generate", "evaluate") for this run."""
         record = self.read_record()
         target = self.name
         if verb == "train":
-            target = f"{record['model']} --seed {record['seed']}"
-        elif verb == "generate" and record["kind"] == "control":
+            target = f"{record.model} --seed {record.seed}"
+        elif verb == "generate" and record.kind == "control":
             target = "--all"
-        elif record["kind"] == "folder":
+        elif record.kind == "folder":
             verb, target = "evaluate", f"--samples DIR --name {self.name}"
         return f"mribench {verb} {target} --bench {self.folder.parent.parent}"
 
@@ -102,62 +104,68 @@ class Run:
         for stray in [*self.folder.glob(".tmp-*"), *self.folder.glob("*/.tmp-*")]:
             stray.unlink(missing_ok=True)
 
-    def read_samples(self) -> dict[str, Any]:
-        """samples.json; raises MribenchError when it is missing, torn or not what `generate` writes."""
-        record: dict[str, Any] = read_json(self.samples_record, "made_from", "files", "shape", "slab")
-        files, shape, slab = record["files"], record["shape"], record["slab"]
-        if not (
-            isinstance(files, list)
-            and all(isinstance(f, dict) and {"name", "digest"} <= f.keys() for f in files)
-            and all(isinstance(f[key], str) for f in files for key in ("name", "digest"))
-            and _whole_numbers(shape, 3)
-            and (slab is None or _whole_numbers(slab, 2))
-        ):
-            raise MribenchError(
-                f"{self.samples_record} must record files with name and digest, shape and slab, but does not. "
-                f"Run: {self.command('generate')} --overwrite"
-            )
-        return record
+    def is_trained(self) -> bool:
+        """Whether the weights on disk are those of this run's settings, whole and unaltered; reads the file."""
+        if not self.weights_record.exists() or not self.weights.exists():
+            return False
+        record = WeightsRecord.read(self.weights_record)
+        return record.run_digest == self.read_record().digest and record.digest == digest_file(self.weights)
+
+    def read_samples(self) -> SamplesRecord:
+        """samples.json; raises MribenchError when it is missing or damaged."""
+        try:
+            return SamplesRecord.read(self.samples_record)
+        except MribenchError as error:
+            raise MribenchError(f"{error} Run: {self.command('generate')} --overwrite") from error
+
+    def is_intact(self, file: SampleFile) -> bool:
+        """Whether the bytes of a sample's file are those recorded."""
+        path = self.samples_folder / file.name
+        return path.is_file() and digest_file(path) == file.file_digest
+
+    def check_samples(self) -> None:
+        """Raise MribenchError naming the first sample that is missing or not the file that was written."""
+        for file in self.read_samples().files:
+            if not self.is_intact(file):
+                path = self.samples_folder / file.name
+                fault = "its bytes differ" if path.exists() else "it is missing"
+                raise MribenchError(
+                    f"{path} must be the file that samples.json records, but {fault}. Run: {self.command('generate')}"
+                )
+
+    def forget_samples(self) -> None:
+        """Remove the samples and their record."""
+        self.samples_record.unlink(missing_ok=True)
+        if self.samples_folder.exists():
+            shutil.rmtree(self.samples_folder)
 
     def samples(self) -> VolumeSet:
-        """Its volumes; each is checked against its recorded digest when read."""
+        """Its volumes; each is checked against its recorded digest when it is read."""
         record = self.read_samples()
-        files = record["files"]
-        if not files:
+        if not record.files:
             raise MribenchError(
                 f"{self.name} must have samples, but has none. Run: {self.command('generate')}"
             )
-        if strays := [f["name"] for f in files if Path(f["name"]).name != f["name"]]:
-            raise MribenchError(
-                f"{self.samples_record} must name files in samples/, but names {strays[0]!r}. "
-                f"Run: {self.command('generate')} --overwrite"
-            )
-
-        def load(i: int) -> np.ndarray:
-            path = self.samples_folder / files[i]["name"]
-            if not path.exists():
-                raise MribenchError(f"{path} is recorded but missing. Run: {self.command('generate')}")
-            volume = read_nifti(path)
-            if digest_volume(np.round(volume.data * 65535), volume.affine) != files[i]["digest"]:
-                raise MribenchError(
-                    f"{path} must be the volume that samples.json records, but its voxels differ. "
-                    f"Run: {self.command('generate')} --overwrite"
-                )
-            return volume.data
-
-        slab = tuple(record["slab"]) if record["slab"] else None
         return VolumeSet(
             name=self.name,
-            names=tuple(f["name"] for f in files),
-            digests=tuple(f["digest"] for f in files),
-            shape=tuple(record["shape"]),
-            load=load,
-            slab=slab,
+            names=tuple(file.name for file in record.files),
+            digests=tuple(file.digest for file in record.files),
+            shape=record.shape,
+            load=lambda i: self._load(record.files[i]),
+            slab=record.slab,
         )
 
-
-def _whole_numbers(value: Any, count: int) -> bool:
-    return isinstance(value, list) and len(value) == count and all(type(x) is int for x in value)
+    def _load(self, file: SampleFile) -> np.ndarray:
+        path = self.samples_folder / file.name
+        if not path.exists():
+            raise MribenchError(f"{path} is recorded but missing. Run: {self.command('generate')}")
+        volume = read_nifti(path)
+        if digest_volume(np.round(volume.data * 65535), volume.affine) != file.digest:
+            raise MribenchError(
+                f"{path} must be the volume that samples.json records, but its voxels differ. "
+                f"Run: {self.command('generate')} --overwrite"
+            )
+        return volume.data
 
 
 @dataclass(frozen=True)
@@ -196,8 +204,8 @@ class Bench:
         """The run of that name; raises UsageError naming the runs there are when it does not exist."""
         run = self.run(name)
         if not run.record.exists():
-            known = ", ".join(one.name for one in self.runs()) or "none yet"
-            raise UsageError(f"This bench has no run {name!r}. Its runs: {known}.")
+            names = ", ".join(other.name for other in self.runs()) or "none yet"
+            raise UsageError(f"This bench has no run {name!r}. Its runs: {names}.")
         return run
 
     def runs(self) -> list[Run]:
@@ -205,6 +213,10 @@ class Bench:
         parent = self.folder / "runs"
         folders = sorted(p for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
         return [Run(folder) for folder in folders if RUN_NAME.fullmatch(folder.name)]
+
+    def entrants(self) -> list[Run]:
+        """The runs that have samples."""
+        return [run for run in self.runs() if run.samples_record.exists()]
 
     @contextmanager
     def lock(self, what: str) -> Iterator[None]:
@@ -244,13 +256,16 @@ def create_bench(folder: Path, protocol: Protocol) -> Bench:
                 + "\nUse that protocol, or another --bench DIR."
             )
         return bench
-    record = {
-        "protocol": protocol.model_dump(mode="json"),
-        "protocol_digest": protocol.digest,
-        "versions": versions(),
-    }
-    write_json(folder / "bench.json", record)
+    record = BenchRecord(protocol=protocol, protocol_digest=protocol.digest, versions=versions())
+    record.write(folder / "bench.json")
     return Bench(folder, protocol)
+
+
+def start_bench(folder: Path, protocol: str | None, simulated: bool = False) -> Bench:
+    """Open the bench in `folder`, or make one (default protocol: demo); refuses a bench of another protocol."""
+    if protocol is None and (folder / "bench.json").exists():
+        return open_bench(folder)
+    return create_bench(folder, load_protocol(protocol or DEFAULT_PROTOCOL, simulated=simulated))
 
 
 def open_bench(folder: Path) -> Bench:
@@ -260,29 +275,18 @@ def open_bench(folder: Path) -> Bench:
         raise UsageError(
             f"{folder} must hold a bench, but there is no bench.json. Run: mribench init --bench {folder}"
         )
-    record = read_json(path, "protocol", "protocol_digest")
-    try:
-        protocol = Protocol.model_validate(record["protocol"])
-        recorded = record["protocol_digest"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise MribenchError(f"{path} must hold a valid protocol, but: {error}") from error
-    if protocol.digest != recorded:
+    record = BenchRecord.read(path)
+    if record.protocol.digest != record.protocol_digest:
         raise MribenchError(
-            f"{path} was changed by hand: protocol digest expected {recorded[:12]}, got {protocol.digest[:12]}. "
-            "Restore it, or start a new bench."
+            f"{path} was changed by hand: protocol digest expected {record.protocol_digest[:12]}, "
+            f"got {record.protocol.digest[:12]}. Restore it, or start a new bench."
         )
-    return Bench(folder, protocol)
+    return Bench(folder, record.protocol)
 
 
-def identity(record: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run.json that decides the weights: compared when a command is run again."""
-    return {key: record.get(key) for key in ("kind", "model", "config", "seed", "cohort_digest")}
-
-
-def check_same_run(run: Run, wanted: dict[str, Any], verb: str) -> None:
+def check_same_run(run: Run, wanted: RunRecord, verb: str) -> None:
     """Raise UsageError with "expected, got" lines when the run on disk is not the one asked for."""
-    found = identity(run.read_record())
-    lines = differences(found, identity(wanted))
+    lines = differences(run.read_record().identity, wanted.identity)
     if lines:
         raise UsageError(
             f"{run.name} exists with other settings (expected = on disk, got = asked for):\n  "
@@ -291,6 +295,9 @@ def check_same_run(run: Run, wanted: dict[str, Any], verb: str) -> None:
         )
 
 
-def run_digest(run: Run) -> str:
-    """Digest of what decides a run's weights."""
-    return digest_json(identity(run.read_record()))
+def start_run(run: Run, record: RunRecord, verb: str) -> None:
+    """Write run.json, or check that the one on disk is equal; raises UsageError as `check_same_run`."""
+    if run.record.exists():
+        check_same_run(run, record, verb)
+    else:
+        record.write(run.record)

@@ -6,46 +6,14 @@ import difflib
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from mribench.data.grid import Grid, paper_grid
+from mribench.data.cohort import CohortPlan, CohortSpec
 from mribench.errors import UsageError
 from mribench.files import digest_json
 from mribench.metrics import METRICS, check_name, default_metrics
-
-ROLES = ("train", "reference", "holdout")
-
-
-class CohortSpec(BaseModel):
-    """How many volumes play each role. A prepared cohort gives `train` all subjects that remain."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    source: Literal["simulated", "prepared"]
-    size: int = Field(ge=16, le=512)  # voxels per side
-    train: int = Field(ge=2)
-    reference: int = Field(ge=2)
-    holdout: int = Field(ge=0)
-    reference_from_train: bool = False  # the paper's way: reference volumes are drawn from train
-    grid: Grid | None = None  # None = the paper's field of view at this size
-
-    @model_validator(mode="after")
-    def _fill_grid(self) -> CohortSpec:
-        grid = self.grid or paper_grid(self.size)
-        if grid.size != self.size:
-            raise ValueError(f"grid.size must equal cohort.size = {self.size}, not {grid.size}")
-        if self.reference_from_train and self.reference > self.train:
-            raise ValueError("reference must not exceed train when it is drawn from train")
-        object.__setattr__(self, "grid", grid)
-        return self
-
-    @property
-    def voxels(self) -> Grid:
-        """The resolved grid."""
-        assert self.grid is not None
-        return self.grid
 
 
 def _known_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -86,6 +54,11 @@ class Protocol(BaseModel):
     def digest(self) -> str:
         """Identity of the contract: canonical JSON of everything but the training defaults."""
         return digest_json(self.model_dump(mode="json", exclude={"training"}))
+
+    @property
+    def cohort_plan(self) -> CohortPlan:
+        """What making the cohort needs to know."""
+        return CohortPlan(self.cohort, self.seed, self.digest)
 
     def training_for(self, model: str) -> dict[str, Any]:
         """The `[training]` defaults for one model: the common ones, then `[training.MODEL]`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mribench import training
 from mribench.bench.folder import Bench, Run
 from mribench.data.cohort import open_cohort
 from mribench.data.volume_set import Progress
@@ -25,7 +24,7 @@ def verify(bench: Bench, progress: Progress) -> list[str]:
 def _verify_run(run: Run) -> list[str]:
     try:
         problems = []
-        if run.weights_record.exists() and not training.is_trained(run):
+        if run.weights_record.exists() and not run.is_trained():
             problems.append(f"{run.name}: the weights are not what weights.json and run.json record")
         if run.samples_record.exists():
             samples = run.samples()
@@ -35,5 +34,5 @@ def _verify_run(run: Run) -> list[str]:
                 except MribenchError as error:
                     problems.append(f"{run.name}: {error}")
         return problems
-    except (MribenchError, KeyError, TypeError) as error:
+    except MribenchError as error:
         return [f"{run.name}: {error}"]

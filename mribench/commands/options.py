@@ -1,4 +1,4 @@
-"""What the commands share: options, the reading of --set, and how a failure ends a command."""
+"""What the commands share: options, the reading of --set, and how a failure ends a command. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from mribench.errors import MribenchError, UsageError, is_out_of_memory, out_of_memory
-from mribench.metrics.features.weights import Weights
+
+if TYPE_CHECKING:
+    from mribench.runtime import Context, Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -62,9 +64,6 @@ simulated_option = click.option(
     is_flag=True,
     help="With a protocol for own data: use simulated brains; the protocol's name says so.",
 )
-device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
 
 
 class Bytes(click.ParamType):
@@ -79,13 +78,6 @@ class Bytes(click.ParamType):
         return int(float(found[1]) * 1000 ** (1 + "KMGT".index(found[2])))
 
 
-memory_option = click.option(
-    "--memory",
-    type=Bytes(),
-    default="2G",
-    show_default=True,
-    help="Most memory for volumes prepared for comparison, on the device in use; changes no score.",
-)
 overwrite_option = click.option(
     "--overwrite",
     is_flag=True,
@@ -101,24 +93,61 @@ batch_option = click.option(
 )
 
 
-weights_file = click.Path(path_type=Path, dir_okay=False, exists=True)
-weights_option = click.option(
-    "--weights",
-    type=weights_file,
-    help="Weights of the feature extractor, for one whose weights no package carries.",
-)
+_file = click.Path(path_type=Path, dir_okay=False, exists=True)
+_CONTEXT_OPTIONS = {
+    "device": click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    ),
+    "memory": click.option(
+        "--memory",
+        type=Bytes(),
+        default="2G",
+        show_default=True,
+        help="Most memory for volumes prepared for comparison, on the device in use; changes no score.",
+    ),
+    "weights": click.option(
+        "--weights",
+        type=_file,
+        help="Weights of the feature extractor, for one whose weights no package carries.",
+    ),
+    "weights_3d": click.option(
+        "--weights-3d",
+        type=_file,
+        help="Weights of MedicalNet's ResNet-50, for fid_3d: with --real, or where the protocol measures it.",
+    ),
+}
+
+Compute = Callable[["Progress"], "Context"]  # makes the one context of a command
 
 
-def weights_options(command: Command) -> Command:
-    """The options --weights and --weights-3d, given to the command as one argument `weights`."""
+def compute_options(*more: str) -> Callable[[Command], Command]:
+    """--device and more options of the context ("memory", ...), given to the command as one argument `compute`."""
+    names = ("device", *more)
 
-    @wraps(command)
-    def together(*args: Any, weights: Path | None, weights_3d: Path | None, **kwargs: Any) -> Any:
-        return command(*args, weights=Weights(weights, weights_3d), **kwargs)
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def with_context(*args: Any, **kwargs: Any) -> Any:
+            settings = {name: kwargs.pop(name) for name in names}
 
-    volumes = "Weights of MedicalNet's ResNet-50, for fid_3d: with --real, or where the protocol measures it."
-    both = click.option("--weights-3d", type=weights_file, help=volumes)(together)
-    return cast(Command, weights_option(both))
+            def compute(progress: Progress) -> Context:
+                from mribench.runtime import make_context
+
+                return make_context(progress=progress, **settings)
+
+            return command(*args, compute=compute, **kwargs)
+
+        decorated: Any = with_context
+        for name in reversed(names):
+            decorated = _CONTEXT_OPTIONS[name](decorated)
+        return cast(Command, decorated)
+
+    return decorate
+
+
+def one_or_all(name: str | None, everything: bool, what: str) -> None:
+    """Raise UsageError unless exactly one of a name and --all is given."""
+    if everything == (name is not None):
+        raise UsageError(f"Give either {what} or --all.")
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:

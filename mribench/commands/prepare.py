@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,7 +11,12 @@ from mribench.commands.options import bench_option, overwrite_option, parse_sett
 from mribench.errors import UsageError
 
 if TYPE_CHECKING:
-    from mribench.data.prepare.raw_cohort import RawPlan
+    from mribench.bench.folder import Bench
+    from mribench.data.cohort import Cohort
+    from mribench.data.prepare.own import Request
+    from mribench.data.volume_set import Progress
+
+_DEFAULT_PROTOCOL = "peng2023-heldout"
 
 
 @click.command()
@@ -66,9 +71,10 @@ def prepare(
     mribench prepare heads/ --raw --mask masks/ --set min_dice=0.9
     mribench prepare --manifest scans.csv --protocol mine.toml
     """
-    from mribench.bench.protocol import ROLES
     from mribench.commands.console import display
-    from mribench.data.prepare import preparation
+    from mribench.data.cohort import ROLES
+    from mribench.data.prepare.own import Request
+    from mribench.data.prepare.recipe import RawRecipe, StrippedRecipe, raw_recipe
 
     words = {
         "--mask": masks,
@@ -79,40 +85,92 @@ def prepare(
     }
     if not raw and (given := [word for word, value in words.items() if value]):
         raise UsageError(f"{', '.join(given)} goes with --raw; without it nothing is masked or registered.")
-    plan = None
+    recipe: RawRecipe | StrippedRecipe = StrippedRecipe()
     if raw:
-        stages = {"stripped": already_stripped, "registered": already_registered}
-        plan = _plan(source, manifest, masks, workers, parse_settings(settings), **stages)
-    with display(quiet) as screen:
-        bench, cohort, new = preparation.prepare(
-            folder, protocol, source, manifest, overwrite, screen.report, raw=plan
+        recipe = raw_recipe(
+            given_masks=masks is not None,
+            stripped=already_stripped,
+            registered=already_registered,
+            quality=parse_settings(settings),
         )
-    for problem in cohort.record["problems"]:
-        click.echo(f"kept out: {problem['reason']}", err=True)
+    request = Request(source, manifest, recipe, masks, workers)
+    with display(quiet) as screen:
+        bench, cohort, new = prepare_cohort(folder, protocol, request, overwrite, screen.report)
+    for scan in cohort.record.problems:
+        click.echo(f"left out: {scan.reason}", err=True)
     counts = ", ".join(f"{len(cohort.set(role))} {role}" for role in ROLES)
     click.echo(f"prepare: {'done' if new else 'up to date'}; {counts}", err=True)
     if raw:
         from mribench.reports.page.quality import quality_page
 
-        click.echo(f"look at every scan: {quality_page(cohort, anew=new)}", err=True)
+        click.echo(f"look at every scan: {quality_page(cohort, new=new)}", err=True)
     click.echo(bench.cohort_folder)
 
 
-def _plan(
-    source: Path | None,
-    manifest: Path | None,
-    masks: Path | None,
-    workers: int | None,
-    quality: dict[str, Any],
-    *,
-    stripped: bool,
-    registered: bool,
-) -> RawPlan:
-    from mribench.data.prepare.raw_cohort import RawPlan
-    from mribench.data.prepare.recipe import build_recipe, require_backends
+def prepare_cohort(
+    folder: Path, protocol: str | None, request: Request, overwrite: bool, progress: Progress
+) -> tuple[Bench, Cohort, bool]:
+    """Make the bench's cohort from own scans; a finished one is kept unless `overwrite`. Returns whether it is new.
 
-    recipe = build_recipe(
-        given_masks=masks is not None, stripped=stripped, registered=registered, quality=quality
-    )
-    require_backends(recipe)
-    return RawPlan(source, manifest, masks, recipe, workers)
+    With `overwrite` only the volumes that must differ are made again. Raises UsageError for a protocol of simulated
+    volumes, when the finished cohort is another than what is asked for, or when runs already depend on it.
+    """
+    from mribench.bench.folder import start_bench
+    from mribench.data.cohort import open_cohort
+    from mribench.data.prepare.own import own_cohort
+
+    if not (folder / "bench.json").exists():
+        protocol = protocol or _DEFAULT_PROTOCOL
+        request.scans()  # nothing to prepare must leave no bench behind
+    bench = start_bench(folder, protocol, simulated=False)
+    if bench.protocol.cohort.source != "prepared":
+        raise UsageError(
+            f"Protocol {bench.protocol.name} makes simulated brains and takes no own volumes. "
+            f"Choose another --bench and --protocol {_DEFAULT_PROTOCOL}, peng2023 or a .toml file."
+        )
+    with bench.lock("cohort"):
+        if (bench.cohort_folder / "volumes.json").exists():
+            if not overwrite:
+                cohort = open_cohort(bench.cohort_folder)
+                _check_same(cohort, request)
+                return bench, cohort, False
+            _forget_cohort(bench)
+        return bench, own_cohort(bench.cohort_folder, bench.protocol.cohort_plan, request, progress), True
+
+
+def _forget_cohort(bench: Bench) -> None:
+    from mribench.reports.page.quality import PAGE
+
+    if bench.runs():
+        raise UsageError(
+            f"{bench.folder} has runs that were trained on its cohort. Prepare into another --bench."
+        )
+    for name in ("volumes.json", PAGE):
+        (bench.cohort_folder / name).unlink(missing_ok=True)
+
+
+def _check_same(cohort: Cohort, request: Request) -> None:
+    """Raise UsageError, naming what differs, unless the finished cohort is what would be made now."""
+    from mribench.bench.protocol import differences
+    from mribench.data.prepare.recipe import RawRecipe, StrippedRecipe
+    from mribench.data.prepare.scans import digest_inputs, identify
+
+    made = {key: value for key, value in cohort.record.recipe.items() if key != "versions"}
+    asked = request.recipe.model_dump(mode="json")
+    ways = "choose another --bench, or add --overwrite"
+    if made.get("name") != asked["name"]:
+        kinds = {recipe().name: recipe.kind for recipe in (RawRecipe, StrippedRecipe)}
+        raise UsageError(
+            f"The cohort in {cohort.folder} is of {kinds.get(made.get('name', ''), 'other scans')}, but this asks for "
+            f"{request.recipe.kind}: {ways}."
+        )
+    reasons = differences(made, asked)
+    if cohort.record.inputs and (request.source or request.manifest):
+        inputs = digest_inputs(identify(request.scans(), request.masks))
+        if inputs != cohort.record.inputs:
+            reasons.append("other scans, masks or labels than it was made from")
+    if reasons:
+        raise UsageError(
+            f"The cohort in {cohort.folder} is finished, but this asks for another: {'; '.join(reasons)}. To have "
+            f"that, {ways} (scans that are finished are judged again and not made again)."
+        )

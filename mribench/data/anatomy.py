@@ -15,13 +15,14 @@ import torch.nn.functional as functional
 from scipy import ndimage
 from torch import Tensor
 
-TEMPLATE_ORIGIN_MM = (-98.0, -134.0, -72.0)
-CERTAIN = 0.9  # voxels of at least this probability give a tissue's mean intensity
+_TEMPLATE_ORIGIN_MM = (-98.0, -134.0, -72.0)
+_CERTAIN = 0.9  # voxels of at least this probability give a tissue's mean intensity
 # MNI millimetres (x, y, z) that hold the lateral ventricles and leave out the basal cisterns.
-VENTRICLE_BOX_MM = ((-30, 30), (-52, 37), (4, 33))
-VENTRICLE_REACH_MM = 14.0  # tissue farther than this from a ventricle hardly follows its wall
-HULL_REACH_MM = 10.0
-DISTANCE_SMOOTHING_MM = 3.0  # at 2 mm a warp that widens the ventricles by 4 mm can fold
+_VENTRICLE_BOX_MM = ((-30, 30), (-52, 37), (4, 33))
+_VENTRICLE_REACH_MM = 14.0  # tissue farther than this from a ventricle hardly follows its wall
+_HULL_REACH_MM = 10.0
+_MIDLINE_MM = 10.0  # what is done to the left hemisphere alone fades out within this distance of the midline
+_DISTANCE_SMOOTHING_MM = 3.0  # at 2 mm a warp that widens the ventricles by 4 mm can fold
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,11 @@ def mni_anatomy() -> Anatomy:
     brain = (t1 > 0).astype(np.float32)
     tissues = np.stack([np.clip(1 - gm - wm, 0, 1), gm, wm]) * brain
     tissues /= np.maximum(tissues.sum(axis=0), 1e-6)
-    csf_mean, gm_mean, wm_mean = (float(t1[tissue > CERTAIN].mean()) for tissue in tissues)
+    csf_mean, gm_mean, wm_mean = (float(t1[tissue > _CERTAIN].mean()) for tissue in tissues)
     means = np.array([csf_mean, gm_mean, wm_mean], dtype=np.float32) / np.float32(wm_mean)
     residual = (t1 / wm_mean - np.einsum("c,cdhw->dhw", means, tissues)) * brain
     return Anatomy(
-        lattice=Lattice(TEMPLATE_ORIGIN_MM, (1.0, 1.0, 1.0), t1.shape),
+        lattice=Lattice(_TEMPLATE_ORIGIN_MM, (1.0, 1.0, 1.0), t1.shape),
         tissues=torch.from_numpy(tissues),
         residual=torch.from_numpy(residual.astype(np.float32))[None],
         brain=torch.from_numpy(brain)[None],
@@ -110,7 +111,7 @@ def _load_maps() -> list[np.ndarray]:
 def _lateral_ventricles(anatomy: Anatomy) -> np.ndarray:
     points = anatomy.lattice.points().numpy()
     box = np.ones(anatomy.lattice.shape, dtype=bool)
-    for axis, (low, high) in enumerate(VENTRICLE_BOX_MM):
+    for axis, (low, high) in enumerate(_VENTRICLE_BOX_MM):
         box &= (points[..., axis] >= low) & (points[..., axis] <= high)
     fluid = ndimage.binary_opening((anatomy.tissues[0].numpy() > 0.5) & box)
     labels, _ = ndimage.label(fluid)
@@ -126,20 +127,25 @@ def _distance_and_normals(inside: np.ndarray, lattice: Lattice) -> tuple[np.ndar
     """
     inside = inside[::2, ::2, ::2]
     distance = ndimage.distance_transform_edt(~inside, 2) - ndimage.distance_transform_edt(inside, 2)
-    distance = ndimage.gaussian_filter(distance.astype(np.float32), DISTANCE_SMOOTHING_MM / 2)
+    distance = ndimage.gaussian_filter(distance.astype(np.float32), _DISTANCE_SMOOTHING_MM / 2)
     fields = torch.from_numpy(np.stack([distance, *np.gradient(distance, 2.0)[::-1]]))
-    values = Lattice(TEMPLATE_ORIGIN_MM, (2.0, 2.0, 2.0), distance.shape).sample(fields, lattice.points())
+    values = Lattice(_TEMPLATE_ORIGIN_MM, (2.0, 2.0, 2.0), distance.shape).sample(fields, lattice.points())
     return values[0].numpy(), values[1:].numpy()
 
 
 def ventricle_field(lattice: Lattice) -> Tensor:
     """Unit vectors towards the lateral ventricles, fading with distance, on `lattice`: `[3,D,H,W]`."""
     distance, outward = _distance_and_normals(_lateral_ventricles(mni_anatomy()), lattice)
-    nearness = np.exp(-((np.maximum(distance, 0) / VENTRICLE_REACH_MM) ** 2))
+    nearness = np.exp(-((np.maximum(distance, 0) / _VENTRICLE_REACH_MM) ** 2))
     return torch.from_numpy(-outward * nearness)
+
+
+def left_weight(lattice: Lattice) -> Tensor:
+    """1 in the left hemisphere, 0 in the right one, rising within 10 mm of the midline: `[D,H,W]`."""
+    return (-lattice.points()[..., 0] / _MIDLINE_MM).clamp(0, 1)
 
 
 def hull_field(lattice: Lattice) -> Tensor:
     """Unit normals of the brain's outer surface, fading away from it, on `lattice`: `[3,D,H,W]`."""
     distance, normals = _distance_and_normals(mni_anatomy().brain[0].numpy() > 0.5, lattice)
-    return torch.from_numpy(normals * np.exp(-((distance / HULL_REACH_MM) ** 2) / 2))
+    return torch.from_numpy(normals * np.exp(-((distance / _HULL_REACH_MM) ** 2) / 2))

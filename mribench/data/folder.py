@@ -8,21 +8,12 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from mribench.data.formats import scan_stem
 from mribench.data.grid import Grid, dequantise, quantise
-from mribench.data.nifti import (
-    NiftiVolume,
-    Rescale,
-    check_range,
-    is_nifti_name,
-    read_nifti,
-    stem,
-    write_nifti,
-)
+from mribench.data.nifti import Rescale, check_range, is_nifti_name, read_nifti
 from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import MribenchError
 from mribench.files import digest_json, digest_volume, write_json
-
-__all__ = ["NiftiVolume", "check_range", "open_folder", "raise_problems", "read_nifti", "write_nifti"]
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +54,8 @@ def open_folder(
     _check_one_grid(files, checked, expect_grid)
     return VolumeSet(
         name=name,
-        names=tuple(stem(file) for file in files),
-        digests=tuple(one.digest for one in checked),
+        names=tuple(scan_stem(file.name) for file in files),
+        digests=tuple(check.digest for check in checked),
         shape=checked[0].shape,
         load=lambda i: _load(files[i], rescale, checked[i].digest),
         affine=tuple(map(tuple, checked[0].affine)),
@@ -74,16 +65,16 @@ def open_folder(
 def _nifti_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise MribenchError(f"{folder} must be a folder of NIfTI files. Check the path.")
-    found = [p for p in folder.iterdir() if is_nifti_name(p) and not p.name.startswith(".")]
-    if not found:
+    files = [p for p in folder.iterdir() if is_nifti_name(p) and not p.name.startswith(".")]
+    if not files:
         raise MribenchError(f"{folder} must hold .nii or .nii.gz files, but there are none directly in it.")
-    if strange := [p.name for p in found if not p.name.isprintable()]:
+    if strange := [p.name for p in files if not p.name.isprintable()]:
         raise MribenchError(
             f"{folder} must hold files with printable names, but one is {strange[0]!a}. Rename it."
         )
     by_stem: dict[str, Path] = {}
-    for file in sorted(found, key=lambda p: p.name):
-        twin = by_stem.setdefault(stem(file), file)
+    for file in sorted(files, key=lambda p: p.name):
+        twin = by_stem.setdefault(scan_stem(file.name), file)
         if twin is not file:
             raise MribenchError(
                 f"{folder} must hold each volume once, but {twin.name!r} and {file.name!r} share a name. "
@@ -95,24 +86,24 @@ def _nifti_files(folder: Path) -> list[Path]:
 def _check_all(
     files: list[Path], rescale: Rescale | None, cache: Path | None, progress: Progress | None
 ) -> list[_Checked]:
-    known = _read_cache(cache)
-    kept: dict[str, _Checked] = {}
+    cached = _read_cache(cache)
+    checks: dict[str, _Checked] = {}
     problems = []
     for done, file in enumerate(files, 1):
         try:
             key = _cache_key(file, rescale)
-            kept[key] = known.get(key) or _check_file(file, rescale)
+            checks[key] = cached.get(key) or _check_file(file, rescale)
         except MribenchError as error:
             problems.append(str(error))
         if progress is not None:
             progress(file.name, done, len(files))
-    if cache is not None and kept != known:
-        write_json(cache, {key: one.model_dump() for key, one in kept.items()})
-    raise_problems(problems, len(files))
-    return list(kept.values())
+    if cache is not None and checks != cached:
+        write_json(cache, {key: check.model_dump() for key, check in checks.items()})
+    _raise_problems(problems, len(files))
+    return list(checks.values())
 
 
-def raise_problems(problems: list[str], total: int) -> None:
+def _raise_problems(problems: list[str], total: int) -> None:
     """Raise one MribenchError with the count and the first ten of `problems`; return when there are none."""
     if not problems:
         return
@@ -155,13 +146,13 @@ def _check_one_grid(files: list[Path], checked: list[_Checked], expect: Grid | N
     shape = expect.shape if expect else checked[0].shape
     affine = expect.affine if expect else np.array(checked[0].affine)
     against = "the protocol's grid" if expect else repr(files[0].name)
-    for file, one in zip(files, checked, strict=True):
-        if one.shape != shape:
+    for file, check in zip(files, checked, strict=True):
+        if check.shape != shape:
             raise MribenchError(
-                f"All volumes must have one shape, but {file.name!r} is {one.shape} and {against} is {shape} "
+                f"All volumes must have one shape, but {file.name!r} is {check.shape} and {against} is {shape} "
                 "(axial, coronal, sagittal). Resample them with `mribench prepare`."
             )
-        apart = float(np.abs(np.array(one.affine) - affine).max())
+        apart = float(np.abs(np.array(check.affine) - affine).max())
         if apart > AFFINE_TOLERANCE:
             raise MribenchError(
                 f"All volumes must share one grid in world mm, but the affines of {file.name!r} and "

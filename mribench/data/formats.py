@@ -15,10 +15,11 @@ from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.nifti1 import Nifti1Pair
 
 from mribench.data.nifti import (
-    MAX_INFLATION,
     UNCHECKED_BYTES,
     NiftiVolume,
     canonical,
+    check_complete,
+    check_inflation,
     check_meaning,
     check_memory,
     drain,
@@ -31,7 +32,7 @@ from mribench.errors import MribenchError
 from mribench.files import digest_file
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr", ".img")
-UNSIDED = (
+_UNSIDED = (
     "an Analyze header cannot say which side is left; read as radiological (the first axis runs from right to "
     "left), as nibabel does"
 )
@@ -64,7 +65,7 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def scan_files(path: Path) -> tuple[Path, ...]:
+def _scan_files(path: Path) -> tuple[Path, ...]:
     """The files that make up one scan: two for a pair, else one."""
     return _pair(path) if path.suffix.lower() in (".hdr", ".img") else (path,)
 
@@ -72,7 +73,7 @@ def scan_files(path: Path) -> tuple[Path, ...]:
 def digest_scan(path: Path) -> str:
     """SHA-256 of the scan's file, or of the digests of its two files; raises MribenchError if unreadable."""
     try:
-        digests = [digest_file(file) for file in scan_files(path)]
+        digests = [digest_file(file) for file in _scan_files(path)]
     except OSError as error:
         raise MribenchError(f"{path} must be readable, but: {error.strerror}.") from error
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -98,10 +99,10 @@ def _pair(path: Path) -> tuple[Path, Path]:
     """(header, image), whichever of them was named."""
     both = []
     for suffix in (".hdr", ".img"):
-        found = [path.with_suffix(s) for s in (suffix, suffix.upper()) if path.with_suffix(s).is_file()]
-        if not found:
+        files = [path.with_suffix(s) for s in (suffix, suffix.upper()) if path.with_suffix(s).is_file()]
+        if not files:
             raise MribenchError(f"{path} must have its {suffix} file beside it, but has none. Copy both.")
-        both.append(found[0])
+        both.append(files[0])
     return both[0], both[1]
 
 
@@ -114,11 +115,7 @@ def _read_pair(header_file: Path, image_file: Path) -> NiftiVolume:
     itemsize = header.get_data_dtype().itemsize
     check_memory(shape, itemsize, header_file)
     expected = int(np.prod(shape)) * itemsize + int(header.get_data_offset())
-    if (stored := image_file.stat().st_size) < expected:
-        raise MribenchError(
-            f"{image_file.name} must hold the {expected} bytes that its header declares, but it holds {stored}. "
-            "The file is cut off: copy or export it again."
-        )
+    check_complete(image_file.stat().st_size, expected, image_file)
     stated = isinstance(image, Nifti1Pair)
     if stated:
         check_meaning(header, header_file)
@@ -127,7 +124,7 @@ def _read_pair(header_file: Path, image_file: Path) -> NiftiVolume:
             f"{header_file} must hold one real number per voxel. Export one greyscale channel."
         )
     volume = canonical(_floats(image, shape), image.affine, header_file)
-    return volume if stated else replace(volume, remark=UNSIDED)
+    return volume if stated else replace(volume, remark=_UNSIDED)
 
 
 def _read_mgh(path: Path) -> NiftiVolume:
@@ -139,13 +136,9 @@ def _read_mgh(path: Path) -> NiftiVolume:
         itemsize = header.get_data_dtype().itemsize
         check_memory(shape, itemsize, path)
         expected = _MGH_START + int(np.prod(shape)) * itemsize
-        if expected > UNCHECKED_BYTES and expected > MAX_INFLATION * path.stat().st_size:
-            raise MribenchError(
-                f"{path} must not inflate by more than a factor {MAX_INFLATION}. Store it as .mgh."
-            )
+        check_inflation(expected, path)
         content = start + drain(stream, expected - len(start), path, _MGH_TRAILING)
-    if len(content) < expected:
-        raise MribenchError(f"{path} must hold {expected} bytes, but holds {len(content)}. It is cut off.")
+    check_complete(len(content), expected, path)
     if not any(start[_MGH_ORIENTED]):  # nibabel would put in a default
         raise MribenchError(
             f"{path} must state its orientation, but its goodRASFlag is 0. Set it, or export the scan again."

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 PAPER_FOV_MM = (176.0, 176.0, 128.0)  # Peng 2023: 128 voxels of 1.375 x 1.375 x 1.0 mm
 # MNI152 world position of the centre: the top edge (z = +82) clears the crown, the lowest cerebellum is cut.
-FOV_CENTRE_MM = (0.0, -18.0, 18.0)
+_FOV_CENTRE_MM = (0.0, -18.0, 18.0)
 
 
 class Grid(BaseModel):
@@ -38,8 +38,14 @@ def paper_grid(size: int) -> Grid:
     """The paper's field of view (176 x 176 x 128 mm) cut into `size`^3 voxels, placed over the MNI152 brain."""
     fov = np.array(PAPER_FOV_MM)
     spacing = fov / size
-    origin = np.array(FOV_CENTRE_MM) - fov / 2 + spacing / 2
+    origin = np.array(_FOV_CENTRE_MM) - fov / 2 + spacing / 2
     return Grid.model_validate({"size": size, "spacing_mm": spacing.tolist(), "origin_mm": origin.tolist()})
+
+
+def index_map(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix `[3,3]` and offset `[3]` from [D,H,W] indices of the `target` affine to those of the `source` affine."""
+    to_source = np.linalg.inv(source) @ target
+    return to_source[:3, :3][::-1, ::-1], to_source[:3, 3][::-1]
 
 
 def to_model_range(volume: Any) -> Any:

@@ -23,7 +23,7 @@ from mribench.errors import MribenchError, UsageError
 from mribench.files import atomic
 
 SUFFIXES = (".nii.gz", ".nii")
-MAX_BYTES = 2 * 1024**3
+_MAX_BYTES = 2 * 1024**3
 # A stripped brain inflates by 3 to 20, a label map by about 100; deflate's own limit is 1032.
 MAX_INFLATION = 200
 # Below this an inflation ratio can do no harm, and a nearly empty small sample is a legitimate volume.
@@ -61,13 +61,7 @@ def is_nifti_name(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def stem(path: Path) -> str:
-    """The file name without .nii or .nii.gz."""
-    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
-    return path.name[: len(path.name) - len(suffix)]
-
-
-def read_nifti(path: Path, max_bytes: int = MAX_BYTES) -> NiftiVolume:
+def read_nifti(path: Path, max_bytes: int = _MAX_BYTES) -> NiftiVolume:
     """Read one 3D volume as canonical RAS+; a gzip stream is drained, so that its checksum is verified.
 
     Raises MribenchError for a wrong extension, a damaged or oversized file, NaN or infinity, a constant
@@ -80,11 +74,7 @@ def read_nifti(path: Path, max_bytes: int = MAX_BYTES) -> NiftiVolume:
         header = _parse_header(start, path)
         expected = _expected_bytes(header, path, max_bytes)
         content = start + drain(stream, expected - len(start), path)
-        if len(content) < expected:
-            raise MribenchError(
-                f"{path} must hold the {expected} bytes that its header declares, but it holds "
-                f"{len(content)}. The file is cut off: copy or export it again."
-            )
+        check_complete(len(content), expected, path)
         kind = nib.Nifti1Image if header.sizeof_hdr == 348 else nib.Nifti2Image
         image: Any = kind.from_bytes(content)
         return canonical(_voxels(image), image.affine, path)
@@ -157,11 +147,6 @@ def check_meaning(header: nib.Nifti1Header, path: Path) -> None:
         )
 
 
-def _shape(header: nib.Nifti1Header, path: Path) -> tuple[int, int, int]:
-    count = int(header["dim"][0])
-    return one_volume(tuple(int(n) for n in header["dim"][1 : 1 + min(max(count, 0), 7)]), path)
-
-
 def one_volume(shape: Sequence[int], path: Path) -> tuple[int, int, int]:
     """The three sizes of a declared shape; raises MribenchError for more than one volume."""
     shape = tuple(int(n) for n in shape)
@@ -178,23 +163,39 @@ def one_volume(shape: Sequence[int], path: Path) -> tuple[int, int, int]:
 def _expected_bytes(header: nib.Nifti1Header, path: Path, max_bytes: int) -> int:
     """Bytes up to the last voxel; refuses, before anything is inflated, what would be too large in memory."""
     itemsize = header.get_data_dtype().itemsize
-    x, y, z = _shape(header, path)
+    axes = min(max(int(header["dim"][0]), 0), 7)
+    x, y, z = one_volume(header["dim"][1 : 1 + axes], path)
     offset = float(header["vox_offset"])
     if not header.sizeof_hdr + 4 <= offset <= _MAX_OFFSET:
         raise MribenchError(
             f"{path} must place its voxels after the header, but vox_offset is {offset:g}. Export it again."
         )
     check_memory((x, y, z), itemsize, path, max_bytes)
-    expected, stored = int(offset) + x * y * z * itemsize, path.stat().st_size
+    expected = int(offset) + x * y * z * itemsize
+    check_inflation(expected, path)
+    return expected
+
+
+def check_complete(stored: int, expected: int, path: Path) -> None:
+    """Raise MribenchError when a file holds fewer bytes than its header declares."""
+    if stored < expected:
+        raise MribenchError(
+            f"{path} must hold the {expected} bytes that its header declares, but it holds {stored}. "
+            "The file is cut off: copy or export it again."
+        )
+
+
+def check_inflation(expected: int, path: Path) -> None:
+    """Raise MribenchError when a small file declares very many bytes."""
+    stored = path.stat().st_size
     if expected > UNCHECKED_BYTES and expected > MAX_INFLATION * stored:
         raise MribenchError(
             f"{path} must not inflate by more than a factor {MAX_INFLATION}, but {stored} bytes declare "
             f"{expected}. If the file is genuine, store it uncompressed."
         )
-    return expected
 
 
-def check_memory(shape: tuple[int, int, int], itemsize: int, path: Path, max_bytes: int = MAX_BYTES) -> None:
+def check_memory(shape: tuple[int, int, int], itemsize: int, path: Path, max_bytes: int = _MAX_BYTES) -> None:
     """Raise MribenchError when the declared voxels would need more than `max_bytes` in memory."""
     x, y, z = shape
     if x * y * z * max(itemsize, 4) > max_bytes:

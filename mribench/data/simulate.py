@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from mribench.data.anatomy import Lattice, hull_field, mni_anatomy, ventricle_field
+from mribench.data.anatomy import Lattice, hull_field, left_weight, mni_anatomy, ventricle_field
 from mribench.data.grid import paper_grid
 from mribench.errors import UsageError
 from mribench.runtime import derive
@@ -29,41 +29,58 @@ RECIPE = "mni-sim-1"  # a new name whenever voxels may change
 STRENGTH = 0.89
 # (size of a bump in mm, RMS in mm of each component), times STRENGTH. Skulls are smooth: the fine bumps slide
 # along the brain's surface and do not dent it, the broad ones dent it less.
-BROAD_WARP = ((30.0, 3.0),)
-FINE_WARP = ((14.0, 2.0), (7.0, 1.0))
-BROAD_DAMPING = 0.6
-WARP_SYMMETRY = 0.6  # share of the warp's variance that is the same left and right
-FALX_STIFFNESS, FALX_REACH_MM = 0.7, 15.0  # the falx keeps the fissure between the hemispheres straight
-SQUARINGS = 6
-MIN_JACOBIAN, WEAKENING_STEP = 0.05, 0.9
+_BROAD_WARP = ((30.0, 3.0),)
+_FINE_WARP = ((14.0, 2.0), (7.0, 1.0))
+_BROAD_DAMPING = 0.6
+_WARP_SYMMETRY = 0.6  # proportion of the warp's variance that is the same left and right
+_FALX_STIFFNESS, _FALX_REACH_MM = 0.7, 15.0  # the falx keeps the fissure between the hemispheres straight
+_SQUARINGS = 6
+_MIN_JACOBIAN, _WEAKENING_STEP = 0.05, 0.9
 
 # MNI152 is 9 % larger along each axis than a typical adult. Scaled about this world point the brain is centred
 # front to back, its crown 4 to 5 mm under the upper edge; the lower edge cuts brainstem and cerebellum.
-BASE_SCALE = 0.91
-SCALE_ABOUT_MM = (0.0, -28.1, 21.4)
+_BASE_SCALE = 0.91
+_SCALE_ABOUT_MM = (0.0, -28.1, 21.4)
 # What affine registration leaves behind, as SDs: log size, log size of an axis, radians, shear, mm.
-SIZE_SD, ANISOTROPY_SD, ROTATION_SD, SHEAR_SD, SHIFT_SD_MM = 0.012, 0.010, 0.009, 0.006, 0.5
+_SIZE_SD, _ANISOTROPY_SD, _ROTATION_SD, _SHEAR_SD, _SHIFT_SD_MM = 0.012, 0.010, 0.009, 0.006, 0.5
 
 # (in the youngest, in the oldest)
-AGE_YEARS = (55.0, 90.0)
+_AGE_YEARS = (55.0, 90.0)
 VENTRICLE_MM = (-2.5, 7.0)  # outward shift of the ventricle walls
 ATROPHY = (-0.3, 0.7)  # offset of the CSF logit
-GM_DARKENING = (0.0, 0.03)
+_GM_DARKENING = (0.0, 0.03)
 
-FOLD_WARP = ((4.0, 1.0),)  # (mm, RMS in logits) of the fields that move the borders of CSF and of WM
-SHARPNESS = 1.6  # exponent on the template's probabilities: an average of brains is blurrier than a brain
+_FOLD_WARP = ((4.0, 1.0),)  # (mm, RMS in logits) of the fields that move the borders of CSF and of WM
+_SHARPNESS = 1.6  # exponent on the template's probabilities: an average of brains is blurrier than a brain
 RESIDUAL_WEIGHT = 0.85
-CSF_DARKENING = 0.6  # the average's CSF is brightened by partial volume
-BIAS = ((60.0, 0.04),)  # (mm, RMS of the logarithm)
-NOISE_SD = (0.005, 0.02)  # range of the Rician SD at 128^3, relative to white matter
+_CSF_DARKENING = 0.6  # the average's CSF is brightened by partial volume
+_BIAS = ((60.0, 0.04),)  # (mm, RMS of the logarithm)
+_NOISE_SD = (0.005, 0.02)  # range of the Rician SD at 128^3, relative to white matter
 
 WARP_LATTICE = Lattice((-96.0, -136.0, -76.0), (4.0, 4.0, 4.0), (49, 60, 49))
 FOLD_LATTICE = Lattice((-88.0, -106.0, -46.0), (2.0, 2.0, 2.0), (65, 89, 89))
-BIAS_LATTICE = Lattice((-96.0, -114.0, -54.0), (8.0, 8.0, 8.0), (18, 25, 25))
+_BIAS_LATTICE = Lattice((-96.0, -114.0, -54.0), (8.0, 8.0, 8.0), (18, 25, 25))
 
 
 @dataclass(frozen=True)
-class Traits:
+class Planted:
+    """What is changed in a subject, all else the same.
+
+    `ageing`: factor on the years above the youngest age; `ventricle_mm` and `left_ventricle_mm`: added outward shift of
+    the ventricle walls, of both sides or of the left one; `atrophy`: added to the offset of the CSF logit.
+    """
+
+    ageing: float = 1.0
+    ventricle_mm: float = 0.0
+    left_ventricle_mm: float = 0.0
+    atrophy: float = 0.0
+
+
+_NOTHING = Planted()
+
+
+@dataclass(frozen=True)
+class _Traits:
     """A subject's scalars; `class_means`: T1 of CSF, GM, WM; `affine` `[3,4]`: from subject to template, mm."""
 
     age: float
@@ -75,7 +92,7 @@ class Traits:
 
 
 @dataclass(frozen=True)
-class Warp:
+class _Warp:
     """Displacement `[3,D,H,W]` in mm on WARP_LATTICE, its smallest Jacobian, and how much it was weakened."""
 
     displacement: Tensor
@@ -84,7 +101,7 @@ class Warp:
 
 
 @dataclass(frozen=True)
-class Brain:
+class _Brain:
     """The N brain voxels of a subject on a lattice: where they are, what they are made of."""
 
     inside: Tensor  # [D,H,W] bool
@@ -93,7 +110,9 @@ class Brain:
     residual: np.ndarray  # [N] T1 that the tissues do not explain
 
 
-def simulate(seed: int, index: int, size: int) -> tuple[np.ndarray, dict[str, float]]:
+def simulate(
+    seed: int, index: int, size: int, planted: Planted = _NOTHING
+) -> tuple[np.ndarray, dict[str, float]]:
     """Subject `index` of cohort `seed`: float32 `[D,H,W]` in [0,1] on `paper_grid(size)`, and its truth.
 
     The anatomy depends on (seed, index) alone, so every size shows the same subject; only the scanner noise
@@ -110,8 +129,8 @@ def simulate(seed: int, index: int, size: int) -> tuple[np.ndarray, dict[str, fl
             f"a simulated subject needs size >= 4 and index >= 0; got size {size}, index {index}. "
             "Choose them so."
         )
-    traits = _draw_traits(_generator(seed, index, "traits"))
-    warp = _draw_warp(_generator(seed, index, "warp"), traits.ventricle_mm)
+    traits = _draw_traits(_generator(seed, index, "traits"), planted)
+    warp = _draw_warp(_generator(seed, index, "warp"), traits.ventricle_mm, planted.left_ventricle_mm)
     oversampling = _oversampling(size)
     lattice = _output_lattice(size * oversampling)
     brain = _warped_brain(lattice, traits, warp, _generator(seed, index, "folds"))
@@ -139,32 +158,32 @@ def _between(ends: tuple[float, float], fraction: float) -> float:
     return ends[0] + fraction * (ends[1] - ends[0])
 
 
-def _draw_traits(random: np.random.Generator) -> Traits:
-    ageing = random.beta(1.2, 1.5)
+def _draw_traits(random: np.random.Generator, planted: Planted) -> _Traits:
+    ageing = planted.ageing * random.beta(1.2, 1.5)
     csf, gm, wm = mni_anatomy().class_means
     ventricle_mm = _between(VENTRICLE_MM, ageing) + random.normal(0, 0.8)
-    return Traits(
-        age=float(_between(AGE_YEARS, ageing)),
-        ventricle_mm=float(np.clip(ventricle_mm, *VENTRICLE_MM)),
-        atrophy=float(_between(ATROPHY, ageing) + random.normal(0, 0.1)),
+    return _Traits(
+        age=float(_between(_AGE_YEARS, ageing)),
+        ventricle_mm=float(np.clip(ventricle_mm, *VENTRICLE_MM)) + planted.ventricle_mm,
+        atrophy=float(_between(ATROPHY, ageing) + random.normal(0, 0.1)) + planted.atrophy,
         class_means=(
-            float(csf * CSF_DARKENING + random.normal(0, 0.03)),
-            float(gm - _between(GM_DARKENING, ageing) + random.normal(0, 0.025)),
+            float(csf * _CSF_DARKENING + random.normal(0, 0.03)),
+            float(gm - _between(_GM_DARKENING, ageing) + random.normal(0, 0.025)),
             wm,
         ),
-        noise_sd=float(random.uniform(*NOISE_SD)),
+        noise_sd=float(random.uniform(*_NOISE_SD)),
         affine=_draw_affine(random),
     )
 
 
 def _draw_affine(random: np.random.Generator) -> np.ndarray:
-    scale = BASE_SCALE * np.exp(random.normal(0, SIZE_SD) + random.normal(0, ANISOTROPY_SD, 3))
-    rotation = _rotation(random.normal(0, ROTATION_SD, 3))
+    scale = _BASE_SCALE * np.exp(random.normal(0, _SIZE_SD) + random.normal(0, _ANISOTROPY_SD, 3))
+    rotation = _rotation(random.normal(0, _ROTATION_SD, 3))
     shear = np.eye(3)
-    shear[np.triu_indices(3, 1)] = random.normal(0, SHEAR_SD, 3)
+    shear[np.triu_indices(3, 1)] = random.normal(0, _SHEAR_SD, 3)
     linear = np.linalg.inv(rotation @ shear @ np.diag(scale))
-    about = np.array(SCALE_ABOUT_MM)
-    return np.column_stack([linear, about - linear @ (about + random.normal(0, SHIFT_SD_MM, 3))])
+    about = np.array(_SCALE_ABOUT_MM)
+    return np.column_stack([linear, about - linear @ (about + random.normal(0, _SHIFT_SD_MM, 3))])
 
 
 def _rotation(angles: np.ndarray) -> np.ndarray:
@@ -201,19 +220,20 @@ def _random_fields(random: np.random.Generator, count: int, lattice: Lattice, sc
     return torch.from_numpy(scipy.fft.irfftn(waves, s=lattice.shape, axes=(1, 2, 3)))
 
 
-def _draw_warp(random: np.random.Generator, ventricle_mm: float) -> Warp:
-    broad = _symmetrised(_random_fields(random, 3, WARP_LATTICE, BROAD_WARP))
-    fine = _symmetrised(_random_fields(random, 3, WARP_LATTICE, FINE_WARP))
+def _draw_warp(random: np.random.Generator, ventricle_mm: float, left_mm: float) -> _Warp:
+    broad = _symmetrised(_random_fields(random, 3, WARP_LATTICE, _BROAD_WARP))
+    fine = _symmetrised(_random_fields(random, 3, WARP_LATTICE, _FINE_WARP))
     towards_ventricles, normals = _guides()
-    dents = (normals * (BROAD_DAMPING * broad + fine)).sum(dim=0)
+    dents = (normals * (_BROAD_DAMPING * broad + fine)).sum(dim=0)
     velocity = STRENGTH * _registered(broad + fine - normals * dents) + ventricle_mm * towards_ventricles
+    velocity = velocity + left_mm * left_weight(WARP_LATTICE) * towards_ventricles
     weakening = 1.0
     while True:
         displacement = _exponential(weakening * velocity)
         jacobian_min = _smallest_jacobian(displacement)
-        if jacobian_min > MIN_JACOBIAN:
-            return Warp(displacement, jacobian_min, weakening)
-        weakening *= WEAKENING_STEP
+        if jacobian_min > _MIN_JACOBIAN:
+            return _Warp(displacement, jacobian_min, weakening)
+        weakening *= _WEAKENING_STEP
 
 
 @functools.cache
@@ -226,8 +246,8 @@ def _symmetrised(field: Tensor) -> Tensor:
     mirrored = field.flip(3) * torch.tensor([-1.0, 1.0, 1.0]).view(3, 1, 1, 1)
     even, odd = (field + mirrored) / 2, (field - mirrored) / 2
     x = WARP_LATTICE.points()[0, 0, :, 0].numpy()
-    odd[0] *= torch.from_numpy(1 - FALX_STIFFNESS * np.exp(-((x / FALX_REACH_MM) ** 2)))
-    return (2 * WARP_SYMMETRY) ** 0.5 * even + (2 - 2 * WARP_SYMMETRY) ** 0.5 * odd
+    odd[0] *= torch.from_numpy(1 - _FALX_STIFFNESS * np.exp(-((x / _FALX_REACH_MM) ** 2)))
+    return (2 * _WARP_SYMMETRY) ** 0.5 * even + (2 - 2 * _WARP_SYMMETRY) ** 0.5 * odd
 
 
 @functools.cache
@@ -251,8 +271,8 @@ def _registered(field: Tensor) -> Tensor:
 
 def _exponential(velocity: Tensor) -> Tensor:
     points = WARP_LATTICE.points()
-    displacement = velocity / 2**SQUARINGS
-    for _ in range(SQUARINGS):
+    displacement = velocity / 2**_SQUARINGS
+    for _ in range(_SQUARINGS):
         displacement = displacement + WARP_LATTICE.sample(displacement, points + displacement.movedim(0, -1))
     return displacement
 
@@ -278,23 +298,23 @@ def _at_corner(gradient: Tensor, axis: int, corner: tuple[int, ...]) -> Tensor:
     return gradient
 
 
-def _template_points(lattice: Lattice, traits: Traits, warp: Warp) -> Tensor:
+def _template_points(lattice: Lattice, traits: _Traits, warp: _Warp) -> Tensor:
     """Where in the template, in world mm, each node of the subject's lattice comes from: `[D,H,W,3]`."""
     points = lattice.points(traits.affine)
     return points + WARP_LATTICE.sample(warp.displacement, points).movedim(0, -1)
 
 
-def _warped_brain(lattice: Lattice, traits: Traits, warp: Warp, random: np.random.Generator) -> Brain:
+def _warped_brain(lattice: Lattice, traits: _Traits, warp: _Warp, random: np.random.Generator) -> _Brain:
     anatomy = mni_anatomy()
     origins = _template_points(lattice, traits, warp)
     inside = anatomy.lattice.sample(anatomy.brain, origins, "zeros")[0] > 0.5
     points, origins = lattice.points()[inside], origins[inside]
-    csf, wm = FOLD_LATTICE.sample(_random_fields(random, 2, FOLD_LATTICE, FOLD_WARP), points).numpy()
+    csf, wm = FOLD_LATTICE.sample(_random_fields(random, 2, FOLD_LATTICE, _FOLD_WARP), points).numpy()
     offsets = np.stack([csf + traits.atrophy, np.full_like(csf, -0.3 * traits.atrophy), wm])
     probabilities = anatomy.lattice.sample(anatomy.tissues, origins, "zeros").numpy()
     residual = anatomy.lattice.sample(anatomy.residual, origins, "zeros")[0].numpy()
-    return Brain(
-        inside, points, _softmax(SHARPNESS * np.log(np.maximum(probabilities, 1e-3)) + offsets), residual
+    return _Brain(
+        inside, points, _softmax(_SHARPNESS * np.log(np.maximum(probabilities, 1e-3)) + offsets), residual
     )
 
 
@@ -304,14 +324,14 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return odds / odds.sum(axis=0)
 
 
-def _signal(brain: Brain, traits: Traits, random: np.random.Generator) -> np.ndarray:
+def _signal(brain: _Brain, traits: _Traits, random: np.random.Generator) -> np.ndarray:
     csf, gm, wm = (mean * tissue for mean, tissue in zip(traits.class_means, brain.tissues, strict=True))
-    bias = BIAS_LATTICE.sample(_random_fields(random, 1, BIAS_LATTICE, BIAS), brain.points)[0].numpy()
+    bias = _BIAS_LATTICE.sample(_random_fields(random, 1, _BIAS_LATTICE, _BIAS), brain.points)[0].numpy()
     return (csf + gm + wm + RESIDUAL_WEIGHT * brain.residual) * np.exp(bias)
 
 
 def _add_noise(
-    signal: np.ndarray, traits: Traits, lattice: Lattice, random: np.random.Generator
+    signal: np.ndarray, traits: _Traits, lattice: Lattice, random: np.random.Generator
 ) -> np.ndarray:
     # Rician, as in a magnitude image. Larger voxels of the same scan average more noise away.
     sd = np.float32(traits.noise_sd * (lattice.shape[0] / 128) ** 1.5)
@@ -329,7 +349,7 @@ def _block_mean(image: Tensor, factor: int) -> Tensor:
     return functional.avg_pool3d(image[None, None], factor)[0, 0] if factor > 1 else image
 
 
-def _truth(traits: Traits, warp: Warp, brain: Brain, lattice: Lattice) -> dict[str, float]:
+def _truth(traits: _Traits, warp: _Warp, brain: _Brain, lattice: Lattice) -> dict[str, float]:
     voxel_cm3 = float(np.prod(lattice.spacing_mm)) / 1000
     csf, gm, wm = (float(tissue.sum(dtype=np.float64)) * voxel_cm3 for tissue in brain.tissues)
     return {

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mribench.errors import MribenchError
 from mribench.files import digest_json
 
+DARK = 0.05  # the largest value of a set that cannot be brains in [0,1]
 VIEWS = {"axial": 0, "coronal": 1, "sagittal": 2}  # axis of [D,H,W] that a view looks along
 Slab = tuple[int, int]  # axial slices [start, stop)
 Progress = Callable[[str, int, int], None]  # (what, done, total)
@@ -62,7 +65,7 @@ class VolumeSet:
         """Every volume with left and right exchanged (axis W), under digests of its own."""
         return replace(
             self,
-            digests=tuple(digest_json(["mirrored", one]) for one in self.digests),
+            digests=tuple(digest_json(["mirrored", digest]) for digest in self.digests),
             load=lambda i: np.ascontiguousarray(self.load(i)[:, :, ::-1]),
         )
 
@@ -78,3 +81,33 @@ class VolumeSet:
         start, stop = slab
         shape = (stop - start, *self.shape[1:])
         return replace(self, shape=shape, slab=slab, load=lambda i: self.load(i)[start:stop])
+
+
+def volume_set(array: np.ndarray, name: str) -> VolumeSet:
+    """Volumes `[N,D,H,W]` or `[N,1,D,H,W]` in [0,1] (background 0) as a set; raises MribenchError for another shape."""
+    volumes = np.asarray(array)
+    if volumes.ndim == 5 and volumes.shape[1] == 1:
+        volumes = volumes[:, 0]
+    if volumes.ndim != 4 or len(volumes) == 0:
+        raise MribenchError(
+            f"{name} must be volumes [N,D,H,W] or [N,1,D,H,W], but has the shape {list(np.shape(array))}."
+        )
+    volumes = volumes.astype(np.float32, copy=False)
+    return VolumeSet(
+        name=name,
+        names=tuple(f"{i:06d}" for i in range(len(volumes))),
+        digests=tuple(hashlib.sha256(np.ascontiguousarray(v).tobytes()).hexdigest() for v in volumes),
+        shape=tuple(volumes.shape[1:]),
+        load=lambda i: volumes[i],
+    )
+
+
+def check_brightness(volumes: VolumeSet) -> None:
+    """Raise MribenchError for a set that is dark throughout, as when it was rescaled by another set's range."""
+    brightest = max(float(volumes[i].max()) for i in range(len(volumes)))
+    if brightest < DARK:
+        raise MribenchError(
+            f"The volumes of {volumes.name} must use the range [0,1], but the largest value of all is "
+            f"{brightest:.3g}. Give the range that all volumes share with --rescale LOW HIGH; if folders "
+            "differ in it, bring them to one first."
+        )

@@ -157,21 +157,16 @@ FID_A = SliceFID(
         "compare only equal numbers of samples, and it can prefer a collapsed generator."
     ),
 )
-FID_C = SliceFID(
-    name="fid_c",
-    title="FID-C",
-    view="coronal",
-    in_slab="not applicable",
-    measures="The same as FID-A, for the central coronal slice.",
-    blind_to="The same as FID-A.",
-)
-FID_S = SliceFID(
-    name="fid_s",
-    title="FID-S",
-    view="sagittal",
-    in_slab="not applicable",
-    measures="The same as FID-A, for the central sagittal slice.",
-    blind_to="The same as FID-A.",
+FID_C, FID_S = (
+    SliceFID(
+        name=f"fid_{view[0]}",
+        title=f"FID-{view[0].upper()}",
+        view=view,
+        in_slab="not applicable",
+        measures=f"The same as FID-A, for the central {view} slice.",
+        blind_to="The same as FID-A.",
+    )
+    for view in ("coronal", "sagittal")
 )
 FID_3D = VolumeFID(
     name="fid_3d",

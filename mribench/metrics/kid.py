@@ -82,19 +82,14 @@ KID_A = SliceKID(
     ),
     blind_to="It does not detect copying and does not look at other slices.",
 )
-KID_C = SliceKID(
-    name="kid_c",
-    title="KID-C",
-    view="coronal",
-    in_slab="not applicable",
-    measures="The same as KID-A, for the central coronal slice.",
-    blind_to="The same as KID-A.",
-)
-KID_S = SliceKID(
-    name="kid_s",
-    title="KID-S",
-    view="sagittal",
-    in_slab="not applicable",
-    measures="The same as KID-A, for the central sagittal slice.",
-    blind_to="The same as KID-A.",
+KID_C, KID_S = (
+    SliceKID(
+        name=f"kid_{view[0]}",
+        title=f"KID-{view[0].upper()}",
+        view=view,
+        in_slab="not applicable",
+        measures=f"The same as KID-A, for the central {view} slice.",
+        blind_to="The same as KID-A.",
+    )
+    for view in ("coronal", "sagittal")
 )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # declaring and listing metrics must not import torch
 
 Gathered = TypeVar("Gathered")
 Keep = Mapping[str, NDArray[np.intp]]  # set name -> indices of the volumes that stay
+# A slab's score is compared with those of whole volumes, or shown with an asterisk, or there is none.
 SlabRule = Literal["compared", "not compared", "not applicable"]
 
 
@@ -61,16 +62,13 @@ class Metric(ABC, Generic[Gathered]):
     unit: str = ""
     ranked: bool = False  # False = shown beside the ranking, never part of it
     opt_in: bool = False  # computed only where it is asked for by name
-    needs: Mapping[str, int] = field(
-        default_factory=lambda: {"samples": 3, "reference": 3}
-    )  # set -> fewest volumes
-    resampled: tuple[str, ...] = (
-        "samples",
-        "reference",
-    )  # sets whose volumes carry the uncertainty of the value
+    # Set name -> fewest volumes.
+    needs: Mapping[str, int] = field(default_factory=lambda: {"samples": 3, "reference": 3})
+    # Sets whose volumes carry the uncertainty of the value.
+    resampled: tuple[str, ...] = ("samples", "reference")
     target_resampled: tuple[str, ...] = ()  # the same for a target that is estimated from data
     detects: tuple[str, ...] = ()  # controls that it must separate from real_heldout
-    in_slab: SlabRule = "not compared"  # with whole volumes when the samples are a slab; that is an asterisk
+    in_slab: SlabRule = "not compared"  # what becomes of the score when the samples are a slab
     proportion_of: str | None = None  # the set whose volumes it counts
     display: Display = field(default_factory=Display)
 

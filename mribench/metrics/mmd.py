@@ -25,7 +25,7 @@ from mribench.metrics.score import Better, Display
 from mribench.metrics.statistics.permutation import TEST
 
 Estimator = Literal["unbiased", "biased"]
-BANDWIDTHS = (0.5, 1.0, 2.0)  # times the median distance between reference volumes
+_BANDWIDTHS = (0.5, 1.0, 2.0)  # times the median distance between reference volumes
 
 
 def mmd2(
@@ -72,7 +72,7 @@ def _gaussian(squared: np.ndarray, bandwidth: float) -> np.ndarray:
 
 def _bank(squared: np.ndarray, median: float) -> np.ndarray:
     """Mean of the Gaussians whose bandwidths are 1/2, 1 and 2 times `median`."""
-    kernel: np.ndarray = np.mean([_gaussian(squared, factor * median) for factor in BANDWIDTHS], axis=0)
+    kernel: np.ndarray = np.mean([_gaussian(squared, factor * median) for factor in _BANDWIDTHS], axis=0)
     return kernel
 
 

@@ -86,7 +86,7 @@ def _reference_matrix(a: np.ndarray, b: np.ndarray, definition: Kernel) -> np.nd
 
 
 def _check_reference(shape: tuple[int, ...], definition: Definition) -> None:
-    """That package asks for sides above 16 (w - 1) whatever the scales, forgets the depth, pads odd sides."""
+    """That package asks for sides above 16 (w - 1) whatever the scales, ignores the depth, pads odd sides."""
     shortest, divisor = 16 * (definition.window - 1) + 1, 2 ** (definition.scales - 1)
     if min(shape) < shortest or any(side % divisor for side in shape):
         raise MribenchError(

@@ -14,7 +14,7 @@ from mribench.metrics.arrays.distances import JointDistances, checked_features, 
 from mribench.metrics.metric import ArraySource, Keep, Metric
 from mribench.metrics.score import Better
 
-NEIGHBOURS = 5
+_NEIGHBOURS = 5
 
 
 class PRDC(NamedTuple):
@@ -26,7 +26,7 @@ class PRDC(NamedTuple):
     coverage: float
 
 
-def prdc(real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS) -> PRDC:
+def prdc(real: np.ndarray, fake: np.ndarray, k: int = _NEIGHBOURS) -> PRDC:
     """How two samples of features `[M,F]` and `[N,F]` cover each other by balls to the k-th nearest neighbour.
 
     precision: proportion of fakes inside some real ball; recall: the converse; density: mean number of real balls
@@ -64,7 +64,7 @@ def _prdc(squared: np.ndarray, m: int, k: int) -> PRDC:
 
 def _needs() -> dict[str, int]:
     """One volume may be left out, and each of the others then has a k-th neighbour."""
-    return {"samples": NEIGHBOURS + 2, "reference": NEIGHBOURS + 2}
+    return {"samples": _NEIGHBOURS + 2, "reference": _NEIGHBOURS + 2}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,7 +77,7 @@ class NeighbourMetric(Metric[JointDistances]):
 
     def definition(self, arrays: ArraySource) -> dict[str, Any]:
         return {
-            "neighbours": NEIGHBOURS,
+            "neighbours": _NEIGHBOURS,
             "inside": "strict",
             "views": JointDistances.JOINED,
             **arrays.feature_definition(*VIEWS),
@@ -87,7 +87,7 @@ class NeighbourMetric(Metric[JointDistances]):
         return JointDistances.of(arrays)
 
     def value(self, gathered: JointDistances, keep: Keep) -> float:
-        result = _prdc(gathered.squared(keep), len(keep["reference"]), NEIGHBOURS)
+        result = _prdc(gathered.squared(keep), len(keep["reference"]), _NEIGHBOURS)
         return float(getattr(result, self.name))
 
 

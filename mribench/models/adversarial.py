@@ -18,6 +18,7 @@ Width = Annotated[int, Field(ge=2)]
 
 # For a CPU: a quarter of the widths, one stage less, as many voxels per latent dimension as at 64^3, a high rate.
 NATIVE_32: dict[str, Any] = {"size": 32, "channels": (16, 32, 64), "latent": 128, "learning_rate": 1e-3}
+SMALLEST: dict[str, Any] = {"size": 16, "channels": (8, 16), "latent": 12}
 # 64^3 is the size of the public code. At 128^3 the same networks are kept and the volume is enlarged (the route
 # that the cDPM authors' group later published), or one more stage with halved outer width is added.
 NATIVE_64: dict[str, Any] = {"size": 64, "channels": (64, 128, 256, 512)}

@@ -13,6 +13,7 @@ from mribench.models.adversarial import (
     NATIVE_32,
     NATIVE_64,
     NATIVE_128,
+    SMALLEST,
     UPSAMPLED_128,
     LatentGAN,
     LatentGANConfig,
@@ -51,6 +52,9 @@ class AlphaWGAN(LatentGAN):
 
     Config = AlphaWGANConfig
     title = "3D-alpha-WGAN"
+    summary = "an autoencoder and a Wasserstein GAN in one, with a second critic for the latent code"
+    source = "Kwon, Han and Kim 2019"
+    SMALLEST: ClassVar = {**SMALLEST, "code_width": 16}
     stem = "transposed"
     PRESETS: ClassVar = {
         "tiny": {

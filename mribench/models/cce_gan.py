@@ -15,6 +15,7 @@ from mribench.models.adversarial import (
     NATIVE_32,
     NATIVE_64,
     NATIVE_128,
+    SMALLEST,
     UPSAMPLED_128,
     LatentGAN,
     LatentGANConfig,
@@ -109,6 +110,9 @@ class CCEGAN(LatentGAN):
 
     Config = CCEGANConfig
     title = "CCE-GAN"
+    summary = "a Wasserstein GAN whose encoder is trained for cycle consistency"
+    source = "Xing, Sinha and Hwang 2021"
+    SMALLEST: ClassVar = SMALLEST
     stem = "transposed"
     PRESETS: ClassVar = {
         "tiny": {

@@ -141,6 +141,18 @@ class CDPM(DiffusionGenerator):
 
     Config = CDPMConfig
     title = "cDPM"
+    summary = (
+        "a diffusion model that makes a volume in stages of axial slices, each given slices already made"
+    )
+    source = "Peng et al. 2023"
+    SMALLEST: ClassVar = {
+        "size": 16,
+        "base": 16,
+        "multipliers": (1, 2),
+        "tau_max": 6,
+        "stage_slices": 3,
+        "ddim_steps": 2,
+    }
     sampler_settings = ("stage_slices", *DiffusionGenerator.sampler_settings, "tail_skip")
     PRESETS: ClassVar = {
         "tiny": TINY,

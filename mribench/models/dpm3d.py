@@ -99,6 +99,9 @@ class DPM3D(DiffusionGenerator):
 
     Config = DPM3DConfig
     title = "3D-DPM"
+    summary = "a denoising diffusion model with a 3D U-Net"
+    source = "Dorjsembe et al. 2022"
+    SMALLEST: ClassVar = {"size": 16, "multipliers": (1, 2), "ema_start": 2, "ddim_steps": 2}
     PRESETS: ClassVar = {
         "tiny": TINY,
         "small": SMALL,

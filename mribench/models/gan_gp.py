@@ -12,6 +12,7 @@ from mribench.models.adversarial import (
     NATIVE_32,
     NATIVE_64,
     NATIVE_128,
+    SMALLEST,
     UPSAMPLED_128,
     LatentGAN,
     LatentGANConfig,
@@ -72,6 +73,9 @@ class GANGP(LatentGAN):
 
     Config = GANGPConfig
     title = "3D-GAN-GP"
+    summary = "a Wasserstein GAN with gradient penalty"
+    source = "Gulrajani et al. 2017; in 3D by Kwon et al. 2019"
+    SMALLEST: ClassVar = SMALLEST
     stem = "linear"
     PRESETS: ClassVar = {
         "tiny": {

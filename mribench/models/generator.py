@@ -37,14 +37,21 @@ class GeneratorConfig(BaseModel):
 class Generator(nn.Module):
     """A trainable source of brain volumes.
 
-    Everything learned is a submodule (averaged copies too), every optimizer sits in `optimizers`, so one
-    checkpoint format serves all. `needs` names the submodules that sampling needs.
+    The class says everything about the model; lists, cards, checks and tests read it here. Everything learned is
+    a submodule (averaged copies too) and every optimizer is in `optimizers`, so one checkpoint format is enough.
     """
 
-    Config: ClassVar[type[GeneratorConfig]]
-    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]]
     title: ClassVar[str]  # the paper's name
-    needs: ClassVar[tuple[str, ...]]
+    summary: ClassVar[str]  # what it is: continues "TITLE: "
+    source: ClassVar[str]  # the paper
+    limits: ClassVar[str] = (
+        "It can make only what its training volumes show, and it may repeat them: see memorisation, copy rate and "
+        "the nearest training volumes."
+    )
+    Config: ClassVar[type[GeneratorConfig]]
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]]  # must have "tiny", 32^3 on a CPU
+    SMALLEST: ClassVar[Mapping[str, Any]] = {}  # changes to "tiny" with which tests take seconds
+    needs: ClassVar[tuple[str, ...]]  # submodules that sampling needs
     sampler_settings: ClassVar[tuple[str, ...]] = ()  # may be changed after training
 
     def __init__(self, config: Any) -> None:
@@ -116,6 +123,11 @@ class Generator(nn.Module):
         self.train()
 
     @classmethod
+    def card(cls) -> str:
+        """Title, summary and source as one sentence."""
+        return f"{cls.title}: {cls.summary} ({cls.source})."
+
+    @classmethod
     def build_config(cls, preset: str, **overrides: Any) -> GeneratorConfig:
         """The preset's config with overrides; raises UsageError for unknown presets, keys and bad values."""
         if preset not in cls.PRESETS:
@@ -151,6 +163,12 @@ class Generator(nn.Module):
             for name, child in self.named_children()
             if not name.startswith("ema") and any(True for _ in child.parameters())
         }
+
+    @classmethod
+    def count_parameters(cls, config: GeneratorConfig) -> dict[str, int]:
+        """`parameter_count` of a configuration, without allocating the parameters."""
+        with torch.device("meta"):
+            return cls(config).parameter_count()
 
     def save(self, path: Path) -> None:
         """Write the submodules named in `needs` as safetensors, atomically."""

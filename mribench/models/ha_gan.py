@@ -64,6 +64,9 @@ class HAGAN(Generator):
 
     Config = HAGANConfig
     title = "HA-GAN"
+    summary = "a GAN that makes a whole small volume and a part of it at full resolution"
+    source = "Sun et al. 2022"
+    SMALLEST: ClassVar = {"width": 4, "latent": 12, "train_encoders": True}
     needs = ("G.A", "G.H")  # G.L only shows the low resolution to D
     PRESETS: ClassVar = {
         "tiny": {

@@ -7,6 +7,7 @@ The network of flexible video diffusion (Harvey et al. 2022) with one channel, w
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,38 @@ def sinusoid(position: Tensor, width: int, max_period: float = 10_000.0) -> Tens
 def embedding_mlp(width_in: int, width: int) -> nn.Sequential:
     """Two linear layers that make an embedding of a sinusoid."""
     return nn.Sequential(nn.Linear(width_in, width), nn.SiLU(), nn.Linear(width, width))
+
+
+class Entry(NamedTuple):
+    """What one entry of the skip stack of a U-Net has to do."""
+
+    channels_in: int
+    channels: int
+    size: int  # in-plane, pixels, before resampling
+    residual: bool  # whether it has a residual block, and attention where its size asks for it
+    resample: bool
+
+
+def skip_stack(
+    size: int, base: int, multipliers: tuple[int, ...], res_blocks: int
+) -> tuple[list[Entry], list[Entry]]:
+    """Entries on the way down and on the way up; those on the way up take the skipped channels in too."""
+    channels, last = base * multipliers[0], len(multipliers) - 1
+    down, up, pushed = [], [], [channels]
+    for level, multiplier in enumerate(multipliers):
+        for _ in range(res_blocks):
+            down.append(Entry(channels, base * multiplier, size >> level, True, False))
+            channels = base * multiplier
+            pushed.append(channels)
+        if level < last:
+            down.append(Entry(channels, channels, size >> level, False, True))
+            pushed.append(channels)
+    for level in range(last, -1, -1):
+        for i in range(res_blocks + 1):
+            doubles = level > 0 and i == res_blocks
+            up.append(Entry(channels + pushed.pop(), base * multipliers[level], size >> level, True, doubles))
+            channels = base * multipliers[level]
+    return down, up
 
 
 class GroupNorm(nn.GroupNorm):
@@ -241,38 +274,24 @@ class SliceUNet(nn.Module):
         self.time_mlp = embedding_mlp(base, width)
         self.index_mlp = embedding_mlp(base, width) if index_embedding else None
 
-        def attention(channels: int, at: int) -> FactorisedAttention | None:
-            if at not in attention_sizes:
-                return None
+        def attention(channels: int) -> FactorisedAttention:
             return FactorisedAttention(channels, heads, width, slices, norm, residual)
 
-        channels, at = base * multipliers[0], size
-        self.stem = nn.Conv2d(2, channels, 3, padding=1)
-        self.down, pushed = nn.ModuleList(), [channels]
-        for level, multiplier in enumerate(multipliers):
-            for _ in range(res_blocks):
-                res = ResBlock(channels, base * multiplier, width)
-                channels = base * multiplier
-                self.down.append(Block(res, attention(channels, at), None))
-                pushed.append(channels)
-            if level < len(multipliers) - 1:
-                self.down.append(Block(None, None, Downsample(channels)))
-                pushed.append(channels)
-                at //= 2
-        self.middle = Block(
-            ResBlock(channels, channels, width),
-            FactorisedAttention(channels, heads, width, slices, norm, residual),
-            None,
-        )
-        self.middle_out = ResBlock(channels, channels, width)
-        self.up = nn.ModuleList()
-        for level, multiplier in reversed(list(enumerate(multipliers))):
-            for i in range(res_blocks + 1):
-                res = ResBlock(channels + pushed.pop(), base * multiplier, width)
-                channels = base * multiplier
-                attend, last = attention(channels, at), level > 0 and i == res_blocks
-                self.up.append(Block(res, attend, Upsample(channels) if last else None))
-                at = at * 2 if last else at
+        def block(entry: Entry, resample: type[Downsample | Upsample]) -> Block:
+            attends = entry.residual and entry.size in attention_sizes
+            return Block(
+                ResBlock(entry.channels_in, entry.channels, width) if entry.residual else None,
+                attention(entry.channels) if attends else None,
+                resample(entry.channels) if entry.resample else None,
+            )
+
+        down, up = skip_stack(size, base, multipliers, res_blocks)
+        self.stem = nn.Conv2d(2, base * multipliers[0], 3, padding=1)
+        self.down = nn.ModuleList(block(entry, Downsample) for entry in down)
+        deepest, channels = base * multipliers[-1], base * multipliers[0]
+        self.middle = Block(ResBlock(deepest, deepest, width), attention(deepest), None)
+        self.middle_out = ResBlock(deepest, deepest, width)
+        self.up = nn.ModuleList(block(entry, Upsample) for entry in up)
         self.head = nn.Sequential(
             GroupNorm(channels), nn.SiLU(), zero_init(nn.Conv2d(channels, 1, 3, padding=1))
         )

@@ -11,7 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mribench.models.unet import GroupNorm, SelfAttention, embedding_mlp, sinusoid, zero_init
+from mribench.models.unet import (
+    Entry,
+    GroupNorm,
+    SelfAttention,
+    embedding_mlp,
+    sinusoid,
+    skip_stack,
+    zero_init,
+)
 
 MAX_PERIOD = 1000.0  # of the time embedding; guided diffusion has 10,000
 
@@ -44,6 +52,13 @@ def double(x: Tensor, axis: int) -> Tensor:
     after = torch.cat([x.narrow(axis, 1, last), x.narrow(axis, last, 1)], dim=axis)
     pair = [torch.lerp(x, neighbour, 0.25) for neighbour in (before, after)]
     return torch.stack(pair, dim=axis + 1).flatten(axis, axis + 1)
+
+
+class Downsample(nn.Conv3d):
+    """Halve every side by a strided convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, stride=2, padding=1)
 
 
 class Upsample(nn.Module):
@@ -97,33 +112,21 @@ class VolumeUNet(nn.Module):
         width = 4 * base
         self.time_mlp = embedding_mlp(base, width)
 
-        def attention(channels: int, at: int) -> SelfAttention | None:
-            return SelfAttention(channels, 1, "raw") if at in attention_sizes else None
+        def block(entry: Entry, resample: type[Downsample | Upsample]) -> Block:
+            attends = entry.residual and entry.size in attention_sizes
+            return Block(
+                ResBlock(entry.channels_in, entry.channels, width) if entry.residual else None,
+                SelfAttention(entry.channels, 1, "raw") if attends else None,
+                resample(entry.channels) if entry.resample else None,
+            )
 
-        channels, at = base * multipliers[0], size
-        self.stem = nn.Conv3d(1, channels, 3, padding=1)
-        self.down, pushed = nn.ModuleList(), [channels]
-        for level, multiplier in enumerate(multipliers):
-            for _ in range(res_blocks):
-                res = ResBlock(channels, base * multiplier, width)
-                channels = base * multiplier
-                self.down.append(Block(res, attention(channels, at), None))
-                pushed.append(channels)
-            if level < len(multipliers) - 1:
-                halve = nn.Conv3d(channels, channels, 3, stride=2, padding=1)
-                self.down.append(Block(None, None, halve))
-                pushed.append(channels)
-                at //= 2
-        self.middle = Block(ResBlock(channels, channels, width), SelfAttention(channels, 1, "raw"), None)
-        self.middle_out = Block(ResBlock(channels, channels, width), None, None)
-        self.up = nn.ModuleList()
-        for level, multiplier in reversed(list(enumerate(multipliers))):
-            for i in range(res_blocks + 1):
-                res = ResBlock(channels + pushed.pop(), base * multiplier, width)
-                channels = base * multiplier
-                attend, last = attention(channels, at), level > 0 and i == res_blocks
-                self.up.append(Block(res, attend, Upsample(channels) if last else None))
-                at = at * 2 if last else at
+        down, up = skip_stack(size, base, multipliers, res_blocks)
+        self.stem = nn.Conv3d(1, base * multipliers[0], 3, padding=1)
+        self.down = nn.ModuleList(block(entry, Downsample) for entry in down)
+        deepest, channels = base * multipliers[-1], base * multipliers[0]
+        self.middle = Block(ResBlock(deepest, deepest, width), SelfAttention(deepest, 1, "raw"), None)
+        self.middle_out = Block(ResBlock(deepest, deepest, width), None, None)
+        self.up = nn.ModuleList(block(entry, Upsample) for entry in up)
         self.head = nn.Sequential(
             GroupNorm(channels), nn.SiLU(), zero_init(nn.Conv3d(channels, 1, 3, padding=1))
         )

@@ -13,6 +13,7 @@ from mribench.models.adversarial import (
     NATIVE_32,
     NATIVE_64,
     NATIVE_128,
+    SMALLEST,
     UPSAMPLED_128,
     LatentGAN,
     LatentGANConfig,
@@ -71,7 +72,7 @@ class VAEGAN(LatentGAN):
     """Variational autoencoder whose decoder also plays a GAN against a discriminator.
 
     Exact: networks; one step each of D, G and E on every batch; G maximises D's loss (saturating form) plus
-    20 MSE, E minimises the divergence per latent dimension plus 10 MSE and sees no adversarial term. It is not
+    20 MSE, E minimises the divergence per latent dimension plus 10 MSE and has no adversarial term. It is not
     Larsen's loss: the reconstruction is compared voxel by voxel, not by features of D, as in the public code.
 
     Deviations from that code: E's error is computed with the updated G (the stale graph is an error in today's
@@ -87,6 +88,9 @@ class VAEGAN(LatentGAN):
 
     Config = VAEGANConfig
     title = "3D-VAE-GAN"
+    summary = "a variational autoencoder whose decoder is also a GAN's generator"
+    source = "Larsen et al. 2016; in 3D by Kwon et al. 2019"
+    SMALLEST: ClassVar = {**SMALLEST, "hidden": 16}
     stem = "linear"
     PRESETS: ClassVar = {
         "tiny": {

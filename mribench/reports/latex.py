@@ -2,113 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from mribench.reports.rows import BaselineCell, Cell, Leaderboard, Row, fixed, percent
-from mribench.reports.tables import BASELINE_NAME, caption, explanations, name, plain
+from mribench.reports.grid import Table, TableCell, TableRow, plain
 
 _TEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"''",
-    "³": r"$^3$",
-    "–": "--",
-    "α": r"$\alpha$",
-    "≈": r"$\approx$",
+    **{c: f"\\{c}" for c in "{}$&#%_"},
+    **{"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", '"': "''"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--"},
+    **{"³": r"$^3$", "α": r"$\alpha$", "≈": r"$\approx$"},
 }
 
 
-def tex_text(text: object) -> str:
-    """Text that LaTeX prints and never runs; characters beyond Latin-1 become a question mark."""
-    return "".join(_TEX.get(c, c if ord(c) < 256 else "?") for c in plain(text))
-
-
-def as_tex(board: Leaderboard) -> str:
+def as_tex(table: Table) -> str:
     """table.tex: a table with booktabs rules; controls below a rule, the real baseline below another."""
-    titles = ["model", *(tex_text(column.title) for column in board.columns), "mean rank"]
-    titles += ["P(first)"] if board.has_chances else []
-    groups = [
-        [_tex_row(board, row) for row in board.contestants],
-        [_tex_row(board, row) for row in board.controls],
-        [_tex_baseline(board.real_baseline, len(titles))] if board.real_baseline else [],
-    ]
+    table = table.of("paper", "score", "rank", "chance")
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
         "\\centering",
-        f"\\caption{{{tex_text(caption(board))}}}",
-        f"\\begin{{tabular}}{{l{'r' * (len(titles) - 1)}}}",
+        f"\\caption{{{_escaped(table.caption)}}}",
+        f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
         "\\toprule",
-        " & ".join(titles) + r" \\",
-        *(line for group in groups if group for line in ("\\midrule", *group)),
+        " & ".join(["model", *(_escaped(column.title) for column in table.columns)]) + r" \\",
+        *(line for rows in table.groups for line in ("\\midrule", *map(_row, rows))),
         "\\bottomrule",
         "\\end{tabular}",
-        *_tex_notes(board),
+        *_notes(table),
         "\\end{table}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _tex_row(board: Leaderboard, row: Row) -> str:
-    cells = [tex_text(name(row)), *(_tex_cell(board, cell) for cell in row.cells), _tex_rank(board, row)]
-    if board.has_chances:
-        cells.append(tex_text(percent(row.chances[0])) if row.chances else "--")
-    return " & ".join(cells) + r" \\"
+def _escaped(text: object) -> str:
+    """Text that LaTeX prints and never runs; characters beyond Latin-1 become a question mark."""
+    return "".join(_TEX.get(c, c if ord(c) < 256 else "?") for c in plain(text))
 
 
-def _tex_baseline(real_baseline: Sequence[BaselineCell], width: int) -> str:
-    cells = [
-        BASELINE_NAME,
-        *(_tex_interval(*cell.texts) if cell.real_baseline else "--" for cell in real_baseline),
-    ]
-    return " & ".join(cells + [""] * (width - len(cells))) + r" \\"
+def _row(row: TableRow) -> str:
+    return " & ".join([_escaped(row.title), *map(_cell, row.cells)]) + r" \\"
 
 
-def _tex_rank(board: Leaderboard, row: Row) -> str:
-    if row.rank is not None:
-        return _tex_bold(fixed(row.rank, 2), row.best)
-    return f"--$^{{{board.numbers([row.unranked])[0]}}}$" if row.unranked else "--"
+def _cell(cell: TableCell) -> str:
+    marks = ("*" if cell.starred else "") + ",".join(map(str, cell.footnotes))
+    raised = "\\,".join(
+        part for part in (rf"\mathrm{{{cell.letters}}}" if cell.letters else "", marks) if part
+    )
+    value = _number(cell.text)
+    value = rf"\textbf{{\boldmath {value}}}" if cell.best else value
+    value += f"$^{{{raised}}}$" if raised else ""
+    if not cell.interval:
+        return value
+    low, high = _number(cell.low), _number(cell.high)
+    return rf"\shortstack{{{value}\\{{\scriptsize {{[}}{low}, {high}{{]}}}}}}"
 
 
-def _tex_cell(board: Leaderboard, cell: Cell) -> str:
-    marks = ("*" if cell.why_not else "") + ",".join(str(n) for n in board.numbers(cell.remarks))
-    letters = rf"\mathrm{{{cell.group}}}" if cell.group else ""
-    mark = "\\,".join(part for part in (letters, marks) if part)
-    mark = f"$^{{{mark}}}$" if mark else ""
-    if cell.score is None:
-        return f"--{mark}"
-    value, low, high = cell.texts
-    return _tex_interval(value, low, high, mark, cell.best)
+def _number(text: str) -> str:
+    return f"${text}$" if text.startswith("-") else _escaped(text)
 
 
-def _tex_interval(value: str, low: str, high: str, mark: str = "", bold: bool = False) -> str:
-    above = _tex_bold(_tex_number(value), bold)
-    return rf"\shortstack{{{above}{mark}\\{{\scriptsize {{[}}{_tex_number(low)}, {_tex_number(high)}{{]}}}}}}"
-
-
-def _tex_number(text: str) -> str:
-    return f"${text}$" if text.startswith("-") else text
-
-
-def _tex_bold(text: str, bold: bool) -> str:
-    return rf"\textbf{{\boldmath {text}}}" if bold else text
-
-
-def _tex_notes(board: Leaderboard) -> list[str]:
-    notes = [f"$^{{{i}}}$ {tex_text(note.rstrip('.'))}." for i, note in enumerate(board.footnotes, 1)]
-    said = [*(tex_text(line) for line in (*explanations(board), *board.remarks)), *notes]
-    said += [
-        tex_text(f"{row.entrant.name}: {problem}") for row in board.rows for problem in row.entrant.problems
-    ]
+def _notes(table: Table) -> list[str]:
+    said = [_escaped(line) for line in (*table.explanations, *table.remarks)]
+    said += [f"$^{{{i}}}$ {_escaped(note.rstrip('.'))}." for i, note in enumerate(table.footnotes, 1)]
+    said += [_escaped(problem) for problem in table.problems]
     return [rf"\par\medskip\footnotesize {' '.join(said)}"] if said else []

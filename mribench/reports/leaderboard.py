@@ -11,8 +11,11 @@ from mribench.bench.folder import Bench
 from mribench.bench.protocol import Protocol
 from mribench.data.cohort import Cohort
 from mribench.files import write_text
-from mribench.metrics.score import Score
+from mribench.metrics.score import Missing, Score
 from mribench.metrics.statistics.jackknife import jackknife_groups
+from mribench.reports import terminal
+from mribench.reports.csv_tables import as_csv, as_scores_csv
+from mribench.reports.grid import make_table
 from mribench.reports.latex import as_tex
 from mribench.reports.markdown import as_markdown
 from mribench.reports.page import words
@@ -27,10 +30,10 @@ from mribench.reports.rows import (
     make_cells,
     usual_scores,
 )
-from mribench.reports.tables import as_csv, as_scores_csv
-from mribench.reports.terminal import as_text
 
-__all__ = ["Entrant", "Leaderboard", "as_text", "build", "from_scores", "write_tables"]
+__all__ = ["FILES", "Entrant", "Leaderboard", "as_text", "build", "from_bench", "from_scores", "write_tables"]
+
+FILES = ("table.csv", "scores.csv", "table.tex", "table.md")  # beside the page
 
 
 def build(bench: Bench) -> Leaderboard:
@@ -77,12 +80,27 @@ def from_scores(
     return replace(board, footnotes=tuple(dict.fromkeys(met)))
 
 
+def from_set(name: str, scores: Iterable[Score], missing: Iterable[Missing]) -> Leaderboard:
+    """The leaderboard of one set of samples that belongs to no bench."""
+    entrant = Entrant(
+        name=name,
+        scores={score.metric: score for score in scores},
+        missing={absent.metric: absent.reason for absent in missing},
+    )
+    return from_scores([entrant])
+
+
+def as_text(board: Leaderboard) -> str:
+    """What `mribench evaluate` prints."""
+    return terminal.as_text(make_table(board))
+
+
 def write_tables(board: Leaderboard, folder: Path) -> None:
-    """Write table.csv, scores.csv, table.tex and table.md."""
-    write_text(folder / "table.csv", as_csv(board))
-    write_text(folder / "scores.csv", as_scores_csv(board))
-    write_text(folder / "table.tex", as_tex(board))
-    write_text(folder / "table.md", as_markdown(board))
+    """Write the four `FILES`."""
+    table = make_table(board)
+    texts = (as_csv(table), as_scores_csv(board), as_tex(table), as_markdown(table))
+    for name, text in zip(FILES, texts, strict=True):
+        write_text(folder / name, text)
 
 
 def _without_torn_scores(entrant: Entrant) -> Entrant:
@@ -103,7 +121,7 @@ def _replicates_fit(score: Score, side: str) -> bool:
 
 
 def _same_samples(entrants: Sequence[Entrant]) -> list[str]:
-    """A sentence for every set of samples that stands in the table under several names."""
+    """A sentence for every set of samples that is in the table under several names."""
     names: dict[tuple[str, ...], list[str]] = {}
     for entrant in entrants:
         if entrant.samples:
@@ -127,7 +145,7 @@ def _real(usual: Mapping[str, Score]) -> str:
 
 
 def _too_few(contestants: Sequence[Row]) -> list[str]:
-    """A sentence when nothing could be ranked, so that the missing ranks are no riddle."""
+    """A sentence when nothing could be ranked, which says why the ranks are missing."""
     if any(row.rank is not None for row in contestants):
         return []
     return [words.ONE_MODEL if sum(bool(row.entrant.scores) for row in contestants) < 2 else words.NO_RANKS]
@@ -142,12 +160,8 @@ def _control_order(row: Row) -> tuple[int, str]:
 def _absent_controls(protocol: Protocol, entrants: Sequence[Entrant]) -> list[str]:
     there = {entrant.name for entrant in entrants}
     absent = [control for control in CONTROLS.values() if control.name not in there]
-    without_holdout = [c.name for c in absent if c.draws_on == "holdout" and protocol.cohort.holdout == 0]
-    other = [c.name for c in absent if c.name not in without_holdout]
-    remarks = []
-    if without_holdout:
-        names = " and ".join(without_holdout)
-        remarks.append(f"No {names}: protocol {protocol.name} keeps no held-out volumes.")
-    if other:
-        remarks.append(f"Controls not made yet: {', '.join(other)}. Run: mribench generate --all")
-    return remarks
+    impossible = [c.name for c in absent if c.draws_on == "holdout" and protocol.cohort.holdout == 0]
+    other = [c.name for c in absent if c.name not in impossible]
+    why = f"No {' and '.join(impossible)}: protocol {protocol.name} has no held-out volumes."
+    remedy = f"Controls not made yet: {', '.join(other)}. Run: mribench generate --all"
+    return [*([why] if impossible else []), *([remedy] if other else [])]

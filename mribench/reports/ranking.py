@@ -16,10 +16,10 @@ from mribench.metrics.statistics.comparison import (
 )
 from mribench.reports.rows import Cell, Column, Row, percent
 
-Families = Mapping[str, Sequence[Column]]  # ranking family -> its columns
+_Families = Mapping[str, Sequence[Column]]  # ranking family -> its columns
 
 
-def _families(rows: Sequence[Row]) -> Families:
+def _families(rows: Sequence[Row]) -> _Families:
     """In the order of the columns. A gap is a second view of a score and stays out."""
     families: dict[str, list[Column]] = {}
     for cell in rows[0].cells if rows else ():
@@ -34,7 +34,8 @@ def mark_best(rows: Sequence[Row]) -> list[Row]:
     Alone nobody is best, and neither where all score exactly the same.
     """
     marks: dict[str, dict[str, Cell]] = {row.entrant.name: {} for row in rows}
-    for column in [cell.column for cell in rows[0].cells if cell.column.family] if rows else []:
+    columns = [cell.column for cell in rows[0].cells] if rows else []
+    for column in (column for column in columns if column.family):
         cells = {row.entrant.name: row.cell(column.key) for row in rows if row.whole}
         for name, cell in _compared(cells).items():
             marks[name][column.key] = cell
@@ -95,7 +96,7 @@ def rank(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     return sorted(done, key=_order), remarks
 
 
-def _places(rows: Sequence[Row], families: Families) -> list[tuple[float, tuple[float, ...]]]:
+def _places(rows: Sequence[Row], families: _Families) -> list[tuple[float, tuple[float, ...]]]:
     """Mean rank of each row, and its probability of every rank."""
     scores = [row.entrant.scores for row in rows]
     metrics = [[column.metric for column in columns] for columns in families.values()]
@@ -122,7 +123,7 @@ def _has(row: Row, columns: Sequence[Column]) -> bool:
     return all(row.cell(column.key).ranked for column in columns)
 
 
-def _unranked(row: Row, counting: Families) -> Row:
+def _unranked(row: Row, counting: _Families) -> Row:
     lacking = [_title(columns) for columns in counting.values() if not _has(row, columns)]
     return replace(
         row, unranked=f"no mean rank without a comparable {', '.join(lacking)}" if lacking else "not ranked"

@@ -3,113 +3,31 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, TypeVar
-
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, ValidationError
+from typing import Literal, TypeVar
 
 from mribench.bench.controls import CONTROLS
 from mribench.bench.folder import Bench, Run
-from mribench.bench.protocol import ROLES
+from mribench.bench.records import (
+    Kind,
+    NearestRecord,
+    RunRecord,
+    SamplesRecord,
+    ScoresRecord,
+    TrainingStep,
+    WeightsRecord,
+)
 from mribench.data.cohort import Cohort, open_cohort
 from mribench.data.volume_set import Slab, VolumeSet
 from mribench.errors import MribenchError
-from mribench.files import read_json
+from mribench.files import Record
 from mribench.metrics.score import Score
 
-Kind = Literal["model", "control", "folder", "unknown"]
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-
-_R = TypeVar("_R", bound=_Record)
-
-
-class RunRecord(_Record):
-    """run.json: what made the samples."""
-
-    kind: Literal["model", "control", "folder"]
-    model: str | None = None
-    title: str = ""
-    what: str = ""
-    preset: str | None = None
-    config: dict[str, Any] = {}
-    seed: int | None = None
-    cohort_digest: str | None = None
-    protocol_digest: str | None = None
-    parameters: dict[str, NonNegativeInt] = {}
-    versions: dict[str, str] = {}
-    device: dict[str, Any] | str | None = None
-
-
-class WeightsRecord(_Record):
-    """weights.json: the end of a training."""
-
-    digest: str
-    seen: NonNegativeInt
-    seconds: NonNegativeFloat
-    step: NonNegativeInt
-    device: dict[str, Any] | str | None = None
-
-
-class SampleFile(_Record):
-    name: str
-    digest: str
-    seconds: NonNegativeFloat | None = None
-
-
-class SamplesRecord(_Record):
-    """samples.json."""
-
-    seed: int | None = None
-    slab: Slab | None = None
-    shape: tuple[int, int, int]
-    files: list[SampleFile]
-    device: dict[str, Any] | str | None = None
-
-
-class ScoresRecord(_Record):
-    """scores.json; each score is checked by itself, so that one bad score costs one cell."""
-
-    protocol_digest: str | None = None
-    samples_digest: str | None = None
-    reference_digest: str | None = None
-    scores: list[dict[str, Any]] = []
-    missing: list[dict[str, Any]] = []
-
-
-class Pair(_Record):
-    sample: str
-    sample_index: NonNegativeInt
-    neighbour: str
-    neighbour_index: NonNegativeInt
-    similarity: float
-    second: float
-    mirrored: bool = False  # the neighbour is most alike after its left and right are exchanged
-
-
-class NearestRecord(_Record):
-    """nearest.json: every sample's most similar training volume, the most similar pair first."""
-
-    definition: str = ""
-    copy_threshold: float = 0.5
-    pairs: list[Pair] = []
-
-
-class TrainingRecord(_Record):
-    """One line of training.jsonl."""
-
-    step: NonNegativeInt
-    seen: NonNegativeInt
-    seconds: NonNegativeFloat
-    losses: dict[str, float] = {}
+_R = TypeVar("_R", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -134,7 +52,7 @@ class Entrant:
 
     name: str
     title: str = ""
-    kind: Kind = "folder"
+    kind: Kind | Literal["unknown"] = "folder"
     scores: Mapping[str, Score] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
@@ -144,7 +62,7 @@ class Entrant:
     weights: WeightsRecord | None = None
     samples: SamplesRecord | None = None
     nearest: NearestRecord | None = None
-    training: tuple[TrainingRecord, ...] = ()
+    training: tuple[TrainingStep, ...] = ()
 
     @property
     def label(self) -> str:
@@ -183,27 +101,10 @@ class Entrant:
         """Where it was trained and, if elsewhere, sampled."""
         if self.kind != "model":
             return ""
-        trained = device_name((self.weights or self.run or _NOTHING).device)
-        sampled = device_name((self.samples or _NOTHING).device)
+        made = self.weights or self.run
+        trained = str(made.device) if made and made.device else ""
+        sampled = str(self.samples.device) if self.samples and self.samples.device else ""
         return trained if sampled in ("", trained) else f"{trained or '?'}, sampled on {sampled}"
-
-
-class _Nothing(_Record):
-    device: None = None
-
-
-_NOTHING = _Nothing()
-
-
-def device_name(device: Mapping[str, Any] | str | None) -> str:
-    """ "cpu x86_64, 2 threads, fp32" of a device record."""
-    if not isinstance(device, Mapping):
-        return device or ""
-    threads = ""
-    if device.get("device") == "cpu" and "threads" in device:
-        threads = f"{device['threads']} thread{'' if device['threads'] == 1 else 's'}"
-    kind = " ".join(str(device[key]) for key in ("device", "name") if device.get(key))
-    return ", ".join(part for part in (kind, threads, str(device.get("precision", ""))) if part)
 
 
 class Reader:
@@ -227,11 +128,9 @@ class Reader:
             self.note(f"There is no {path.name}. {remedy}")
             return None
         try:
-            return kind.model_validate(read_json(path))
+            return kind.read(path)
         except MribenchError as error:
             self.note(error)
-        except ValidationError as error:
-            self.note(f"{path} is not what it should be: {first_error(error)}.")
         return None
 
 
@@ -240,23 +139,12 @@ def said(error: Exception | str, folder: Path) -> str:
     return str(error).replace(f"{folder}/", "").replace(f"{folder.resolve()}/", "")
 
 
-def first_error(error: ValidationError) -> str:
-    """Where and what, of the first thing that is wrong."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else first["msg"]
-
-
 def read_cohort(bench: Bench) -> tuple[Cohort | None, str]:
     """The bench's cohort, or None and the reason why it cannot be used."""
     try:
-        cohort = open_cohort(bench.cohort_folder)
-        _ = cohort.digest, cohort.source, cohort.grid, [cohort.set(role) for role in ROLES]
-        return cohort, ""
+        return open_cohort(bench.cohort_folder), ""
     except MribenchError as error:
         return None, said(error, bench.folder)
-    except (KeyError, TypeError, ValueError) as error:
-        return None, f"cohort/volumes.json is not what it should be: {type(error).__name__} {error}"
 
 
 def read_entrants(bench: Bench, cohort: Cohort | None) -> list[Entrant]:
@@ -275,8 +163,9 @@ def read_entrant(bench: Bench, run: Run, cohort: Cohort | None) -> Entrant:
     remedy = f"Run: mribench evaluate {run.name}"
     scored = reader.required(ScoresRecord, run.scores, remedy) if samples else None
     control = CONTROLS.get(run.name)
-    scores, missing = _scores(scored)
-    kind: Kind = record.kind if record else "control" if control else "unknown"
+    scores = {score.metric: score for score in scored.scores} if scored else {}
+    missing = {absent.metric: absent.reason for absent in scored.missing} if scored else {}
+    kind = record.kind if record else "control" if control else "unknown"
     training = tuple(read_training(run.progress, reader)) if run.progress.exists() else ()
     return Entrant(
         name=run.name,
@@ -293,19 +182,6 @@ def read_entrant(bench: Bench, run: Run, cohort: Cohort | None) -> Entrant:
         problems=tuple(reader.problems),
         doubts=tuple(_doubts(bench, run, cohort, record, scored, scores)) if scored and scores else (),
     )
-
-
-def _scores(record: ScoresRecord | None) -> tuple[dict[str, Score], dict[str, str]]:
-    scores, missing = {}, {}
-    for entry in record.missing if record else []:
-        missing[str(entry.get("metric"))] = str(entry.get("reason", "no reason was recorded"))
-    for entry in record.scores if record else []:
-        try:
-            score = Score.model_validate(entry)
-            scores[score.metric] = score
-        except ValidationError as error:
-            missing[str(entry.get("metric"))] = f"The score in scores.json is damaged: {first_error(error)}."
-    return scores, missing
 
 
 def _doubts(
@@ -344,9 +220,9 @@ def _sample_digests(samples: VolumeSet, scores: Mapping[str, Score]) -> set[str]
     return {samples.subset(range(n)).digest for n in counts if 0 < n <= len(samples)}
 
 
-def read_training(path: Path, reader: Reader) -> list[TrainingRecord]:
+def read_training(path: Path, reader: Reader) -> list[TrainingStep]:
     """The records by step; of a step recorded twice (resumed runs) the last wins; torn lines are left out."""
-    records: dict[int, TrainingRecord] = {}
+    records: dict[int, TrainingStep] = {}
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
@@ -355,7 +231,7 @@ def read_training(path: Path, reader: Reader) -> list[TrainingRecord]:
     torn = 0
     for line in lines:
         try:
-            record = TrainingRecord.model_validate(json.loads(line))
+            record = TrainingStep.model_validate_json(line)
             records[record.step] = record
         except ValueError:  # ValidationError is one
             torn += 1

@@ -266,11 +266,11 @@ def _other_counts(score: Score, expected: Mapping[str, int]) -> list[str]:
 
 def _other_definition(score: Score, usual: Score) -> str:
     """ "defined otherwise than the rest: extractor:a instead of b", from the two signatures."""
-    mine, theirs = (dict(part.partition(":")[::2] for part in s.signature.split("|")) for s in (score, usual))
+    own, other = (dict(part.partition(":")[::2] for part in s.signature.split("|")) for s in (score, usual))
     changed = [
-        f"{key} {mine.get(key, 'absent')} instead of {theirs.get(key, 'absent')}"
-        for key in sorted(mine.keys() | theirs.keys())
-        if key != "n" and mine.get(key) != theirs.get(key)
+        f"{key} {own.get(key, 'absent')} instead of {other.get(key, 'absent')}"
+        for key in sorted(own.keys() | other.keys())
+        if key != "n" and own.get(key) != other.get(key)
     ]
     return f"{score.title} is defined otherwise than for most entrants: {'; '.join(changed) or score.version}"
 

@@ -1,1 +1,1 @@
-"""What each metric notices: known faults in growing doses, and planted copies."""
+"""What each metric detects: known faults in growing doses, and planted copies."""

@@ -8,15 +8,12 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates, rotate
 
-from mribench.data.anatomy import Lattice, ventricle_field
+from mribench.data.anatomy import Lattice, left_weight, ventricle_field
 from mribench.data.grid import Grid
 
-WARP_SMOOTHNESS = 8  # a random warp's SD in voxels is the side over this
-SPHERE_CENTRE, SPHERE_RADIUS = (
-    (0.5, 0.5, 0.3),
-    1 / 8,
-)  # shares of the side; it reaches two of the central planes
-MIDLINE_MM = 10.0  # a warp of one hemisphere fades out within this distance of the midline
+_WARP_SMOOTHNESS = 8  # a random warp's SD in voxels is the side over this
+# Of the sphere, in shares of the side; it reaches two of the central planes.
+_SPHERE_CENTRE, _SPHERE_RADIUS = (0.5, 0.5, 0.3), 1 / 8
 
 Alteration = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 OfDose = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
@@ -25,6 +22,22 @@ OfDose = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 def dosed(function: OfDose, dose: float) -> Alteration:
     """A function of `degradations` at one dose."""
     return lambda volume, rng: function(volume, dose, rng)
+
+
+def in_turn(*alterations: Alteration) -> Alteration:
+    """Several alterations, one after the other."""
+
+    def alter(volume: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        for alteration in alterations:
+            volume = alteration(volume, rng)
+        return volume
+
+    return alter
+
+
+def axes_exchanged(volume: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every axial slice `[H,W]` transposed."""
+    return volume.swapaxes(1, 2)
 
 
 def flipped(axis: int) -> Alteration:
@@ -66,15 +79,15 @@ def hemispheres_exchanged(volume: np.ndarray, rng: np.random.Generator) -> np.nd
 
 def without_sphere(volume: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """0 within a sphere in the left hemisphere."""
-    places = np.moveaxis(np.indices(volume.shape), 0, -1) / volume.shape - SPHERE_CENTRE
-    return np.where((places**2).sum(axis=-1) < SPHERE_RADIUS**2, 0, volume)
+    places = np.moveaxis(np.indices(volume.shape), 0, -1) / volume.shape - _SPHERE_CENTRE
+    return np.where((places**2).sum(axis=-1) < _SPHERE_RADIUS**2, 0, volume)
 
 
 def warped(voxels: float) -> Alteration:
     """Deformed by a smooth random field of displacements with that RMS length in voxels."""
 
     def alter(volume: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        smoothness = (0, *(np.array(volume.shape) / WARP_SMOOTHNESS))
+        smoothness = (0, *(np.array(volume.shape) / _WARP_SMOOTHNESS))
         # Wrapped, the field varies as much at the border as inside.
         field = gaussian_filter(rng.standard_normal((3, *volume.shape)), smoothness, mode="wrap")
         return displaced(volume, field * (voxels / np.sqrt((field**2).sum(axis=0).mean())))
@@ -94,5 +107,4 @@ def towards_ventricles(grid: Grid, left_only: bool) -> np.ndarray:
     lattice = Lattice(grid.origin_mm, grid.spacing_mm, grid.shape)
     in_mm = ventricle_field(lattice).numpy()[::-1]
     field: np.ndarray = in_mm / np.reshape(grid.spacing_mm[::-1], (3, 1, 1, 1))
-    left_mm = -lattice.points()[..., 0].numpy()
-    return field * np.clip(left_mm / MIDLINE_MM, 0, 1) if left_only else field
+    return field * left_weight(lattice).numpy() if left_only else field

@@ -1,4 +1,4 @@
-"""Known faults in growing doses: what a metric that is worth its name should notice.
+"""Known faults in growing doses, which a good metric should notice.
 
 Each function takes real volumes, a dose and one random generator per volume, and gives volumes in [0,1]. Dose 0
 changes nothing. A volume's generator does not depend on the dose, so that a larger dose is more of the same fault.
@@ -15,23 +15,23 @@ from scipy.ndimage import gaussian_filter
 from mribench.data.volume_set import VolumeSet
 from mribench.runtime import derive
 
-SLAB_SLICES = 10  # cDPM makes slabs of ten slices (Peng 2023)
+_SLAB_SLICES = 10  # cDPM makes slabs of ten slices (Peng 2023)
 COPY_NOISE = 0.01  # in the brain only: noise in the background is noticed by itself
-BIAS_SMOOTHNESS = 6  # a bias field's SD in voxels is the side over this
+_BIAS_SMOOTHNESS = 6  # a bias field's SD in voxels is the side over this
 
 
 @dataclass(frozen=True)
 class Material:
-    """Real volumes: `probes` are degraded, `spare` are other subjects of the same law, `train` can be copied."""
+    """Real volumes: `probes` are degraded, `spare` are further held-out subjects, `train` can be copied."""
 
     probes: VolumeSet
     spare: VolumeSet
     train: VolumeSet
 
 
-Generators = Sequence[np.random.Generator]
-OfVolume = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
-OfSet = Callable[[Material, float, Generators], np.ndarray]
+_Generators = Sequence[np.random.Generator]
+_OfVolume = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
+_OfSet = Callable[[Material, float, _Generators], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Degradation:
     title: str
     unit: str
     doses: tuple[float, ...]
-    function: OfSet
+    function: _OfSet
 
     def apply(self, material: Material, dose: float, seed: int) -> np.ndarray:
         """The degraded probes, float32 `[N,D,H,W]` in [0,1]."""
@@ -51,10 +51,10 @@ class Degradation:
         return self.function(material, dose, generators)
 
 
-def each(function: OfVolume) -> OfSet:
+def each(function: _OfVolume) -> _OfSet:
     """A fault of one volume as a fault of the set."""
 
-    def of_set(material: Material, dose: float, generators: Generators) -> np.ndarray:
+    def of_set(material: Material, dose: float, generators: _Generators) -> np.ndarray:
         return np.stack([function(material.probes[i], dose, rng) for i, rng in enumerate(generators)])
 
     return of_set
@@ -78,14 +78,14 @@ def noise_everywhere(volume: np.ndarray, dose: float, rng: np.random.Generator) 
 
 def bias_field(volume: np.ndarray, dose: float, rng: np.random.Generator) -> np.ndarray:
     """A smooth random factor, clipped to [0,1]; dose: RMS of its logarithm within the brain, whose mean is 0."""
-    field = gaussian_filter(rng.standard_normal(volume.shape), np.array(volume.shape) / BIAS_SMOOTHNESS)
+    field = gaussian_filter(rng.standard_normal(volume.shape), np.array(volume.shape) / _BIAS_SMOOTHNESS)
     inside = volume > 0
     field = (field - field[inside].mean()) / field[inside].std()
     return np.clip(volume * np.exp(dose * field), 0, 1).astype(np.float32)
 
 
 def intensity(volume: np.ndarray, dose: float, rng: np.random.Generator) -> np.ndarray:
-    """Darker by a factor; dose: share of the intensity that is lost."""
+    """Darker by a factor; dose: fraction of the intensity that is lost."""
     return volume * np.float32(1 - dose)
 
 
@@ -119,33 +119,33 @@ def seam_shift(volume: np.ndarray, dose: float, rng: np.random.Generator) -> np.
 
 def _slabs(depth: int, rng: np.random.Generator) -> np.ndarray:
     """0 or 1 by turns for each slab of ten slices, `[depth]`; the first is drawn."""
-    slabs: np.ndarray = (np.arange(depth) // SLAB_SLICES + rng.integers(2)) % 2
+    slabs: np.ndarray = (np.arange(depth) // _SLAB_SLICES + rng.integers(2)) % 2
     return slabs
 
 
-def collapse(material: Material, dose: float, generators: Generators) -> np.ndarray:
-    """Every volume pulled towards the mean of all; dose: share of the way."""
+def collapse(material: Material, dose: float, generators: _Generators) -> np.ndarray:
+    """Every volume pulled towards the mean of all; dose: fraction of the way."""
     volumes = material.probes.stack()
     mean = volumes.mean(axis=0, dtype=np.float64)
     return ((1 - dose) * volumes + dose * mean).astype(np.float32)
 
 
-def repeats(material: Material, dose: float, generators: Generators) -> np.ndarray:
-    """Fewer distinct volumes, again and again; dose: share of the volumes that repeat another."""
+def repeats(material: Material, dose: float, generators: _Generators) -> np.ndarray:
+    """Fewer distinct volumes, again and again; dose: fraction of the volumes that repeat another."""
     volumes = material.probes.stack()
     distinct = max(1, round((1 - dose) * len(volumes)))
     return volumes[np.arange(len(volumes)) % distinct]
 
 
-def dropped_mode(material: Material, dose: float, generators: Generators) -> np.ndarray:
-    """One end of the first principal component of the voxels is never made; dose: share of the subjects lost.
+def dropped_mode(material: Material, dose: float, generators: _Generators) -> np.ndarray:
+    """One end of the first principal component of the voxels is never made; dose: fraction of the subjects lost.
 
     Lost subjects are replaced by spare ones that remain, so that the number of volumes stays.
     """
-    volumes = np.concatenate([one.stack() for one in twice_as_many(material)])
+    volumes = np.concatenate([subjects.stack() for subjects in twice_as_many(material)])
     order = np.argsort(first_component(volumes), kind="stable")
-    kept = np.sort(order[: round((1 - dose) * len(volumes))])
-    return volumes[kept[: len(material.probes)]]
+    rest = np.sort(order[: round((1 - dose) * len(volumes))])
+    return volumes[rest[: len(material.probes)]]
 
 
 def twice_as_many(material: Material) -> tuple[VolumeSet, VolumeSet]:
@@ -162,8 +162,8 @@ def first_component(volumes: np.ndarray) -> np.ndarray:
     return scores * np.sign(scores[np.abs(scores).argmax()])
 
 
-def training_copies(material: Material, dose: float, generators: Generators) -> np.ndarray:
-    """Training volumes plus noise of SD 0.01 in the brain in the place of new ones; dose: share of the volumes."""
+def training_copies(material: Material, dose: float, generators: _Generators) -> np.ndarray:
+    """Training volumes plus noise of SD 0.01 in the brain in the place of new ones; dose: fraction of the volumes."""
     volumes = material.probes.stack()
     for i in range(round(dose * len(volumes))):
         copied = material.train[i % len(material.train)]
@@ -171,24 +171,24 @@ def training_copies(material: Material, dose: float, generators: Generators) -> 
     return volumes
 
 
-def mirrored_copies(material: Material, dose: float, generators: Generators) -> np.ndarray:
-    """The same with left and right of the copies exchanged; dose: share of the volumes."""
+def mirrored_copies(material: Material, dose: float, generators: _Generators) -> np.ndarray:
+    """The same with left and right of the copies exchanged; dose: fraction of the volumes."""
     mirrored = Material(material.probes, material.spare, material.train.mirrored())
     return training_copies(mirrored, dose, generators)
 
 
-def other_subjects(material: Material, dose: float, generators: Generators) -> np.ndarray:
-    """No fault at all: as many other real subjects as there are; what notices it gives a false alarm."""
+def other_subjects(material: Material, dose: float, generators: _Generators) -> np.ndarray:
+    """No fault: as many other real subjects as there are. A metric that detects them gives a false alarm."""
     volumes = material.probes if dose == 0 else material.spare
     return volumes.subset(range(min(len(volumes), len(material.probes)))).stack()
 
 
-SHARES = (0.25, 0.5, 0.75, 1.0)
-STEPS = (0.02, 0.05, 0.1, 0.2)
+_FRACTIONS = (0.25, 0.5, 0.75, 1.0)
+_STEPS = (0.02, 0.05, 0.1, 0.2)
 
 DEGRADATIONS = {
-    one.name: one
-    for one in (
+    fault.name: fault
+    for fault in (
         Degradation("other_subjects", "Other real subjects", "no fault", (1.0,), other_subjects),
         Degradation("blur", "Blur", "SD, voxels", (0.25, 0.5, 1.0, 2.0), each(blur)),
         Degradation(
@@ -198,8 +198,8 @@ DEGRADATIONS = {
             "noise_everywhere", "Noise everywhere", "SD", (0.01, 0.03, 0.1, 0.2), each(noise_everywhere)
         ),
         Degradation("bias_field", "Bias field", "RMS of log", (0.05, 0.1, 0.2, 0.4), each(bias_field)),
-        Degradation("intensity", "Darker", "share lost", STEPS, each(intensity)),
-        Degradation("collapse", "Pulled to the mean", "share of way", SHARES, collapse),
+        Degradation("intensity", "Darker", "share lost", _STEPS, each(intensity)),
+        Degradation("collapse", "Pulled to the mean", "share of way", _FRACTIONS, collapse),
         Degradation("repeats", "Repeats", "share", (0.25, 0.5, 0.75, 0.9), repeats),
         Degradation("dropped_mode", "Dropped mode", "share of subjects", (0.1, 0.2, 0.35, 0.5), dropped_mode),
         Degradation("training_copies", "Training copies", "share", (0.1, 0.25, 0.5, 1.0), training_copies),
@@ -207,7 +207,7 @@ DEGRADATIONS = {
         Degradation(
             "slice_shuffle", "Slices out of order", "slices", (2.0, 4.0, 8.0, 16.0), each(slice_shuffle)
         ),
-        Degradation("seam_brightness", "Seams, brightness", "step", STEPS, each(seam_brightness)),
+        Degradation("seam_brightness", "Seams, brightness", "step", _STEPS, each(seam_brightness)),
         Degradation("seam_shift", "Seams, position", "voxels", (1.0, 2.0, 3.0, 4.0), each(seam_shift)),
     )
 }

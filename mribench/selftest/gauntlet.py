@@ -6,27 +6,44 @@ Cheats must have no rank or stand below every honest entrant; defects and minori
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from mribench.bench.folder import Bench, versions
 from mribench.data.cohort import Cohort
-from mribench.data.volume_set import Progress
 from mribench.files import Record
-from mribench.metrics.features.weights import Weights
+from mribench.metrics.arrays.cache import Arrays
+from mribench.metrics.gates.result import GateResult
 from mribench.metrics.score import Score
 from mribench.reports.leaderboard import from_scores
 from mribench.reports.records import Entrant
 from mribench.reports.rows import Row
-from mribench.runtime import choose_device, describe
-from mribench.selftest.adversaries import ADVERSARIES, HONEST, Adversary, Kind
+from mribench.runtime import Context, DeviceRecord, no_progress
+from mribench.selftest.adversaries import ADVERSARIES, HONEST
+from mribench.selftest.entrants import Adversary, Kind
 from mribench.selftest.real_volumes import split
 from mribench.selftest.run import Scorer, Scores
 
 FULL_RULE_SIDE = 64  # voxels, from which on defects and minorities must be held back like cheats
+
+
+Judge = Callable[[Arrays], tuple[GateResult, ...]]
+
+
+def no_gates(arrays: Arrays) -> tuple[GateResult, ...]:
+    """The verdicts of the gates: none, as long as an evaluation judges by none."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What an evaluation says of an entrant."""
+
+    scores: Scores
+    gates: tuple[GateResult, ...] = ()
 
 
 class _Part(BaseModel):
@@ -42,7 +59,7 @@ class Measured(_Part):
 
 
 class EntrantResult(_Part):
-    """An entrant and its scores by metric."""
+    """An entrant, its scores by metric, and the verdicts of the gates without the samples that they name."""
 
     name: str
     title: str
@@ -50,6 +67,7 @@ class EntrantResult(_Part):
     dose: str
     wrong: str
     scores: dict[str, Measured]
+    gates: tuple[GateResult, ...] = ()
 
 
 class HonestResult(EntrantResult):
@@ -92,38 +110,43 @@ class GauntletRecord(Record):
     metrics: tuple[str, ...]
     honest: tuple[HonestResult, ...]
     adversaries: tuple[AdversaryResult, ...]
+    not_possible: tuple[str, ...] = ()  # adversaries that this cohort does not allow
     failures: tuple[str, ...]  # metrics that could not be computed
     versions: dict[str, str]
-    device: dict[str, Any]
+    device: DeviceRecord
     seconds: float
 
 
 def run(
     bench: Bench,
     cohort: Cohort,
+    context: Context,
     *,
     most: int,
-    weights: Path | None = None,
-    device: str = "auto",
-    progress: Progress,
+    adversaries: Mapping[str, Adversary] = ADVERSARIES,
+    judge: Judge = no_gates,
 ) -> GauntletRecord:
     """Score every adversary and every honest entrant, of at most `most` volumes, by the protocol's metrics; rank them.
 
     The bench keeps the expensive arrays, so that a second run is fast. Raises UsageError when the cohort is too small.
     """
-    begun, protocol, where = time.perf_counter(), bench.protocol, choose_device(device)
-    real = split(cohort, most)
+    begun, protocol = time.perf_counter(), bench.protocol
+    real = split(cohort, most, bench.arrays)
     roles = {"reference": real.reference, "train": real.train, "holdout": real.holdout}
     extractor, metrics = protocol.evaluation.extractor, protocol.evaluation.metrics
-    scorer = Scorer(
-        roles, cohort.grid, bench.arrays, extractor, Weights(weights), str(where), metrics=metrics
-    )
-    scores: dict[str, Scores] = {}
-    entrants = {**HONEST, **ADVERSARIES}
+    quiet = replace(context, progress=no_progress)
+    scorer = Scorer(roles, cohort.grid, bench.arrays, extractor, quiet, metrics=metrics)
+    possible = {
+        name: entrant
+        for name, entrant in adversaries.items()
+        if real.simulated_again or not entrant.needs_simulator
+    }
+    entrants, examined = HONEST | possible, {}
     for done, (name, entrant) in enumerate(entrants.items(), 1):
-        scores[name] = scorer.score_array(entrant.volumes(real, protocol.seed))
-        progress("entrants", done, len(entrants))
-    honest, adversaries = judge(scores, min(cohort.grid.shape))
+        samples = scorer.samples(entrant.volumes(real, protocol.seed))
+        examined[name] = Examined(scorer.score(samples), judge(scorer.arrays(samples)))
+        context.progress("entrants", done, len(entrants))
+    honest, placed = place(examined, possible, min(cohort.grid.shape))
     return GauntletRecord(
         command="mribench selftest --gauntlet",
         protocol=protocol.name,
@@ -135,40 +158,50 @@ def run(
         extractor=extractor,
         metrics=metrics,
         honest=honest,
-        adversaries=adversaries,
+        adversaries=placed,
+        not_possible=tuple(name for name in adversaries if name not in possible),
         failures=tuple(f"{metric}: {reason}" for metric, reason in scorer.failures.items()),
         versions=versions(),
-        device=describe(where, "fp32"),
+        device=context.described("fp32"),
         seconds=round(time.perf_counter() - begun, 1),
     )
 
 
-def judge(
-    scores: Mapping[str, Scores], side: int
+def place(
+    examined: Mapping[str, Examined], adversaries: Mapping[str, Adversary], side: int
 ) -> tuple[tuple[HonestResult, ...], tuple[AdversaryResult, ...]]:
-    """Rank each adversary that has `scores`, by name, with the honest entrants; `side` of a volume in voxels."""
-    boards = {name: _board(scores, name) for name in ADVERSARIES if name in scores}
-    worst = _worst_losses([scores[name] for name in HONEST])
+    """Rank each adversary with the honest entrants, all of which were examined; `side` of a volume in voxels."""
+    boards = {name: _board(examined, entrant) for name, entrant in adversaries.items()}
+    worst = _worst_losses([examined[name].scores for name in HONEST])
     honest = tuple(
-        HonestResult(
-            **_facts(entrant),
-            scores={metric: _measured(score) for metric, score in scores[name].items()},
-            not_ranked=_unranked_beside(name, boards),
-        )
+        HonestResult(**_facts(entrant, examined[name], {}), not_ranked=_unranked_beside(name, boards))
         for name, entrant in HONEST.items()
     )
-    return honest, tuple(_place(ADVERSARIES[name], board, worst, side) for name, board in boards.items())
+    placed = tuple(
+        _place(adversaries[name], examined[name], board, worst, side) for name, board in boards.items()
+    )
+    return honest, placed
 
 
-def _board(scores: Mapping[str, Scores], adversary: str) -> dict[str, Row]:
+def _board(examined: Mapping[str, Examined], adversary: Adversary) -> dict[str, Row]:
     """The rows of the honest entrants and one adversary, ranked."""
-    entrants = {**HONEST, adversary: ADVERSARIES[adversary]}
-    listed = [Entrant(name=name, title=e.title, scores=scores[name]) for name, e in entrants.items()]
+    entrants = {**HONEST, adversary.name: adversary}
+    listed = [_entrant(entrant, examined[name]) for name, entrant in entrants.items()]
     return {row.entrant.name: row for row in from_scores(listed).rows}
 
 
+def _entrant(adversary: Adversary, examined: Examined) -> Entrant:
+    """As the report gets it; whom a gate refuses has no rank."""
+    refused = tuple(gate.reason for gate in examined.gates if gate.passed is False)
+    return Entrant(name=adversary.name, title=adversary.title, scores=examined.scores, doubts=refused)
+
+
 def _place(
-    adversary: Adversary, board: Mapping[str, Row], worst: Mapping[str, float], side: int
+    adversary: Adversary,
+    examined: Examined,
+    board: Mapping[str, Row],
+    worst: Mapping[str, float],
+    side: int,
 ) -> AdversaryResult:
     row = board[adversary.name]
     rank = row.rank
@@ -176,8 +209,7 @@ def _place(
     rivals = {name: mean for name, mean in ranks.items() if name in HONEST}
     not_below = tuple(name for name, mean in rivals.items() if rank is not None and mean >= rank)
     return AdversaryResult(
-        **_facts(adversary),
-        scores={metric: _measured(score, worst) for metric, score in row.entrant.scores.items()},
+        **_facts(adversary, examined, worst),
         place=None if rank is None else 1 + sum(mean < rank for mean in ranks.values()),
         ranked=len(ranks),
         mean_rank=rank,
@@ -190,8 +222,13 @@ def _place(
     )
 
 
-def _facts(entrant: Adversary) -> dict[str, Any]:
-    return {key: getattr(entrant, key) for key in ("name", "title", "kind", "dose", "wrong")}
+def _facts(entrant: Adversary, examined: Examined, worst: Mapping[str, float]) -> dict[str, Any]:
+    """The fields that every entrant has."""
+    return {
+        **{key: getattr(entrant, key) for key in ("name", "title", "kind", "dose", "wrong")},
+        "scores": {metric: _measured(score, worst) for metric, score in examined.scores.items()},
+        "gates": tuple(gate.model_copy(update={"suspects": ()}) for gate in examined.gates),
+    }
 
 
 def _why(row: Row) -> str:
@@ -216,8 +253,8 @@ def _worst_losses(honest: Iterable[Scores]) -> dict[str, float]:
     return worst
 
 
-def _measured(score: Score, worst: Mapping[str, float] | None = None) -> Measured:
-    excess = score.rank_key - worst[score.metric] if worst and score.metric in worst else None
+def _measured(score: Score, worst: Mapping[str, float]) -> Measured:
+    excess = score.rank_key - worst[score.metric] if score.metric in worst else None
     return Measured(value=score.value, target=score.target, excess=excess)
 
 

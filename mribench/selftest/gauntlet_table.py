@@ -23,6 +23,8 @@ def markdown(record: GauntletRecord) -> str:
         table(record),
         LEGEND,
     ]
+    if record.not_possible:
+        parts.append(f"Not possible for this cohort: {', '.join(record.not_possible)}.")
     if sentences := problems(record):
         parts.append("\n".join(["Problems:", *(f"- {sentence}" for sentence in sentences)]))
     return "\n\n".join(parts)

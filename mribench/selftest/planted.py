@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.ndimage import rotate
@@ -13,13 +12,14 @@ from mribench.data.volume_set import VolumeSet
 from mribench.metrics.memorisation import Copies
 from mribench.runtime import derive
 from mribench.selftest.degradations import noise_everywhere
+from mribench.selftest.record import FreshVolumes, PlantedKind, PlantedResult
 
-DEGREES = 3.0
+_DEGREES = 3.0
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One way to alter a copy. `must`: it has to be found; the others show where the search ends."""
+    """One way to alter a copy. `must`: the search has to find it; the other kinds show what it does not find."""
 
     name: str
     must: bool
@@ -44,10 +44,10 @@ def _shifted(volume: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _rotated(volume: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.clip(rotate(volume, DEGREES, axes=(1, 2), reshape=False, order=1), 0, 1)
+    return np.clip(rotate(volume, _DEGREES, axes=(1, 2), reshape=False, order=1), 0, 1)
 
 
-KINDS = (
+_KINDS = (
     Kind("exact", True, False, _same),
     Kind("noise 0.01", True, False, _noisy(0.01)),
     Kind("noise 0.03", True, False, _noisy(0.03)),
@@ -56,7 +56,7 @@ KINDS = (
     Kind("mirrored", True, True, _same),
     Kind("mirrored, noise 0.03", True, True, _noisy(0.03)),
     Kind("shifted by one voxel", False, False, _shifted),
-    Kind(f"rotated by {DEGREES:g} degrees", False, False, _rotated),
+    Kind(f"rotated by {_DEGREES:g} degrees", False, False, _rotated),
 )
 
 
@@ -72,7 +72,7 @@ class Planted:
 
 def plant(fresh: VolumeSet, train: VolumeSet, per_kind: int, seed: int) -> Planted:
     """`per_kind` altered copies of every kind behind the fresh volumes, each of the next training volume."""
-    kinds = tuple(kind for kind in KINDS for _ in range(per_kind))
+    kinds = tuple(kind for kind in _KINDS for _ in range(per_kind))
     sources = tuple(i % len(train) for i in range(len(kinds)))
     copies = []
     for i, (kind, source) in enumerate(zip(kinds, sources, strict=True)):
@@ -82,42 +82,42 @@ def plant(fresh: VolumeSet, train: VolumeSet, per_kind: int, seed: int) -> Plant
     return Planted(volumes, len(fresh), kinds, sources)
 
 
-def outcome(planted: Planted, found: Copies) -> dict[str, Any]:
+def outcome(planted: Planted, search: Copies) -> PlantedResult:
     """How many copies of each kind were found, with source and orientation right; and false finds among the fresh."""
     first = planted.fresh
     right = (
-        found.copied[first:]
-        & (found.neighbour[first:] == np.array(planted.sources))
-        & (found.mirrored[first:] == np.array([kind.mirrored for kind in planted.kinds]))
+        search.copied[first:]
+        & (search.neighbour[first:] == np.array(planted.sources))
+        & (search.mirrored[first:] == np.array([kind.mirrored for kind in planted.kinds]))
     )
-    rows = []
+    results = []
     for kind in dict.fromkeys(planted.kinds):
-        mine = np.array([one is kind for one in planted.kinds])
-        rows.append(
-            {
-                "kind": kind.name,
-                "must_be_found": kind.must,
-                "planted": int(mine.sum()),
-                "found": int(right[mine].sum()),
-                "largest_ratio": float(found.ratio[first:][mine].max()),
-            }
+        of_kind = np.array([other is kind for other in planted.kinds])
+        results.append(
+            PlantedKind(
+                kind=kind.name,
+                must_be_found=kind.must,
+                planted=int(of_kind.sum()),
+                found=int(right[of_kind].sum()),
+                largest_ratio=float(search.ratio[first:][of_kind].max()),
+            )
         )
-    fresh = {
-        "volumes": first,
-        "taken_for_copies": int(found.copied[:first].sum()),
-        "smallest_ratio": float(found.ratio[:first].min()),
-    }
-    return {"kinds": rows, "fresh": fresh}
+    fresh = FreshVolumes(
+        volumes=first,
+        taken_for_copies=int(search.copied[:first].sum()),
+        smallest_ratio=float(search.ratio[:first].min()),
+    )
+    return PlantedResult(kinds=tuple(results), fresh=fresh)
 
 
-def problems(result: dict[str, Any]) -> list[str]:
-    """One sentence per copy that had to be found and was not, or fresh volume that was taken for one."""
+def problems(result: PlantedResult) -> list[str]:
+    """One sentence per kind of copy that had to be found and was not, and one about fresh volumes taken for copies."""
     sentences = [
-        f"planted copies ({row['kind']}): {row['found']} of {row['planted']} found"
-        for row in result["kinds"]
-        if row["must_be_found"] and row["found"] < row["planted"]
+        f"planted copies ({row.kind}): {row.found} of {row.planted} found"
+        for row in result.kinds
+        if row.must_be_found and row.found < row.planted
     ]
-    wrong = result["fresh"]["taken_for_copies"]
+    wrong = result.fresh.taken_for_copies
     if wrong:
-        sentences.append(f"{wrong} of {result['fresh']['volumes']} fresh real volumes were taken for copies")
+        sentences.append(f"{wrong} of {result.fresh.volumes} fresh real volumes were taken for copies")
     return sentences

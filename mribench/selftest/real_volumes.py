@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from mribench.data.cohort import Cohort
 from mribench.data.grid import Grid
+from mribench.data.prepare.simulated import is_simulated_now, simulated_again
+from mribench.data.simulate import Planted
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import UsageError
+from mribench.files import digest_json, read_array, write_array
 
 FEWEST = 10  # volumes of an entrant, so that a minority of 10 % is one volume
 
@@ -20,13 +25,17 @@ Role = Literal["train", "reference", "holdout", "fresh"]
 
 @dataclass(frozen=True)
 class RealVolumes:
-    """Real volumes by role. `fresh` ones, as many as an entrant has, are of subjects that no other role shows."""
+    """Real volumes by role. `fresh` ones, as many as an entrant has, are of subjects that no other role shows.
+
+    `simulated_again` gives fresh volume i with something planted; None unless the present simulator made the cohort.
+    """
 
     train: VolumeSet
     reference: VolumeSet
     holdout: VolumeSet
     fresh: VolumeSet
     grid: Grid
+    simulated_again: Callable[[int, Planted], np.ndarray] | None = None
 
     def of(self, role: Role, i: int) -> np.ndarray:
         """Volume i `[D,H,W]` of a role."""
@@ -45,8 +54,10 @@ class RealVolumes:
         return mean
 
 
-def split(cohort: Cohort, most: int) -> RealVolumes:
+def split(cohort: Cohort, most: int, folder: Path | None = None) -> RealVolumes:
     """Every other held-out volume, at most `most`, becomes fresh; every other one stays held out.
+
+    Volumes that are simulated again are kept in `folder`.
 
     Raises UsageError unless there are 10 training, 10 reference and 20 held-out volumes and `most` is 10 or more.
     """
@@ -61,4 +72,19 @@ def split(cohort: Cohort, most: int) -> RealVolumes:
         )
     everyone = range(len(holdout))
     fresh = holdout.subset(everyone[::2][:count], "fresh")
-    return RealVolumes(train, reference, holdout.subset(everyone[1::2]), fresh, cohort.grid)
+    again = functools.partial(_again, cohort, fresh.names, folder) if is_simulated_now(cohort) else None
+    return RealVolumes(train, reference, holdout.subset(everyone[1::2]), fresh, cohort.grid, again)
+
+
+def _again(
+    cohort: Cohort, names: tuple[str, ...], folder: Path | None, i: int, planted: Planted
+) -> np.ndarray:
+    if folder is None:
+        return simulated_again(cohort, names[i], planted)
+    key = digest_json([cohort.record.recipe, names[i], asdict(planted)])
+    path = folder / f"planted-{key[:16]}.npy"
+    volume = read_array(path, cohort.grid.shape[0])
+    if volume is None:
+        volume = simulated_again(cohort, names[i], planted)
+        write_array(path, volume)
+    return volume

@@ -5,13 +5,17 @@ from __future__ import annotations
 import pytest
 
 from mribench.bench import controls
+from mribench.bench.cohort import start_cohort
+from mribench.bench.folder import create_bench
 from mribench.bench.protocol import load_protocol
-from mribench.commands import steps as commands
-from mribench.data.cohort import simulated_cohort
-from mribench.evaluation import evaluate
+from mribench.data.prepare.simulated import simulated_cohort
+from mribench.evaluation import comparison_sets
+from mribench.generation import make_control
 from mribench.metrics import get_metric
+from mribench.metrics.arrays.cache import Arrays
+from mribench.metrics.scoring import score_all
 from mribench.metrics.statistics.intervals import difference
-from mribench.scoring import comparison_sets
+from mribench.runtime import make_context
 
 METRICS = load_protocol("demo").evaluation.metrics
 
@@ -19,14 +23,14 @@ METRICS = load_protocol("demo").evaluation.metrics
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory):
     """Scores of every control under the demo protocol: control -> metric -> Score."""
-    bench = commands.create_bench(tmp_path_factory.mktemp("controls"), load_protocol("demo"))
-    cohort = commands.start_cohort(bench, lambda *_: None)
+    bench = create_bench(tmp_path_factory.mktemp("controls"), load_protocol("demo"))
+    cohort = start_cohort(bench, lambda *_: None)
     found = {}
-    for control, count in commands.possible_controls(bench, cohort):
-        for _ in commands.make_control(bench, cohort, control, count, overwrite=False):
-            pass
+    context = make_context("cpu")
+    for control, count in controls.possible_controls(cohort, bench.protocol.evaluation.samples):
+        assert make_control(bench, cohort, control, count, context) == "done"
         sets = comparison_sets(cohort, bench.run(control.name).samples())
-        values, missing = evaluate(sets, bench.arrays, metrics=METRICS)
+        values, missing = score_all(Arrays(sets, bench.arrays, context=context), METRICS)
         assert not missing
         found[control.name] = {score.metric: score for score in values}
     return found
@@ -48,7 +52,7 @@ def test_controls_are_functions_of_cohort_index_and_seed(scores, tmp_path):
     protocol = load_protocol("demo")
     counts = {"train": 2, "reference": 2, "holdout": 2}
     protocol = protocol.model_copy(update={"cohort": protocol.cohort.model_copy(update=counts)})
-    cohort = simulated_cohort(tmp_path, protocol, lambda *_: None)
+    cohort = simulated_cohort(tmp_path, protocol.cohort_plan, lambda *_: None)
     for control in controls.CONTROLS.values():
         make = controls.make_volumes(cohort, control, seed=1)
         together, alone = make([0, 1]), make([1])

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import mribench.data.folder as volumes
-from mribench.data.folder import open_folder, read_nifti, write_nifti
+from mribench.data.folder import open_folder
 from mribench.data.grid import Grid, dequantise, paper_grid, quantise
+from mribench.data.nifti import read_nifti, write_nifti
 from mribench.errors import MribenchError
 
 AFFINE = np.diag([2.0, 1.5, 1.0, 1.0])

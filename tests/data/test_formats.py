@@ -100,6 +100,6 @@ def test_dicom_is_refused_with_the_tool_to_use(tmp_path):
         read_scan(tmp_path / "a.png")
 
 
-def test_stems():
-    names = ("a.b.nii.gz", "a.NII", "x/a.mgz", "a.hdr", "a.txt")
-    assert [scan_stem(name) for name in names] == ["a.b", "a", "x/a", "a", "a.txt"]
+def test_stem_keeps_everything_but_the_extension():
+    names = ("a.b.nii.gz", "A.NII", "x_T1w.nii", "x/a.mgz", "a.hdr", "a.txt")
+    assert [scan_stem(name) for name in names] == ["a.b", "A", "x_T1w", "x/a", "a", "a.txt"]

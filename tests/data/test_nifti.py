@@ -10,7 +10,7 @@ import pytest
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from mribench.data.grid import dequantise, quantise
-from mribench.data.nifti import MAX_INFLATION, check_range, read_nifti, stem, write_nifti
+from mribench.data.nifti import MAX_INFLATION, check_range, read_nifti, write_nifti
 from mribench.errors import MribenchError, UsageError
 
 SHAPE = (16, 20, 12)  # (x, y, z): three different sizes
@@ -246,7 +246,3 @@ def test_writing_refuses_what_is_no_volume_in_range(tmp_path, canonical):
     with pytest.raises(MribenchError, match="shape"):
         write_nifti(tmp_path / "a.nii.gz", canonical[0], AFFINE)
     assert not list(tmp_path.iterdir())
-
-
-def test_stem_keeps_everything_but_the_extension(tmp_path):
-    assert [stem(tmp_path / n) for n in ("a.b.nii.gz", "A.NII", "x_T1w.nii")] == ["a.b", "A", "x_T1w"]

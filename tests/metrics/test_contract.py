@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from mribench.errors import MribenchError, NotApplicable
-from mribench.evaluation import score
 from mribench.metrics import METRICS, get_metric
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features import medicalnet
 from mribench.metrics.features import slices as features
-from mribench.metrics.features.weights import Weights
 from mribench.metrics.score import Score
+from mribench.metrics.scoring import score
+from mribench.runtime import Context
 
 SIZE = 16
 DISTANCES = [name for name in METRICS if get_metric(name).family not in ("memorisation", "prdc")]
@@ -43,7 +43,7 @@ class Coarse3D(nn.Module):
         return torch.cat([mean, 10 * spread.clamp(min=0).sqrt()], 1).flatten(1)
 
 
-WEIGHTS = Weights(volumes=Path(__file__))  # any file
+CONTEXT = Context(weights_3d=Path(__file__))  # any file
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def coarse_network(monkeypatch):
 
 @pytest.fixture(scope="module")
 def cohort(formula_volume, volume_set):
-    """Training, reference and held-out volumes of one law."""
+    """Training, reference and held-out volumes of one distribution."""
 
     @cache
     def volumes(first, count):
@@ -75,7 +75,7 @@ def evaluated(cohort, volume_set):
     def run(metric, volumes, **changes):
         sets = {role: volume_set(role, cohort[role]) for role in ("train", "reference", "holdout")}
         sets |= {"samples": volume_set("samples", volumes), **changes}
-        return score(get_metric(metric), Arrays(sets, None, weights=WEIGHTS))
+        return score(get_metric(metric), Arrays(sets, None, context=CONTEXT))
 
     return run
 
@@ -137,7 +137,7 @@ def test_real_covers_itself_wholly(evaluated, cohort, name):
     """Each volume lies in its own ball and in those of 4 others on average, since the fifth is not inside."""
     itself = evaluated(name, cohort["reference"])
     assert itself.value == 1
-    assert itself.high - itself.low > 0.2  # though leaving a volume out changes no share
+    assert itself.high - itself.low > 0.2  # though leaving a volume out changes no proportion
     assert itself.interval.endswith(
         ", at least Wilson's of 10 " + side if (side := get_metric(name).proportion_of) else "95 %"
     )

@@ -52,14 +52,14 @@ def test_the_interval_of_certain_wins_is_wilsons_in_units_of_the_value():
     assert high == pytest.approx(1) and low == pytest.approx((wins / 30) / (wins / 30 + (1 - wins) / 10))
 
 
-def test_equal_sides_give_the_share_of_wins_with_ties_counting_half():
+def test_equal_sides_give_the_proportion_of_wins_with_ties_counting_half():
     train = [[0.9, 0.1], [0.2, 0.3], [0.5, 0.4], [0.1, 0.8]]
     holdout = [[0.8, 0.2], [0.6, 0.1], [0.1, 0.5], [0.7, 0.7]]
     assert value(MEMORISATION, arrays(train, holdout)) == pytest.approx(2.5 / 4)
 
 
 def test_the_larger_side_is_not_favoured():
-    """12 training against 4 held-out volumes of one law: the former win 3 of 4 times, the value is 1/2."""
+    """12 training against 4 held-out volumes of one distribution: the former win 3 of 4 times, the value is 1/2."""
     rng = np.random.default_rng(0)
     source = arrays(rng.random((20000, 12)), rng.random((20000, 4)))
     assert MEMORISATION.gather(source)[:, 0].sum() * 12 / 20000 == pytest.approx(0.75, abs=0.01)

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest, ttest_ind
 
 from mribench.bench.controls import CONTROLS
-from mribench.commands import listing
+from mribench.commands.list import list_metrics
 from mribench.errors import MribenchError, UsageError
 from mribench.metrics import METRICS, default_metrics, get_metric
 from mribench.metrics.metric import Metric
@@ -54,8 +54,8 @@ def test_jackknife_of_the_mean_is_its_classical_error():
     assert squared_error(data.mean(), replicates, 30) == pytest.approx(data.var(ddof=1) / 30, rel=1e-9)
 
 
-def test_block_jackknife_of_the_mean_is_the_error_of_its_blocks():
-    """200 volumes in 50 blocks of 4: exactly the variance of the block means over 50."""
+def test_group_jackknife_of_the_mean_is_the_error_of_its_groups():
+    """200 volumes in 50 groups of 4: exactly the variance of the group means over 50."""
     data = np.random.default_rng(0).normal(size=200)
     replicates = leave_out(lambda kept: data[kept].mean(), 200)
     assert len(replicates) == 50
@@ -64,15 +64,15 @@ def test_block_jackknife_of_the_mean_is_the_error_of_its_blocks():
 
 
 @pytest.mark.parametrize("n", [2, 100, 101, 149, 500])
-def test_deletions_cut_the_volumes_into_nearly_equal_blocks(n):
+def test_groups_cut_the_volumes_into_nearly_equal_parts(n):
     arrays = jackknife_groups(n)
     assert np.array_equal(np.concatenate(arrays), np.arange(n))
     assert len(arrays) == (n if n <= 100 else 50)
     assert max(map(len, arrays)) - min(map(len, arrays)) <= 1
 
 
-def test_uneven_blocks_do_not_turn_bias_into_variance():
-    """A statistic that is pure bias, 1 / n, has no error, though blocks of 2 and 3 shift it unequally."""
+def test_uneven_groups_do_not_turn_bias_into_variance():
+    """A statistic that is pure bias, 1 / n, has no error, though groups of 2 and 3 shift it unequally."""
     replicates = leave_out(lambda kept: 1 / len(kept), 101)
     assert len(set(replicates)) == 2
     assert math.sqrt(squared_error(1 / 101, replicates, 101)) < 1e-5
@@ -86,7 +86,7 @@ def test_degrees_of_freedom_are_satterthwaites():
     assert half_width(*combined([(0.0, 5)])) == 0
 
 
-def test_the_interval_of_a_share_ends_where_shares_end():
+def test_the_interval_of_a_proportion_ends_at_0_and_1():
     precision, sizes = get_metric("precision"), {"samples": 16, "reference": 16}
     assert interval(precision, 0.9, [(0.04, 16)], sizes)[1] == 1
     assert interval(precision, 0.1, [(0.04, 16)], sizes)[0] == 0
@@ -132,7 +132,7 @@ def test_score_refuses_what_json_cannot_hold():
 @pytest.mark.parametrize(
     ("better", "target", "rank_key"), [("lower", None, -3.0), ("higher", None, 3.0), ("match", 0.5, 3.5)]
 )
-def test_loss_is_what_ranks(better, target, rank_key):
+def test_rank_key_by_direction(better, target, rank_key):
     assert score(-3.0, better=better, target=target).rank_key == rank_key
 
 
@@ -254,7 +254,7 @@ def test_a_metric_that_opts_in_is_no_default():
 def test_the_list_of_metrics_comes_from_their_classes(monkeypatch):
     monkeypatch.setitem(METRICS, "plain", f"{__name__}:PLAIN")
     monkeypatch.setitem(sys.modules, __name__, SimpleNamespace(PLAIN=Plain(**FACTS, unit="mm", opt_in=True)))
-    assert listing.metrics()[-1] == {
+    assert list_metrics()[-1] == {
         "metric": "plain",
         "title": "Plain",
         "unit": "mm",

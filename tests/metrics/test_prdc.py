@@ -50,7 +50,7 @@ def test_a_collapsed_set_has_no_recall_and_a_scattered_one_no_precision():
 
 
 def test_coverage_of_equal_laws_is_naeems_expectation():
-    """1 - ((n-1)...(n-k)) / ((2n-1)...(2n-k)) for equal sizes (Naeem et al. 2020, section 3.3), any law."""
+    """1 - ((n-1)...(n-k)) / ((2n-1)...(2n-k)) for equal sizes (Naeem et al. 2020, section 3.3), any distribution."""
     rng, n, k = np.random.default_rng(3), 40, 5
     found = [prdc(rng.normal(size=(n, 3)), rng.normal(size=(n, 3)), k).coverage for _ in range(300)]
     steps = np.arange(1, k + 1)

@@ -109,7 +109,7 @@ def test_every_slot_has_its_own_standard_normal_noise(train):
     assert correlation.abs().max() < 0.35
 
 
-def test_times_and_padding_are_uniform_and_sets_are_drawn_anew(model):
+def test_times_and_padding_are_uniform_and_sets_are_drawn_again(model):
     generator = model(steps=25)
     calls = record(generator)
     for _ in range(50):

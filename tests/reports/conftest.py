@@ -114,6 +114,7 @@ class BenchMaker:
         record = {
             "source": "simulated",
             "recipe": {"name": "blobs"},
+            "recipe_digest": digest_json({"name": "blobs"}),
             "protocol_digest": self.bench.protocol.digest,
             "grid": grid.model_dump(mode="json"),
             "volumes": volumes,
@@ -170,17 +171,21 @@ class BenchMaker:
         write_json(
             run.scores,
             {
+                "schema": "mribench/scores/2",
                 "entrant": run.name,
                 "protocol_digest": self.bench.protocol.digest,
                 "samples_digest": samples.digest,
                 "reference_digest": self.cohort.set("reference").digest,
                 "scores": [one.model_dump(mode="json") for one in scores.values()],
-                "missing": [{"metric": m, "title": m, "reason": why} for m, why in missing],
+                "missing": [{"metric": m, "reason": why} for m, why in missing],
             },
         )
         pair = {"sample": samples.names[1], "sample_index": 1, "neighbour": "v2", "neighbour_index": 2}
         pairs = [{**pair, "similarity": 0.99, "second": 0.9}]
-        write_json(run.nearest, {"definition": "ms", "copy_threshold": 0.5, "pairs": pairs})
+        write_json(
+            run.nearest,
+            {"schema": "mribench/nearest/2", "definition": "ms", "copy_threshold": 0.5, "pairs": pairs},
+        )
 
     def _training(self, run):
         steps = [

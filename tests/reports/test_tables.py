@@ -8,7 +8,11 @@ import pytest
 from markdown_it import MarkdownIt
 
 from mribench.metrics.score import RealBaseline
-from mribench.reports import latex, leaderboard, markdown, tables
+from mribench.reports import grid, leaderboard
+from mribench.reports.csv_tables import as_csv, as_scores_csv
+from mribench.reports.grid import make_table
+from mribench.reports.latex import as_tex
+from mribench.reports.markdown import as_markdown
 
 HOSTILE = '=HYPERLINK("http://x","a")\x1b[31m\u202e\n<script>\\input{/etc/passwd}$x$%'
 
@@ -27,11 +31,11 @@ def hostile_board(make_entrant, make_scores):
 
 def test_table_csv_begins_with_the_columns_of_table_1(make_entrant):
     board = leaderboard.from_scores([make_entrant("cdpm", 0.5), make_entrant("noise", 9.0, kind="control")])
-    header = tables.as_csv(board).splitlines()[0].split(",")
+    header = as_csv(make_table(board)).splitlines()[0].split(",")
     assert header[:8] == ["run", "model", "MS-SSIM (%)", "gap", "MMD (x10³)", "FID-A", "FID-C", "FID-S"]
     assert header[8:10] == ["MS-SSIM (%) low", "MS-SSIM (%) high"]
     assert header[20:22] == ["n", "notes"]
-    first = read(tables.as_csv(board))[0]
+    first = read(as_csv(make_table(board)))[0]
     assert (first["run"], first["kind"], first["n"]) == ("cdpm", "model", "4 samples, 3 reference")
     assert float(first["MS-SSIM (%)"]) == pytest.approx(85)
     assert float(first["gap"]) == pytest.approx(5)
@@ -46,7 +50,7 @@ def test_scores_csv_has_a_row_per_score_and_per_missing_score(make_entrant):
             make_entrant("b", scores={}, problems=("torn",)),
         ]
     )
-    rows = read(tables.as_scores_csv(board))
+    rows = read(as_scores_csv(board))
     assert [r["metric"] for r in rows if r["run"] == "a"] == [
         "ms_ssim", "mmd", "fid_a", "fid_c", "fid_s", "memorisation", "copy_rate", "mmd_voxel",
     ]  # fmt: skip
@@ -60,13 +64,13 @@ def test_missing_and_incomparable_cells_are_explained_in_the_notes(make_entrant,
     del scores["fid_a"]
     odd = make_entrant("odd", scores=scores, missing={"fid_a": "no weights"})
     board = leaderboard.from_scores([odd, make_entrant("a"), make_entrant("b")], {"samples": 4})
-    found = next(r for r in read(tables.as_csv(board)) if r["run"] == "odd")
+    found = next(r for r in read(as_csv(make_table(board))) if r["run"] == "odd")
     assert found["FID-A"] == "" and "FID-A: no weights" in found["notes"]
     assert "MMD (x10³)" in found["notes"] and "not comparable: 3 samples instead of 4" in found["notes"]
 
 
 def test_no_text_in_a_csv_begins_like_a_formula(hostile_board):
-    for text in (tables.as_csv(hostile_board), tables.as_scores_csv(hostile_board)):
+    for text in (as_csv(make_table(hostile_board)), as_scores_csv(hostile_board)):
         assert "\x1b" not in text and "\u202e" not in text
         for line in read(text):
             for key, value in line.items():
@@ -74,7 +78,7 @@ def test_no_text_in_a_csv_begins_like_a_formula(hostile_board):
 
 
 def test_nothing_in_a_tex_table_is_a_command_of_others(hostile_board):
-    text = latex.as_tex(hostile_board)
+    text = as_tex(make_table(hostile_board))
     for command in ("\\input", "\\write18", "\\broken"):
         assert command not in text
     assert r"\textbackslash{}input\{/etc/passwd\}\$x\$\%" in text
@@ -89,7 +93,7 @@ def test_tex_table_has_rules_bold_and_asterisks(make_entrant, make_scores):
     board = leaderboard.from_scores(
         [make_entrant("a", 1.0), make_entrant("b", 2.0), slab, make_entrant("noise", kind="control")]
     )
-    text = latex.as_tex(board)
+    text = as_tex(make_table(board))
     assert text.index("\\toprule") < text.index("\na &") < text.index("\nslab") < text.index("\nnoise")
     assert text.count("\\midrule") == 2 and "\\textbf{" in text and "$^{*1}$" in text
     assert "80.00" in text[text.index("\\caption") : text.index("\\begin{tabular}")]
@@ -140,35 +144,35 @@ def board_with_baseline(make_entrant, make_scores):
 
 
 def test_the_real_baseline_stands_apart_in_every_table(board_with_baseline):
-    last = read(tables.as_csv(board_with_baseline))[-1]
+    last = read(as_csv(make_table(board_with_baseline)))[-1]
     assert (last["run"], last["kind"], last["n"]) == ("real baseline", "real_baseline", "4 samples")
     assert (last["MS-SSIM (%)"], last["MS-SSIM (%) low"], last["FID-A high"]) == ("79", "78.5", "4.5")
     assert (last["gap"], last["gap low"], last["gap high"]) == ("1", "0", "1.5")  # the target is 80
     assert (last["MMD (x10³)"], last["mean rank"]) == ("", "")
-    tex = latex.as_tex(board_with_baseline)
+    tex = as_tex(make_table(board_with_baseline))
     assert tex.count("\\midrule") == 3 and tex.index("\nnoise") < tex.index("real baseline &") < tex.index(
         "bottomrule"
     )
     table = leaderboard.as_text(board_with_baseline).splitlines()
     assert table[6].startswith("noise") is False and table[6].startswith("---")
     assert table[7].startswith("real baseline") and "3.25" in table[7]
-    for text in (tex, leaderboard.as_text(board_with_baseline), markdown.as_markdown(board_with_baseline)):
+    for text in (tex, leaderboard.as_text(board_with_baseline), as_markdown(make_table(board_with_baseline))):
         assert "3.25" in text and "what real volumes of other subjects score" in text
 
 
 def test_without_real_baselines_no_table_speaks_of_them(make_entrant):
     board = leaderboard.from_scores([make_entrant("a", 1.0), make_entrant("b", 2.0)])
     for text in (
-        tables.as_csv(board),
-        latex.as_tex(board),
+        as_csv(make_table(board)),
+        as_tex(make_table(board)),
         leaderboard.as_text(board),
-        markdown.as_markdown(board),
+        as_markdown(make_table(board)),
     ):
         assert "real_baseline" not in text
 
 
 def test_scores_csv_has_real_baseline_p_value_and_letters(board_with_baseline):
-    rows = {(r["run"], r["metric"]): r for r in read(tables.as_scores_csv(board_with_baseline))}
+    rows = {(r["run"], r["metric"]): r for r in read(as_scores_csv(board_with_baseline))}
     one = rows["b", "fid_a"]
     assert [one[key] for key in ("real_baseline", "real_baseline_low", "real_baseline_high")] == [
         "3.25",
@@ -181,16 +185,16 @@ def test_scores_csv_has_real_baseline_p_value_and_letters(board_with_baseline):
 
 
 def test_tables_carry_letters_and_odds(board_with_baseline):
-    first, second, control, _ = read(tables.as_csv(board_with_baseline))
+    first, second, control, _ = read(as_csv(make_table(board_with_baseline)))
     assert (first["FID-A group"], second["FID-A group"], control["FID-A group"]) == ("a", "b", "")
     assert (first["P(rank 1)"], first["P(rank 2)"], second["P(rank 1)"]) == ("1", "0", "0")
-    assert r"\mathrm{a}" in latex.as_tex(board_with_baseline) and r"100 \%" in latex.as_tex(
-        board_with_baseline
+    assert r"\mathrm{a}" in as_tex(make_table(board_with_baseline)) and r"100 \%" in as_tex(
+        make_table(board_with_baseline)
     )
     table = leaderboard.as_text(board_with_baseline)
     assert re.search(r"^a .* 10\.0\^a .* 1\.00\^ +100 %$", table, re.MULTILINE)
     assert re.search(r"^b .* 20\.0b .* 2\.00 +0 %$", table, re.MULTILINE)
-    assert tables.LETTERS in table and tables.CHANCE in table
+    assert grid._LETTERS in table and grid._CHANCE in table
 
 
 def test_folder_mode_lists_real_baseline_and_p(board_with_baseline):
@@ -203,7 +207,7 @@ def test_folder_mode_lists_real_baseline_and_p(board_with_baseline):
 
 
 def rendered(board):
-    return MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown.as_markdown(board))
+    return MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(as_markdown(make_table(board)))
 
 
 def test_markdown_is_a_table_with_bold_letters_and_notes(board_with_baseline):
@@ -222,7 +226,7 @@ def test_nothing_in_a_markdown_table_is_markup_of_others(hostile_board):
     assert "<script" not in html and "<a " not in html and "<img" not in html and "<code" not in html
     assert "<del>" not in html and "<s>" not in html and "<em>b" not in html
     assert "&amp;lt;" in html and "[x](http://y)" in html.replace("&quot;", '"')
-    text = markdown.as_markdown(hostile_board)
+    text = as_markdown(make_table(hostile_board))
     assert "http:" not in text and "www.x" not in text and "\x1b" not in text
     lines = [re.sub(r"\\.", "", line) for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {len(hostile_board.columns) + 4}
@@ -230,7 +234,7 @@ def test_nothing_in_a_markdown_table_is_markup_of_others(hostile_board):
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no TeX is installed")
 def test_table_tex_compiles_with_hostile_names(hostile_board, tmp_path):
-    (tmp_path / "table.tex").write_text(latex.as_tex(hostile_board))
+    (tmp_path / "table.tex").write_text(as_tex(make_table(hostile_board)))
     (tmp_path / "page.tex").write_text(
         "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{table.tex}\\end{document}"
     )

@@ -16,10 +16,15 @@ from mribench.selftest.adversaries import ADVERSARIES, HONEST
 from mribench.selftest.contract import phantoms
 from mribench.selftest.degradations import bias_field, blur
 from mribench.selftest.real_volumes import RealVolumes, split
+from mribench.selftest.unlisted import UNLISTED
 
 SIDE, COUNT, TRAIN = 24, 10, 14
 HALF, CENTRE = SIDE // 2, SIDE // 2
-ENTRANTS = {**HONEST, **ADVERSARIES}
+ENTRANTS = {
+    name: entrant
+    for name, entrant in (HONEST | ADVERSARIES | UNLISTED).items()
+    if not entrant.needs_simulator
+}
 
 
 def as_set(volumes, name):
@@ -73,8 +78,8 @@ def test_no_two_entrants_are_the_same(made):
 def test_kinds_and_sentences_are_complete():
     assert {entrant.kind for entrant in HONEST.values()} == {"honest"}
     kinds = [entrant.kind for entrant in ADVERSARIES.values()]
-    assert [kinds.count(kind) for kind in ("perfect", "cheat", "defect", "minority")] == [1, 21, 5, 3]
-    for entrant in ENTRANTS.values():
+    assert [kinds.count(kind) for kind in ("perfect", "cheat", "defect", "minority")] == [1, 21, 7, 3]
+    for entrant in (HONEST | ADVERSARIES | UNLISTED).values():
         assert (
             entrant.wrong.endswith(".") and entrant.wrong.count(".") == 1 and entrant.dose and entrant.title
         )
@@ -251,7 +256,9 @@ def test_wide_ventricles_hold_more_fluid_on_both_sides_and_asymmetric_ones_on_th
 
 
 def cohort(**counts):
-    return SimpleNamespace(set=lambda role: phantoms(counts[role], 16, seed=len(role)), grid=paper_grid(16))
+    return SimpleNamespace(
+        set=lambda role: phantoms(counts[role], 16, seed=len(role)), grid=paper_grid(16), source="prepared"
+    )
 
 
 def test_fresh_volumes_are_every_other_held_out_one_and_no_role_is_smaller_than_an_entrant():

@@ -142,7 +142,7 @@ def test_what_is_shifted_out_does_not_come_in_again():
     assert moved and [v.mean() for v in moved] == pytest.approx([4 / 6] * len(moved))
 
 
-def test_collapse_goes_the_share_of_the_way(material):
+def test_collapse_goes_the_fraction_of_the_way(material):
     volumes = material.probes.stack()
     mean = volumes.mean(axis=0)
     assert apply("collapse", material, 0.25) - mean == pytest.approx(0.75 * (volumes - mean), abs=1e-6)

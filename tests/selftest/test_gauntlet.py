@@ -10,18 +10,23 @@ from click.testing import CliRunner
 from torch import nn
 
 from mribench.bench.folder import create_bench
-from mribench.bench.protocol import CohortSpec, EvaluationSpec, Protocol
+from mribench.bench.protocol import EvaluationSpec, Protocol
 from mribench.cli import main
-from mribench.data.cohort import Task, build
+from mribench.data.cohort import CohortSpec, open_cohort
+from mribench.data.grid import quantise
+from mribench.data.prepare.builder import Product, Task, make_volumes, write_cohort
 from mribench.metrics.arrays import cache as cache_module
 from mribench.metrics.features import slices as features
+from mribench.metrics.gates.result import GateResult, Suspect
 from mribench.metrics.score import Score
+from mribench.runtime import make_context
 from mribench.selftest import gauntlet, gauntlet_table
 from mribench.selftest.adversaries import ADVERSARIES, HONEST
 from mribench.selftest.contract import phantoms
-from mribench.selftest.gauntlet import GauntletRecord, judge, problems
+from mribench.selftest.gauntlet import Examined, GauntletRecord, place, problems
 
 CHEATS = [adversary.name for adversary in ADVERSARIES.values() if adversary.kind == "cheat"]
+POSSIBLE = {name: entrant for name, entrant in ADVERSARIES.items() if not entrant.needs_simulator}
 METRICS = ("ms_ssim", "mmd", "fid_a", "memorisation", "copy_rate")
 
 
@@ -45,10 +50,13 @@ def phantom_bench(folder, train, reference, holdout):
     )
     volumes = phantoms(train + reference + holdout, 16, noise=0.2)
     roles = ["train"] * train + ["reference"] * reference + ["holdout"] * holdout
+    plan = made.protocol.cohort_plan
     tasks = [
-        Task(volumes.names[i], (role,), "", lambda i=i: (volumes[i], {})) for i, role in enumerate(roles)
+        Task(name, "", lambda i=i: Product(quantise(volumes[i]), {})) for i, name in enumerate(volumes.names)
     ]
-    build(made.cohort_folder, made.protocol, {}, tasks, lambda *_: None)
+    lines = make_volumes(made.cohort_folder, plan.spec.voxels, tasks, lambda *_: None)
+    entries = [lines[name].as_volume((role,)) for name, role in zip(volumes.names, roles, strict=True)]
+    write_cohort(made.cohort_folder, plan, {}, entries)
     return made
 
 
@@ -71,7 +79,8 @@ def test_every_entrant_is_in_the_record_with_every_score_of_the_protocol(bench, 
     _, record = finished
     assert json.loads((bench.folder / "gauntlet.json").read_text())["schema"] == "mribench/gauntlet/1"
     assert [result.name for result in record.honest] == list(HONEST)
-    assert [result.name for result in record.adversaries] == list(ADVERSARIES)
+    assert [result.name for result in record.adversaries] == list(POSSIBLE)
+    assert record.not_possible == ("thin_cortex", "missing_age_mode")
     assert record.n == {"samples": 10, "reference": 10, "train": 10, "holdout": 10}
     assert record.failures == ()
     for result in (*record.honest, *record.adversaries):
@@ -94,9 +103,9 @@ def test_the_exit_code_is_1_when_a_cheat_passes_and_the_error_counts_them(finish
     result, record = finished
     failed = [r.name for r in record.adversaries if r.name in CHEATS and not r.passed]
     assert failed and result.exit_code == 1
-    assert f"Error: gauntlet: {len(failed)} of 21 cheats are not held back: {failed[0]}" in result.output
+    assert f"{len(failed)} of 21 cheats are not held back: {failed[0]}" in result.output
     lines = [line for line in result.stdout.splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + len(HONEST) + len(ADVERSARIES)
+    assert len(lines) == 2 + len(HONEST) + len(POSSIBLE)
     assert {line.count("|") for line in lines} == {lines[0].count("|")}
 
 
@@ -146,9 +155,17 @@ FEW = ("fresh", "half_brains", "repeats", "sphere", "minority_10")  # of every k
 
 
 def scored(loss, metrics=("mmd",)):
-    """Scores of the honest entrants, with losses 1 to 4, and of a few adversaries with that loss."""
+    """What is said of the honest entrants, with losses 1 to 4, and of a few adversaries with that loss."""
     losses = dict(zip(HONEST, (1.0, 2.0, 3.0, 4.0), strict=True)) | dict.fromkeys(FEW, loss)
-    return {name: {m: score(loss, m) for m in metrics} for name, loss in losses.items()}
+    return {name: Examined({m: score(loss, m) for m in metrics}) for name, loss in losses.items()}
+
+
+def placed(examined, side=32):
+    return place(examined, {name: ADVERSARIES[name] for name in FEW}, side)
+
+
+def unscored():
+    return {name: Examined({}) for name in scored(1.0)}
 
 
 @pytest.mark.parametrize(
@@ -161,7 +178,7 @@ def scored(loss, metrics=("mmd",)):
     ],
 )
 def test_an_adversary_passes_only_below_every_honest_entrant(loss, place, not_below, passed):
-    honest, adversaries = judge(scored(loss), side=32)
+    honest, adversaries = placed(scored(loss))
     assert all(result.not_ranked == "" for result in honest)
     for result in adversaries:
         assert (result.place, len(result.not_below)) == (place, not_below)
@@ -171,14 +188,14 @@ def test_an_adversary_passes_only_below_every_honest_entrant(loss, place, not_be
 
 
 def test_defects_and_minorities_are_required_from_64_voxels_on():
-    assert all(result.required for result in judge(scored(5.0), side=64)[1])
+    assert all(result.required for result in placed(scored(5.0), side=64)[1])
 
 
 def test_an_adversary_without_a_rank_is_held_back_and_the_perfect_entrant_must_have_one():
     scores = scored(0.5, metrics=("mmd", "ms_ssim"))
     for name in ("fresh", "half_brains"):
-        del scores[name]["ms_ssim"]
-    honest, adversaries = judge(scores, side=32)
+        del scores[name].scores["ms_ssim"]
+    honest, adversaries = placed(scores)
     by_name = {result.name: result for result in adversaries}
     for name, passed in (("half_brains", True), ("fresh", False)):
         result = by_name[name]
@@ -189,21 +206,69 @@ def test_an_adversary_without_a_rank_is_held_back_and_the_perfect_entrant_must_h
 
 def test_an_honest_entrant_without_a_rank_is_named_with_the_reason():
     scores = scored(5.0, metrics=("mmd", "ms_ssim"))
-    del scores["blur"]["ms_ssim"]
-    honest, _ = judge(scores, side=32)
+    del scores["blur"].scores["ms_ssim"]
+    honest, _ = placed(scores)
     assert {result.name for result in honest if result.not_ranked} == {"blur"}
     assert honest[list(HONEST).index("blur")].not_ranked.startswith("beside fresh: no mean rank without")
 
 
 def test_where_nothing_is_ranked_nothing_is_held_back():
-    scores = {name: {} for name in scored(1.0)}
-    honest, adversaries = judge(scores, side=32)
+    honest, adversaries = placed(unscored())
     assert not any(result.passed for result in adversaries)
     assert all(result.not_ranked for result in honest)
 
 
+def verdict(reason, passed=False):
+    return GateResult(
+        gate="copies", title="Copies", passed=passed, reason=reason, level=0.005, suspects=(SUSPECT,)
+    )
+
+
+SUSPECT = Suspect(sample="000001", sample_index=1, source="train")
+
+
+def test_an_entrant_that_a_gate_refuses_is_held_back_with_the_reason_of_the_gate():
+    examined = scored(0.5)
+    for name in ("half_brains", "fresh"):
+        examined[name] = Examined(examined[name].scores, (verdict("64 samples copy training volumes"),))
+    for name, passed in (("repeats", True), ("sphere", None)):
+        examined[name] = Examined(examined[name].scores, (verdict("nothing was found", passed),))
+    by_name = {result.name: result for result in placed(examined)[1]}
+    for name, passed in (("half_brains", True), ("fresh", False)):
+        result = by_name[name]
+        assert (result.place, result.ranked, result.passed) == (None, 4, passed)
+        assert result.not_ranked == "64 samples copy training volumes"
+    for name in ("repeats", "sphere"):
+        assert (by_name[name].place, by_name[name].passed) == (1, False)
+    assert [gate.suspects for gate in by_name["half_brains"].gates] == [()]
+
+
+def test_an_honest_entrant_that_a_gate_refuses_is_a_problem_and_the_others_are_still_compared(finished):
+    examined = scored(3.5)
+    examined["bias_field"] = Examined(examined["bias_field"].scores, (verdict("wrong orientation"),))
+    honest, adversaries = placed(examined)
+    assert [result.name for result in honest if result.not_ranked] == ["bias_field"]
+    assert all(result.passed for result in adversaries if result.kind != "perfect")
+    sentences = problems(record_of(finished, examined))
+    assert sentences == ["bias_field is not ranked beside fresh: wrong orientation"]
+
+
+def test_every_entrant_is_shown_to_the_gates_with_the_real_volumes(bench, finished, monkeypatch):
+    shown = []
+
+    def judge(arrays):
+        shown.append({name: len(volumes) for name, volumes in arrays.sets.items()})
+        return (verdict("looks like nobody", passed=len(shown) % 2 == 0),)
+
+    cohort = open_cohort(bench.cohort_folder)
+    few = {name: ADVERSARIES[name] for name in FEW[:2]}
+    record = gauntlet.run(bench, cohort, make_context("cpu"), most=10, adversaries=few, judge=judge)
+    assert shown == [{"samples": 10, "reference": 10, "train": 10, "holdout": 10}] * 6
+    assert [result.not_ranked for result in record.adversaries] == ["looks like nobody", ""]
+
+
 def record_of(finished, scores, side=32, **changes):
-    honest, adversaries = judge(scores, side)
+    honest, adversaries = placed(scores, side)
     changes |= {"honest": honest, "adversaries": adversaries, "metrics": ("mmd",)}
     return finished[1].model_copy(update=changes)
 
@@ -218,7 +283,7 @@ def test_problems_name_what_does_not_hold(finished):
         "1 of 1 defects",
         "1 of 1 minorities of copies",
     ]
-    nothing = problems(record_of(finished, {name: {} for name in scored(1.0)}, failures=("mmd: broke",)))
+    nothing = problems(record_of(finished, unscored(), failures=("mmd: broke",)))
     assert nothing[1].startswith("blur is not ranked beside fresh: ")
     assert nothing[-2].startswith("fresh is not ranked: ") and nothing[-1] == "not computed: mmd: broke"
 

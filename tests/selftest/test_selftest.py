@@ -12,20 +12,22 @@ from click.testing import CliRunner
 from torch import nn
 
 from mribench.bench.folder import create_bench
-from mribench.bench.protocol import CohortSpec, EvaluationSpec, Protocol
+from mribench.bench.protocol import EvaluationSpec, Protocol
 from mribench.cli import main
-from mribench.data.cohort import Task, build, open_cohort
-from mribench.data.grid import paper_grid
+from mribench.data.cohort import CohortSpec, open_cohort
+from mribench.data.grid import paper_grid, quantise
+from mribench.data.prepare.builder import Product, Task, make_volumes, write_cohort
 from mribench.data.simulate import simulate
 from mribench.metrics import default_metrics, get_metric
 from mribench.metrics.arrays import cache as cache_module
 from mribench.metrics.features import slices as features
-from mribench.metrics.features.weights import Weights
 from mribench.metrics.memorisation import Copies
 from mribench.metrics.score import Score
+from mribench.runtime import make_context
 from mribench.selftest import planted, run, verdicts
 from mribench.selftest.contract import phantoms
 from mribench.selftest.degradations import DEGRADATIONS, Material
+from mribench.selftest.record import FreshVolumes, PlantedResult, SelfTest
 
 
 def protocol(train, reference, holdout, size=32):
@@ -50,11 +52,14 @@ def phantom_bench(folder, train, reference, holdout):
     made = create_bench(folder, protocol(train, reference, holdout, size=24))
     volumes = phantoms(train + reference + holdout, 24, noise=0.2)
     roles = ["train"] * train + ["reference"] * reference + ["holdout"] * holdout
+    plan = made.protocol.cohort_plan
     tasks = [
-        Task(volumes.names[i], (role,), "", lambda i=i: (volumes[i], {"age": float(i % 7), "site": "x"}))
-        for i, role in enumerate(roles)
+        Task(name, "", lambda i=i: Product(quantise(volumes[i]), {"age": float(i % 7)}))
+        for i, name in enumerate(volumes.names)
     ]
-    build(made.cohort_folder, made.protocol, {}, tasks, lambda *_: None)
+    lines = make_volumes(made.cohort_folder, plan.spec.voxels, tasks, lambda *_: None)
+    entries = [lines[name].as_volume((role,)) for name, role in zip(volumes.names, roles, strict=True)]
+    write_cohort(made.cohort_folder, plan, {}, entries)
     return made
 
 
@@ -101,10 +106,10 @@ def test_the_csv_holds_every_dose_with_its_verdict(bench, finished):
     zero = table[table.dose == 0]
     assert (zero.difference == 0).all()
     assert table.groupby("metric").value.nunique().min() > 1
-    assert pd.read_csv(io.StringIO(verdicts.as_csv(record))).equals(table)
+    assert pd.read_csv(io.StringIO(verdicts.as_csv(SelfTest.from_json(record, "record")))).equals(table)
 
 
-def test_a_second_run_computes_no_block(bench, finished, monkeypatch):
+def test_a_second_run_computes_no_array(bench, finished, monkeypatch):
     _, record = finished
 
     def refuse(*_, **__):
@@ -121,7 +126,7 @@ def test_a_second_run_computes_no_block(bench, finished, monkeypatch):
 
 @pytest.mark.parametrize("problem", [[], ["planted copies (exact): 0 of 4 found"]])
 def test_a_problem_is_exit_code_1(bench, finished, monkeypatch, problem):
-    record = finished[1] | {"problems": problem}
+    record = SelfTest.from_json(finished[1] | {"problems": problem}, "record")
     monkeypatch.setattr(run, "run", lambda *_, **__: record)
     result = call("selftest", "--bench", bench.folder)
     assert result.exit_code == len(problem)
@@ -163,7 +168,7 @@ def test_a_bench_is_made_only_where_there_is_none(bench, tmp_path):
 def garden(tmp_path_factory):
     """Two copies of every kind of four simulated brains at 32^3 among three fresh ones."""
     grid = paper_grid(32)
-    scorer = run.Scorer({}, grid, tmp_path_factory.mktemp("garden"), "effnet-lite0", Weights(), "cpu")
+    scorer = run.Scorer({}, grid, tmp_path_factory.mktemp("garden"), "effnet-lite0", make_context("cpu"))
     brains = scorer.samples(np.stack([simulate(5, i, 32)[0] for i in range(7)]))
     fresh, train = brains.subset(range(3)), brains.subset(range(3, 7))
     scorer.real = {"reference": train, "train": train}
@@ -172,11 +177,11 @@ def garden(tmp_path_factory):
 
 def test_planted_copies_are_found_and_no_fresh_volume_is_taken_for_one(garden):
     _, result = garden
-    kinds = {row["kind"]: row for row in result["kinds"]}
-    assert [name for name, row in kinds.items() if row["must_be_found"] and row["found"] < 2] == []
-    assert sum(row["must_be_found"] for row in kinds.values()) == 7
-    assert kinds["exact"]["largest_ratio"] < 1e-6 > kinds["mirrored"]["largest_ratio"]
-    assert result["fresh"]["taken_for_copies"] == 0 and result["fresh"]["volumes"] == 3
+    kinds = {row.kind: row for row in result.kinds}
+    assert [name for name, row in kinds.items() if row.must_be_found and row.found < 2] == []
+    assert sum(row.must_be_found for row in kinds.values()) == 7
+    assert kinds["exact"].largest_ratio < 1e-6 > kinds["mirrored"].largest_ratio
+    assert result.fresh.taken_for_copies == 0 and result.fresh.volumes == 3
     assert planted.problems(result) == []
 
 
@@ -200,7 +205,7 @@ def test_a_copy_counts_as_found_only_with_its_source_and_orientation(garden, wro
 
 
 def score(rank_key, error=0.1, count=40):
-    """A score of 40 samples whose loss has that standard error."""
+    """A score of 40 samples whose rank key has that standard error."""
     pattern = np.resize([1.0, -1.0], count)
     replicates = rank_key + error * pattern / np.sqrt(count - 1)
     half = 1.96 * error
@@ -241,29 +246,30 @@ def test_verdicts_follow_the_intervals(rank_keys, noticed, monotone):
     scores = [score(rank_key) for rank_key in rank_keys]
     ladder = [(float(dose), {"m": one}) for dose, one in enumerate(scores)]
     (verdict,) = verdicts.verdicts("fault", ladder)
-    assert (verdict["notices_from"], verdict["monotone"]) == (noticed, monotone)
+    assert (verdict.notices_from, verdict.monotone) == (noticed, monotone)
     rows = verdicts.cells("fault", ladder)
-    assert [row["difference"] for row in rows] == pytest.approx(
+    assert [row.difference for row in rows] == pytest.approx(
         [rank_key - rank_keys[0] for rank_key in rank_keys]
     )
-    assert all(row["difference_low"] <= row["difference"] <= row["difference_high"] for row in rows)
+    assert all(row.difference_low <= row.difference <= row.difference_high for row in rows)
 
 
 def test_a_metric_that_fails_at_one_dose_gets_no_verdict():
     ladder = [(0.0, {"m": score(0), "other": score(0)}), (1.0, {"m": score(1)})]
-    assert [one["metric"] for one in verdicts.verdicts("fault", ladder)] == ["m"]
+    assert [verdict.metric for verdict in verdicts.verdicts("fault", ladder)] == ["m"]
 
 
 def test_an_unseen_control_is_a_problem():
     base, far, near = {"m": score(0)}, {"m": score(1)}, {"m": score(0.1)}
-    rows = verdicts.seen("noise", ["m"], base, far) + verdicts.seen("mean_volume", ["m"], base, near)
-    nothing = {"kinds": [], "fresh": {"volumes": 1, "taken_for_copies": 0}}
-    record = {"controls": rows, "failures": ["x: broke"], "planted": nothing}
-    assert verdicts.problems(record) == ["not computed: x: broke", "m does not see mean_volume"]
+    results = verdicts.control_results("noise", ["m"], base, far)
+    results += verdicts.control_results("mean_volume", ["m"], base, near)
+    nothing = PlantedResult(kinds=(), fresh=FreshVolumes(volumes=1, taken_for_copies=0, smallest_ratio=0.9))
+    problems = verdicts.problems(results, ["x: broke"], nothing)
+    assert problems == ["not computed: x: broke", "m does not detect mean_volume"]
 
 
 def test_few_volumes_that_point_the_right_way_decide_nothing():
     base, near, wrong = ({"m": score(rank_key, count=16)} for rank_key in (0, 0.1, -0.1))
-    near, wrong = (verdicts.seen("noise", ["m"], base, one) for one in (near, wrong))
-    assert [(one["seen"], one["missed"]) for one in (*near, *wrong)] == [(False, False), (False, True)]
-    assert "Too few volumes to tell: m (noise)" in verdicts._controls_line(near)
+    near, wrong = (verdicts.control_results("noise", ["m"], base, scores) for scores in (near, wrong))
+    assert [(one.seen, one.missed) for one in (*near, *wrong)] == [(False, False), (False, True)]
+    assert "Too few volumes to decide: m (noise)" in verdicts._controls_line(near)

@@ -1,18 +1,51 @@
-"""How archives lay out their T1 scans: one table of globs and patterns that every layout goes through."""
+"""What a scan is, and how archives lay out their T1 scans: one table of globs and patterns."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mribench.data.formats import DICOM_SUFFIXES, is_dicom, is_scan_name, scan_stem
 
 STAGES = ("stripped", "registered")  # what may have been done to a scan before it came here
 _IMAGE = r"\.(?:nii|nii\.gz|hdr|mgz)$"
+_LABELS = ("subject", "session", "source", "name")
+_ID_LENGTH = 100
 _LOOKED_INTO = 200  # files whose first bytes are read in the search for DICOM
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One file of one subject; `name` is what may be written down (never absolute), `path` where it lies now.
+
+    `source` is the site or data set, by which splits are stratified. `skipped` says why the scan is left out.
+    `done`: stages ("stripped", "registered") that were done before.
+    """
+
+    path: Path
+    name: str
+    subject: str
+    session: str = ""
+    source: str = ""
+    skipped: str | None = None
+    done: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The subject as a file name that is safe everywhere and different for every subject."""
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", self.subject).lstrip(".-")[:_ID_LENGTH]
+        if safe == self.subject:
+            return safe
+        return f"{safe}-{hashlib.sha256(repr(self.subject).encode()).hexdigest()[:8]}".lstrip("-")
+
+    def labels(self) -> dict[str, Any]:
+        """What a record says of it."""
+        return {"id": self.id, **{key: getattr(self, key) for key in _LABELS}}
 
 
 @dataclass(frozen=True)
@@ -32,17 +65,6 @@ class Layout:
     wanted: str = "that layout's file names"
     done: tuple[str, ...] = ()
     prepared: bool = False
-
-
-@dataclass(frozen=True)
-class Found:
-    """One file of a layout."""
-
-    path: Path
-    name: str  # relative to the folder, with slashes
-    subject: str
-    session: str
-    source: str
 
 
 # From the archives' own descriptions; only BIDS and the flat folder were tried on downloads.
@@ -94,11 +116,11 @@ LAYOUTS = (
 )
 
 
-def find(folder: Path) -> tuple[Layout, list[Found]] | None:
-    """The first layout of the table that fits the folder, and its files; None when none fits."""
+def find(folder: Path) -> tuple[Layout, list[Scan]] | None:
+    """The first layout of the table that fits the folder, and its scans; None when none fits."""
     for layout in LAYOUTS:
-        if found := list(_matches(folder, layout)):
-            return layout, found
+        if scans := list(_matches(folder, layout)):
+            return layout, scans
     return None
 
 
@@ -109,36 +131,39 @@ def _candidates(folder: Path, globs: tuple[str, ...]) -> Iterator[tuple[Path, st
                 yield path, path.relative_to(folder).as_posix()
 
 
-def _matches(folder: Path, layout: Layout) -> Iterator[Found]:
+def _matches(folder: Path, layout: Layout) -> Iterator[Scan]:
     for path, name in _candidates(folder, layout.globs):
         if match := layout.pattern.search(name):
             parts = match.groupdict()
             subject = scan_stem(parts["subject"]) if layout.name == "flat" else parts["subject"]
             site = parts.get("site")
             source = f"{layout.source}-{site}" if site else layout.source
-            yield Found(path, name, subject, parts.get("session") or "", source)
+            yield Scan(path, name, subject, parts.get("session") or "", source, done=layout.done)
 
 
-def misfits(folder: Path, layout: Layout, found: list[Found]) -> dict[str, str]:
-    """Scans that lie where `layout` or another one has its scans, but do not fit `layout`; and why they are left out.
+def left_out(folder: Path, layout: Layout, scans: list[Scan]) -> dict[str, str]:
+    """What gives none of `scans`, by name, and why: subjects' folders without one, and scans that do not fit `layout`.
 
     For a flat folder: its folders that hold scans.
     """
-    known = {one.name for one in found}
-    reasons = {}
+    filled = {scan.name.split("/")[0] for scan in scans}
+    subjects = sorted(folder.glob(layout.folders)) if layout.folders else []
+    reasons = {p.name: "without a T1 scan" for p in subjects if p.is_dir() and p.name not in filled}
     for _, name in _candidates(folder, layout.globs):
         reasons[name] = f"not taken: in the layout {layout.name} a T1 scan must have {layout.wanted}"
     for other in LAYOUTS:
-        for one in _matches(folder, other):
+        for scan in _matches(folder, other):
             reasons.setdefault(
-                one.name,
+                scan.name,
                 f"laid out as {other.name}, but this folder was taken for {layout.name}. Prepare one layout at a "
                 "time, or list both in a manifest",
             )
     if layout.name == "flat":
         for _, name in _candidates(folder, ("*/**/*",)):
             reasons[name.rpartition("/")[0]] = "not looked into: scans must lie directly in a flat folder"
-    return {name: reason for name, reason in reasons.items() if name not in known}
+    for scan in scans:
+        reasons.pop(scan.name, None)
+    return reasons
 
 
 def _is_scan(path: Path) -> bool:
@@ -148,17 +173,9 @@ def _is_scan(path: Path) -> bool:
     return path.suffix.lower() != ".img" or not any(path.with_suffix(s).is_file() for s in (".hdr", ".HDR"))
 
 
-def empty_folders(folder: Path, layout: Layout, found: list[Found]) -> list[str]:
-    """Subjects' folders in which nothing was found."""
-    if not layout.folders:
-        return []
-    known = {one.name.split("/")[0] for one in found}
-    return sorted(p.name for p in folder.glob(layout.folders) if p.is_dir() and p.name not in known)
-
-
 def dicom_folders(folder: Path) -> list[str]:
     """Folders that hold DICOM files, relative to `folder` and sorted ("." for itself)."""
-    found, looked = set(), 0
+    folders, looked = set(), 0
     for parent, _, files in os.walk(folder):
         for name in sorted(files):
             path = Path(parent, name)
@@ -167,6 +184,6 @@ def dicom_folders(folder: Path) -> list[str]:
                 continue
             looked += not named
             if named or is_dicom(path):
-                found.add(Path(parent).relative_to(folder).as_posix())
+                folders.add(Path(parent).relative_to(folder).as_posix())
                 break
-    return sorted(found)
+    return sorted(folders)

@@ -7,40 +7,22 @@ from functools import lru_cache
 import numpy as np
 from scipy.ndimage import affine_transform
 
+from mribench.data.grid import index_map
 from mribench.data.nifti import NiftiVolume
 from mribench.data.prepare.recipe import Quality
-from mribench.data.prepare.stripped import ScanRecord
+from mribench.data.records import RawRecord
 
-FACES = ("left", "right", "posterior", "anterior", "inferior", "superior")
-
-
-class RawRecord(ScanRecord):
-    """What is written down of one raw scan. `brain_cm3` is that of its mask, before registration.
-
-    `affine` `[4,4]` maps the scan's world mm to MNI152's, `determinant` is its own. `border_cm2`: area of brain
-    on that face of the scan where most is; `border` names the face.
-    """
-
-    stages: tuple[str, ...]
-    mask_sha256: str  # of the given mask; "" without
-    saturated_fraction: float  # of the masked voxels as read, at the scan's largest value
-    noise_sd: float  # in the scan's own units, before denoising
-    bias_range: float  # 99th over 1st percentile of the removed field in the brain
-    affine: tuple[tuple[float, ...], ...]
-    determinant: float
-    dice: float
-    border_cm2: float
-    border: str
+_FACES = ("left", "right", "posterior", "anterior", "inferior", "superior")
 
 
-@lru_cache(maxsize=1)
-def template() -> NiftiVolume:
-    """The stripped MNI152 2009a T1 of nilearn at 1 mm: `[D,H,W]` in [0,1], 0 outside the brain."""
+@lru_cache(maxsize=2)
+def template(mm: int = 1) -> NiftiVolume:
+    """The stripped MNI152 2009a T1 of nilearn at so many mm: `[D,H,W]` in [0,1], 0 outside the brain."""
     from nilearn.datasets import load_mni152_template
 
-    image = load_mni152_template(resolution=1)
+    image = load_mni152_template(resolution=mm)
     data = np.ascontiguousarray(np.asarray(image.dataobj, dtype=np.float32).T)
-    return NiftiVolume(data, np.asarray(image.affine, dtype=np.float64), (1.0, 1.0, 1.0), oblique=False)
+    return NiftiVolume(data, np.asarray(image.affine, dtype=np.float64), (float(mm),) * 3, oblique=False)
 
 
 def brain_dice(mask: np.ndarray, affine: np.ndarray) -> float:
@@ -48,8 +30,7 @@ def brain_dice(mask: np.ndarray, affine: np.ndarray) -> float:
     mni = template()
     step = np.diag([2.0, 2.0, 2.0, 1.0])
     brain = mni.data[::2, ::2, ::2] > 0
-    to_mask = np.linalg.inv(affine) @ mni.affine @ step
-    matrix, offset = to_mask[:3, :3][::-1, ::-1], to_mask[:3, 3][::-1]
+    matrix, offset = index_map(affine, mni.affine @ step)
     moved = affine_transform(mask.astype(np.float32), matrix, offset, brain.shape, order=1) > 0.5
     return float(2 * (moved & brain).sum() / max(int(moved.sum() + brain.sum()), 1))
 
@@ -62,7 +43,7 @@ def border_contact(mask: np.ndarray, affine: np.ndarray) -> tuple[float, str]:
         face_mm2 = float(np.prod(np.delete(sides, axis)))
         for end in (0, -1):
             cut = np.take(mask, end, axis=2 - axis)
-            areas[FACES[2 * axis + (end == -1)]] = float(cut.sum()) * face_mm2 / 100
+            areas[_FACES[2 * axis + (end == -1)]] = float(cut.sum()) * face_mm2 / 100
     name = max(areas, key=lambda face: areas[face])
     return areas[name], name if areas[name] > 0 else ""
 

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
+from typing import Any
 
 from mribench.data.formats import DICOM_ADVICE, digest_scan, scan_stem
-from mribench.data.prepare.layouts import (
-    LAYOUTS,
-    STAGES,
-    Found,
-    Layout,
-    dicom_folders,
-    empty_folders,
-    find,
-    misfits,
-)
+from mribench.data.prepare.layouts import LAYOUTS, STAGES, Scan, dicom_folders, find, left_out
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_json
 
@@ -29,33 +19,7 @@ _COLUMNS = ("path", "subject", "session", "source", "done")
 _SPACE = re.compile(r"_space-([A-Za-z0-9]+)")
 _DERIVED = re.compile(r"_(label-[A-Za-z0-9]+|desc-(?!preproc(?:_|\b))[A-Za-z0-9]+)")
 _LONG = ".long."  # TIMEPOINT.long.BASE, as FreeSurfer's recon-all -long names its folders
-_ID_LENGTH = 100
 _MASK_ENDINGS = ("_mask", "-mask", "_brain_mask", "_brainmask", "_bet_mask", "_desc-brain_mask", "")
-
-
-@dataclass(frozen=True)
-class Scan:
-    """One file of one subject; `name` is what may be written down (never absolute), `path` where it lies now.
-
-    `source` is the site or data set, by which splits are stratified. `skipped` says why the scan is left out.
-    `done`: stages ("stripped", "registered") that were done before.
-    """
-
-    path: Path
-    name: str
-    subject: str
-    session: str = ""
-    source: str = ""
-    skipped: str | None = None
-    done: tuple[str, ...] = ()
-
-    @property
-    def id(self) -> str:
-        """The subject as a file name that is safe everywhere and different for every subject."""
-        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", self.subject).lstrip(".-")[:_ID_LENGTH]
-        if safe == self.subject:
-            return safe
-        return f"{safe}-{hashlib.sha256(repr(self.subject).encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def without_paths(text: str, scan: Scan, mask: Path | None = None) -> str:
@@ -73,24 +37,28 @@ def discover(source: Path | None, manifest: Path | None = None, *, registered: b
     With `manifest` its rows are the scans. Otherwise the first layout of layouts.LAYOUTS that fits decides.
     The first scan is that of the first session, then of the first file name, where numbers count as numbers.
     `registered` says that they must be in MNI152 already. Raises UsageError when nothing can be found, for a
-    folder of DICOM, and for one subject under two sources.
+    folder of DICOM, for one subject under two sources, and for a folder together with a manifest.
     """
+    if source is not None and manifest is not None:
+        raise UsageError(
+            f"prepare takes SRC or --manifest, but both are given: {source}, {manifest}. Leave one out."
+        )
     if manifest is not None:
-        found = _from_manifest(Path(manifest))
+        scans = _from_manifest(Path(manifest))
     elif source is None or not Path(source).is_dir():
         given = f"{source} is no folder" if source else "neither is given"
         raise UsageError(f"prepare needs a folder or --manifest CSV, but {given}.")
     else:
-        found = _from_folder(Path(source), registered)
-    if not found:
-        known = ", ".join(layout.name for layout in LAYOUTS[:-1])
+        scans = _from_folder(Path(source), registered)
+    if not scans:
+        layouts = ", ".join(layout.name for layout in LAYOUTS[:-1])
         raise UsageError(
-            f"{manifest or source} must hold scans: the layout of {known} (as in "
+            f"{manifest or source} must hold scans: the layout of {layouts} (as in "
             "sub-*/[ses-*/]anat/*_T1w.nii.gz), or scans directly in the folder, or rows of a manifest. "
             "None was found."
         )
-    _check_sources(found)
-    return _first_of_each_subject(found)
+    _check_sources(scans)
+    return _first_of_each_subject(scans)
 
 
 def _from_folder(folder: Path, registered: bool) -> list[Scan]:
@@ -99,25 +67,18 @@ def _from_folder(folder: Path, registered: bool) -> list[Scan]:
         if dicom:
             raise UsageError(f"{folder} holds {DICOM_ADVICE} (dcm2niix -z y -o OUT {folder}).")
         return []
-    layout, found = fitting
+    layout, scans = fitting
     if registered and not layout.prepared:
         raise UsageError(
             f"{folder} is a folder of {layout.name}, whose scans are not in MNI152. "
             "Add --raw, or give their stripped and registered versions in a manifest."
         )
-    scans = [_scan(one, layout, found, registered) for one in found]
-    if layout.name == "FreeSurfer":
+    others = {**left_out(folder, layout, scans), **dict.fromkeys(dicom, DICOM_ADVICE)}
+    if layout.name == "BIDS":
+        scans = [replace(scan, skipped=_wrong_space(scan, scans, registered)) for scan in scans]
+    elif layout.name == "FreeSurfer":
         scans = _one_person(scans)
-    empty = [
-        Scan(folder / n, n, n, skipped="without a T1 scan") for n in empty_folders(folder, layout, found)
-    ]
-    others = {**misfits(folder, layout, found), **dict.fromkeys(dicom, DICOM_ADVICE)}
-    return [*scans, *empty, *(Scan(folder / n, n, n, skipped=reason) for n, reason in others.items())]
-
-
-def _scan(one: Found, layout: Layout, found: list[Found], registered: bool) -> Scan:
-    skipped = _wrong_space(one, found, registered) if layout.name == "BIDS" else None
-    return Scan(one.path, one.name, one.subject, one.session, one.source, skipped, layout.done)
+    return [*scans, *(Scan(folder / n, n, n, skipped=reason) for n, reason in others.items())]
 
 
 def _one_person(scans: list[Scan]) -> list[Scan]:
@@ -135,16 +96,16 @@ def _one_person(scans: list[Scan]) -> list[Scan]:
     return people
 
 
-def _wrong_space(one: Found, found: list[Found], registered: bool) -> str | None:
+def _wrong_space(scan: Scan, scans: list[Scan], registered: bool) -> str | None:
     """Derivatives hold the same scan in several spaces; only MNI152 is the common one, and raw scans have none."""
-    space = _SPACE.search(one.path.name)
+    space = _SPACE.search(scan.path.name)
     if not registered:
-        derived = _DERIVED.search(one.path.name)
+        derived = _DERIVED.search(scan.path.name)
         kind = f"in the space {space[1]}" if space else f"a derivative ({derived[1]})" if derived else ""
         return f"{kind}, not a raw scan" if kind else None
     if space and not space[1].startswith("MNI"):
         return f"in the space {space[1]}, not MNI152"
-    if not space and any("_space-MNI" in o.path.name and o.subject == one.subject for o in found):
+    if not space and any("_space-MNI" in s.path.name and s.subject == scan.subject for s in scans):
         return "not in MNI152 space, of which the subject has another file"
     return None
 
@@ -171,27 +132,52 @@ def mask_of(scan: Scan, folder: Path) -> Path:
     for stem in dict.fromkeys((beside, PurePath(beside).name, scan.subject)):
         for ending in _MASK_ENDINGS:
             named = [f"{stem}{ending}{suffix}" for suffix in (".nii.gz", ".nii", ".mgz", ".hdr")]
-            found = [folder / name for name in named if (folder / name).is_file()]
-            if len(found) > 1:
-                raise MribenchError(f"{scan.name} must have one mask, but {found[0].name} and others fit.")
-            if found:
-                return found[0]
+            masks = [folder / name for name in named if (folder / name).is_file()]
+            if len(masks) > 1:
+                raise MribenchError(f"{scan.name} must have one mask, but {masks[0].name} and others fit.")
+            if masks:
+                return masks[0]
     raise MribenchError(
         f"{scan.name} must have a mask in --mask DIR, named {PurePath(beside).name}_mask.nii.gz or after its "
         f"relative path or its subject, but none was found."
     )
 
 
-def digest_inputs(scans: Sequence[Scan], masks: Path | None = None) -> str:
-    """SHA-256 of the chosen scans' labels, files and masks; "" stands for what cannot be read."""
-    found = []
-    for scan in (one for one in scans if not one.skipped):
-        digests = ["", ""]
-        with suppress(MribenchError):
-            digests[0] = digest_scan(scan.path)
-            digests[1] = digest_scan(mask_of(scan, masks)) if masks else ""
-        found.append([scan.name, scan.subject, scan.session, scan.source, scan.done, digests])
-    return digest_json(found)
+@dataclass(frozen=True)
+class Input:
+    """A chosen scan with its mask, and the SHA-256 of both files; "" stands for none, or one that cannot be read."""
+
+    scan: Scan
+    mask: Path | None = None
+    digests: tuple[str, str] = ("", "")
+    reason: str = ""  # why it cannot be used
+
+    def identity(self) -> list[Any]:
+        """What it is made from, as JSON."""
+        scan = self.scan
+        return [scan.name, scan.subject, scan.session, scan.source, scan.done, self.digests]
+
+
+def identify(scans: Sequence[Scan], masks: Path | None = None) -> list[Input]:
+    """The chosen scans, with their masks if such a folder is given; every byte of the files is read."""
+    return [_identified(scan, masks) for scan in scans if not scan.skipped]
+
+
+def _identified(scan: Scan, masks: Path | None) -> Input:
+    mask, digests = None, ("", "")
+    try:
+        digests = digest_scan(scan.path), ""
+        if masks:
+            mask = mask_of(scan, masks)
+            digests = digests[0], digest_scan(mask)
+    except MribenchError as error:
+        return Input(scan, mask, digests, without_paths(str(error), scan, mask))
+    return Input(scan, mask, digests)
+
+
+def digest_inputs(inputs: Sequence[Input]) -> str:
+    """Identity of scans, labels, files and masks."""
+    return digest_json([each.identity() for each in inputs])
 
 
 def _from_manifest(manifest: Path) -> list[Scan]:

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,26 +17,19 @@ from scipy import ndimage
 from mribench.data.formats import digest_scan, read_scan
 from mribench.data.grid import Grid, quantise
 from mribench.data.nifti import NiftiVolume
-from mribench.data.prepare.quality import RawRecord, border_contact, brain_dice
+from mribench.data.prepare.builder import Product
+from mribench.data.prepare.layouts import Scan
+from mribench.data.prepare.quality import border_contact, brain_dice
 from mribench.data.prepare.recipe import BiasCorrection, Denoising, Masking, RawRecipe
 from mribench.data.prepare.registration import one_thread, register
-from mribench.data.prepare.scans import Scan
 from mribench.data.prepare.stripped import remarks, resample
+from mribench.data.records import RawRecord
 from mribench.errors import MribenchError
 from mribench.files import digest_volume
 
 _MARGIN = 6  # voxels around the brain that are kept
 _POSSIBLE_CM3 = (200.0, 6000.0)  # beyond this no stage makes sense; the recipe's own limits are narrower
 _GRID_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """What one scan became: uint16 voxels `[D,H,W]` on the grid, its record, and the seconds of each stage."""
-
-    record: RawRecord
-    voxels: np.ndarray
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +40,7 @@ class Brain:
     mask: np.ndarray
 
 
-def process(scan: Scan, mask_file: Path | None, grid: Grid, recipe: RawRecipe) -> Product:
+def process_raw(scan: Scan, mask_file: Path | None, grid: Grid, recipe: RawRecipe) -> Product:
     """Take one scan through every stage that is not done yet; the same input gives the same voxels.
 
     Raises MribenchError with the reason when the scan cannot be used.
@@ -82,11 +75,7 @@ def process(scan: Scan, mask_file: Path | None, grid: Grid, recipe: RawRecipe) -
     measures["negative_fraction"] = float((head.data < 0).mean())
     measures["problems"] = remarks(head, measures)
     record = RawRecord(
-        id=scan.id,
-        subject=scan.subject,
-        session=scan.session,
-        source=scan.source,
-        name=scan.name,
+        **scan.labels(),
         sha256=digest_scan(scan.path),
         digest=digest_volume(voxels, grid.affine),
         stages=tuple(stages),
@@ -101,7 +90,7 @@ def process(scan: Scan, mask_file: Path | None, grid: Grid, recipe: RawRecipe) -
         border=border,
         **measures,
     )
-    return Product(record, voxels, seconds)
+    return Product(voxels, record, seconds)
 
 
 @contextmanager
@@ -157,8 +146,8 @@ def _given_mask(head: NiftiVolume, mask_file: Path) -> np.ndarray:
 def _deepbet_mask(head: np.ndarray, threshold: float) -> np.ndarray:
     network = _deepbet()
     probability = network.run_model(np.ascontiguousarray(head.T))
-    found: np.ndarray = network.postprocess(probability > threshold)
-    return np.ascontiguousarray(found.T)
+    mask: np.ndarray = network.postprocess(probability > threshold)
+    return np.ascontiguousarray(mask.T)
 
 
 @lru_cache(maxsize=1)
@@ -223,8 +212,8 @@ def unbiased(brain: Brain, settings: BiasCorrection) -> tuple[Brain, float]:
     import SimpleITK as sitk
 
     image, mask = sitk.GetImageFromArray(brain.scan.data), sitk.GetImageFromArray(brain.mask.astype(np.uint8))
-    for one in (image, mask):
-        one.SetSpacing(brain.scan.spacing_mm)
+    for grid in (image, mask):
+        grid.SetSpacing(brain.scan.spacing_mm)
     shrink = [max(1, round(settings.shrink_mm / s)) for s in brain.scan.spacing_mm]
     corrector = sitk.N4BiasFieldCorrectionImageFilter()
     corrector.SetMaximumNumberOfIterations(list(settings.iterations))

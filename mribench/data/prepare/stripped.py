@@ -1,39 +1,24 @@
-"""Stripped and registered scans -> volumes on the common grid, and subjects -> roles."""
+"""One stripped and registered scan onto the common grid: checks, one interpolation, intensities to [0,1]."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 from scipy.ndimage import affine_transform, gaussian_filter
 
 from mribench.data.formats import digest_scan, read_scan
-from mribench.data.grid import Grid, paper_grid, quantise
+from mribench.data.grid import Grid, index_map, paper_grid, quantise
 from mribench.data.nifti import NiftiVolume
-from mribench.data.prepare.scans import Scan, discover, without_paths
-from mribench.errors import MribenchError, UsageError
-from mribench.files import digest_json, digest_volume
-from mribench.runtime import derive
-
-__all__ = [
-    "Recipe",
-    "Refusal",
-    "Scan",
-    "ScanRecord",
-    "discover",
-    "prepare",
-    "prepare_scan",
-    "reference_subset",
-    "resample",
-    "split_subjects",
-]
-
-log = logging.getLogger(__name__)
+from mribench.data.prepare.builder import Product
+from mribench.data.prepare.layouts import Scan
+from mribench.data.prepare.quality import template
+from mribench.data.prepare.recipe import StrippedRecipe
+from mribench.data.records import ScanRecord
+from mribench.errors import MribenchError
+from mribench.files import digest_volume
 
 _FEWEST_INTENSITIES = 16  # a mask or label map has fewer
 # Measured: Colin27 0.89, simulated brains 0.70 to 0.82; Colin27 moved by 15 mm 0.48, upside down 0.51.
@@ -42,121 +27,8 @@ _MANY_NEGATIVE = 0.01
 _MANY_CLIPPED = 0.02
 
 
-class Recipe(BaseModel):
-    """Every choice that turns a scan into a volume, besides the grid; its digest belongs to the cohort."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Literal["prepare-1"] = "prepare-1"
-    scan_of_subject: Literal["first session, first name"] = "first session, first name"
-    interpolation: Literal["linear"] = "linear"
-    # Sigma against aliasing, in source voxels: presmoothing * (step of the grid in source voxels - 1).
-    presmoothing: Annotated[float, Field(ge=0)] = 0.6
-    # Brain = above this share of the 99.9th percentile of the positive voxels.
-    foreground: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    percentile: Annotated[float, Field(gt=0, le=100)] = 99.5  # of the brain's voxels; becomes 1
-    brain_cm3: tuple[float, float] = (800.0, 2500.0)  # outside: not stripped, or not a brain
-    max_outside_fov: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of the brain; more: not registered
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the canonical JSON of all settings."""
-        return digest_json(self.model_dump(mode="json"))
-
-
-class ScanRecord(BaseModel):
-    """What is written down of one prepared scan; fractions are of the brain, `negative_fraction` of all."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str
-    subject: str
-    session: str
-    source: str
-    name: str
-    sha256: str  # of the source file
-    digest: str  # of the prepared voxels
-    spacing_mm: tuple[float, float, float]
-    oblique: bool
-    intensity_of_one: float
-    brain_cm3: float
-    template_correlation: float
-    outside_fov_fraction: float
-    negative_fraction: float
-    clipped_fraction: float
-    problems: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A scan that is kept out, and why; neither text holds an absolute path."""
-
-    name: str
-    reason: str
-    id: str
-    chosen: bool  # False for a scan that only would have been a subject's second
-
-
-def prepare(
-    scans: Sequence[Scan],
-    grid: Grid,
-    recipe: Recipe,
-    store: Callable[[ScanRecord, np.ndarray], None],
-    *,
-    done: Iterable[ScanRecord] = (),
-    progress: Callable[[str, int, int], None] | None = None,
-) -> list[Refusal]:
-    """Prepare each scan, hand record and volume `[D,H,W]` in [0,1] to `store`; return what was kept out.
-
-    One bad file never costs the others. Scans in `done` (an earlier call's records) whose file and labels
-    are still the same are passed over. Of two scans with the same voxels the second is refused: it is one
-    person twice.
-    """
-    records = {record.id: record for record in done}
-    refusals = []
-    for number, scan in enumerate(scans, 1):
-        try:
-            prepared = _prepare_unless_done(scan, grid, recipe, records)
-        except MribenchError as error:
-            reason = without_paths(str(error), scan)
-            refusals.append(Refusal(scan.name, reason, scan.id, chosen=not scan.skipped))
-            log.warning("Left out: %s", refusals[-1].reason)
-        else:
-            if prepared is not None:
-                store(*prepared)
-                records[scan.id] = prepared[0]
-        if progress is not None:
-            progress(scan.name, number, len(scans))
-    return refusals
-
-
-def _prepare_unless_done(
-    scan: Scan, grid: Grid, recipe: Recipe, records: Mapping[str, ScanRecord]
-) -> tuple[ScanRecord, np.ndarray] | None:
-    if scan.skipped:
-        raise MribenchError(f"{scan.name} is {scan.skipped}.")
-    earlier = records.get(scan.id)
-    if earlier is not None and _same(earlier, scan):
-        return None
-    record, volume = prepare_scan(scan, grid, recipe)
-    twin = next((r for r in records.values() if r.digest == record.digest and r.id != record.id), None)
-    if twin is not None:
-        raise MribenchError(
-            f"{scan.name} must be another person than {twin.name}, but both give the same voxels. "
-            "Leave one out, or give them one subject in a manifest."
-        )
-    return record, volume
-
-
-def _same(record: ScanRecord, scan: Scan) -> bool:
-    labels = ("subject", "session", "source", "name")
-    return all(getattr(record, k) == getattr(scan, k) for k in labels) and record.sha256 == digest_scan(
-        scan.path
-    )
-
-
-def prepare_scan(scan: Scan, grid: Grid, recipe: Recipe) -> tuple[ScanRecord, np.ndarray]:
-    """Read, check and resample one scan; returns its record and the volume `[D,H,W]` float32 in [0,1].
+def process_stripped(scan: Scan, grid: Grid, recipe: StrippedRecipe) -> Product:
+    """Read, check and resample one scan.
 
     Raises MribenchError with the reason when the scan cannot be used.
     """
@@ -165,20 +37,17 @@ def prepare_scan(scan: Scan, grid: Grid, recipe: Recipe) -> tuple[ScanRecord, np
         volume, measures = resample(source, grid, recipe)
     except MribenchError as error:
         raise MribenchError(f"{scan.name}: {error}") from error
+    voxels = quantise(volume)
     record = ScanRecord(
-        id=scan.id,
-        subject=scan.subject,
-        session=scan.session,
-        source=scan.source,
-        name=scan.name,
+        **scan.labels(),
         sha256=digest_scan(scan.path),
-        digest=digest_volume(quantise(volume), grid.affine),
+        digest=digest_volume(voxels, grid.affine),
         **measures,
     )
-    return record, volume
+    return Product(voxels, record)
 
 
-def resample(source: NiftiVolume, grid: Grid, recipe: Recipe) -> tuple[np.ndarray, dict[str, Any]]:
+def resample(source: NiftiVolume, grid: Grid, recipe: StrippedRecipe) -> tuple[np.ndarray, dict[str, Any]]:
     """One interpolation of `source` onto `grid` through world mm, then percentile normalisation to [0,1].
 
     Outside the source is 0. Returns `[D,H,W]` float32 and the measures that ScanRecord holds. Raises
@@ -202,7 +71,7 @@ def resample(source: NiftiVolume, grid: Grid, recipe: Recipe) -> tuple[np.ndarra
     return np.clip(volume, 0, 1).astype(np.float32, copy=False), measures
 
 
-def _checked_brain(source: NiftiVolume, grid: Grid, recipe: Recipe) -> tuple[np.ndarray, float]:
+def _checked_brain(source: NiftiVolume, grid: Grid, recipe: StrippedRecipe) -> tuple[np.ndarray, float]:
     """The brain's voxels as a boolean `[D,H,W]`, and the share of them outside the grid."""
     positive = source.data[source.data > 0]
     if positive.size == 0:
@@ -238,8 +107,7 @@ def _outside_fraction(source: NiftiVolume, mask: np.ndarray, grid: Grid) -> floa
 
 
 def _interpolate(source: NiftiVolume, grid: Grid, presmoothing: float) -> np.ndarray:
-    to_source = np.linalg.inv(source.affine) @ grid.affine
-    matrix, offset = to_source[:3, :3][::-1, ::-1], to_source[:3, 3][::-1]  # (x, y, z) -> [D,H,W]
+    matrix, offset = index_map(source.affine, grid.affine)
     steps = np.linalg.norm(matrix, axis=1)
     data = np.maximum(source.data, 0)
     if presmoothing > 0 and (steps > 1).any():
@@ -250,80 +118,30 @@ def _interpolate(source: NiftiVolume, grid: Grid, presmoothing: float) -> np.nda
 
 def _template_correlation(source: NiftiVolume) -> float:
     """Pearson correlation with the MNI152 T1 inside its brain, on 32^3 voxels: a check of registration."""
-    template, brain = _template()
+    expected, brain = _coarse_template()
     values = _coarse(source)[brain]
-    return float(np.corrcoef(values, template[brain])[0, 1]) if values.std() > 0 else 0.0
+    return float(np.corrcoef(values, expected[brain])[0, 1]) if values.std() > 0 else 0.0
 
 
 @lru_cache(maxsize=1)
-def _template() -> tuple[np.ndarray, np.ndarray]:
-    from nilearn.datasets import load_mni152_template
-
-    image = load_mni152_template(resolution=2)
-    data = np.ascontiguousarray(np.asarray(image.dataobj, dtype=np.float32).T)
-    template = _coarse(NiftiVolume(data, image.affine, (2.0, 2.0, 2.0), oblique=False))
-    return template, template > 0.05 * template.max()
+def _coarse_template() -> tuple[np.ndarray, np.ndarray]:
+    """The template `[32,32,32]` and its brain."""
+    coarse = _coarse(template(2))
+    return coarse, coarse > 0.05 * coarse.max()
 
 
 def _coarse(source: NiftiVolume) -> np.ndarray:
-    return _interpolate(source, paper_grid(32), Recipe().presmoothing)
+    return _interpolate(source, paper_grid(32), StrippedRecipe().presmoothing)
 
 
 def remarks(source: NiftiVolume, measures: Mapping[str, Any]) -> tuple[str, ...]:
     """What the user should look at, though the scan is used."""
     alike, negative = measures["template_correlation"], measures["negative_fraction"]
     clipped = measures["clipped_fraction"]
-    found = {
+    notes = {
+        source.remark: bool(source.remark),
         f"correlates with the MNI152 T1 by only {alike:.2f}": alike < _LOW_CORRELATION,
         f"{negative:.1%} of the voxels were negative and became 0": negative > _MANY_NEGATIVE,
         f"{clipped:.1%} of the brain was clipped to 1": clipped > _MANY_CLIPPED,
     }
-    return tuple(text for text, holds in {source.remark: bool(source.remark), **found}.items() if holds)
-
-
-def split_subjects(
-    subjects: Sequence[tuple[str, str]], counts: Mapping[str, int | None], seed: int
-) -> dict[str, str]:
-    """Give each role `counts[role]` of the (subject, source) pairs; None, for one role, means all the rest.
-
-    Every role gets each source's share to within about one subject. The result depends on the pairs and the
-    seed, not on their order; subjects that no role needs are absent. Raises UsageError for too few subjects.
-    """
-    _check_counts([subject for subject, _ in subjects], counts)
-    ordered = _interleaved(subjects, seed)
-    spare = len(ordered) - sum(count or 0 for count in counts.values())
-    sizes = [spare if count is None else count for count in counts.values()]
-    roles = [role for role, size in zip(counts, sizes, strict=True) for _ in range(size)]
-    return dict(zip(ordered, roles, strict=False))
-
-
-def reference_subset(subjects: Sequence[tuple[str, str]], count: int, seed: int) -> list[str]:
-    """`count` of the (subject, source) pairs, seeded and stratified: a reference drawn from train.
-
-    Raises UsageError when there are fewer.
-    """
-    return sorted(split_subjects(subjects, {"reference": count}, derive(seed, "reference of train")))
-
-
-def _check_counts(names: Sequence[str], counts: Mapping[str, int | None]) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise UsageError(f"Every subject must be given once, but {', '.join(repeated[:10])} repeat.")
-    needed = sum(count or 0 for count in counts.values()) + sum(count is None for count in counts.values())
-    if len(names) < needed:
-        wanted = ", ".join(f"{role} {'all' if n is None else n}" for role, n in counts.items())
-        raise UsageError(
-            f"The roles need {needed} subjects ({wanted}), but {len(names)} are usable. "
-            "Add subjects or choose a protocol with smaller counts."
-        )
-
-
-def _interleaved(subjects: Sequence[tuple[str, str]], seed: int) -> list[str]:
-    """Subjects in an order in which every stretch holds each source nearly in proportion."""
-    places: list[tuple[float, str]] = []
-    for source in sorted({source for _, source in subjects}):
-        random = np.random.default_rng(derive(seed, "split", source))
-        names = random.permutation(sorted(name for name, of in subjects if of == source))
-        start = random.random()
-        places += [((k + start) / len(names), str(name)) for k, name in enumerate(names)]
-    return [name for _, name in sorted(places)]
+    return tuple(text for text, holds in notes.items() if holds)

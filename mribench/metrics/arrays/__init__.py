@@ -1,1 +1,1 @@
-"""The expensive arrays that metrics share, each computed once and kept by digest."""
+"""The expensive arrays that metrics share, each computed once and stored by digest."""

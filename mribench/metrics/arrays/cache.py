@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from mribench.data.volume_set import VIEWS, Progress, VolumeSet
+from mribench.data.volume_set import VIEWS, VolumeSet
 from mribench.errors import MribenchError
 from mribench.files import digest_file, digest_json
 from mribench.metrics.arrays.distances import squared_distances
 from mribench.metrics.arrays.nearest import nearest_neighbours
-from mribench.metrics.arrays.pairs import DEFAULT_MEMORY, Kernel, checked, pair_matrix
+from mribench.metrics.arrays.pairs import Kernel, checked, pair_matrix
 from mribench.metrics.arrays.similarity import definition_for
 from mribench.metrics.arrays.store import Store
 from mribench.metrics.features import medicalnet
 from mribench.metrics.features import slices as feature_module
 from mribench.metrics.features.extraction import slice_features, volume_features
-from mribench.metrics.features.weights import Weights
+from mribench.runtime import Context
 
 
 class Arrays:
@@ -38,10 +38,7 @@ class Arrays:
         sets: Mapping[str, VolumeSet],
         cache: Path | None,
         extractor: str = "effnet-lite0",
-        weights: Weights | None = None,
-        progress: Progress | None = None,
-        device: torch.device | str = "cpu",
-        memory: int = DEFAULT_MEMORY,
+        context: Context | None = None,
     ) -> None:
         for name in ("samples", "reference"):
             if name not in sets or len(sets[name]) == 0:
@@ -50,9 +47,8 @@ class Arrays:
         self.slab, self.shape = samples.slab, samples.shape
         self.full_depth = sets["reference"].shape[0]
         self.sets: Mapping[str, VolumeSet] = {name: volumes.crop(self.slab) for name, volumes in sets.items()}
-        self.store, self.progress, self.device, self.memory = Store(cache), progress, device, memory
+        self.store, self.context = Store(cache), context or Context()
         self.extractor = feature_module.get_extractor(extractor)
-        self.weights = weights or Weights()
         self._check_shapes()
 
     def _check_shapes(self) -> None:
@@ -65,9 +61,8 @@ class Arrays:
 
     def with_samples(self, samples: VolumeSet) -> Arrays:
         """The same with other samples, cropped alike and named in progress; store and networks are shared."""
-        other, report = copy.copy(self), self.progress
-        if report:
-            other.progress = lambda what, done, total: report(f"{samples.name}: {what}", done, total)
+        other = copy.copy(self)
+        other.context = self.context.named(samples.name)
         other.sets = {**self.sets, "samples": samples.crop(self.slab)}
         other._check_shapes()
         return other
@@ -90,7 +85,9 @@ class Arrays:
 
         def compute(parts: Path | None) -> np.ndarray:
             network, report = self._slice_network, self._counted(f"features {volumes.name}", len(volumes))
-            return slice_features(cut, len(volumes), network, self.extractor, self.device, parts, report)
+            return slice_features(
+                cut, len(volumes), network, self.extractor, self.context.device, parts, report
+            )
 
         array = self.store.get(f"features-{key[:24]}", compute, len(volumes))  # [N,3,F] float32
         chosen: np.ndarray = array[:, list(VIEWS).index(view)].astype(np.float64)
@@ -106,7 +103,7 @@ class Arrays:
 
         def compute(parts: Path | None) -> np.ndarray:
             network, report = self._volume_network, self._counted(f"3D features {volumes.name}", len(volumes))
-            return volume_features(read, len(volumes), network, self.device, parts, report)
+            return volume_features(read, len(volumes), network, self.context.device, parts, report)
 
         return self.store.get(f"volumes-{key[:24]}", compute, len(volumes)).astype(np.float64)
 
@@ -168,7 +165,7 @@ class Arrays:
     @cached_property
     def _volume_weights(self) -> str:
         """SHA-256 of the file of weights for 3D."""
-        path = self.weights.volumes
+        path = self.context.weights_3d
         if path is None or not path.is_file():
             raise MribenchError(
                 f"{medicalnet.NAME} needs its weights{f', but {path} is not a file' if path else ''}. "
@@ -178,12 +175,12 @@ class Arrays:
 
     @cached_property
     def _volume_network(self) -> nn.Module:
-        assert self.weights.volumes
-        return medicalnet.load_network(self.weights.volumes, self.device)
+        assert self.context.weights_3d
+        return medicalnet.load_network(self.context.weights_3d, self.context.device)
 
     @cached_property
     def _slice_network(self) -> nn.Module:
-        return feature_module.load_network(self.extractor, self.weights.slices, self.device)
+        return feature_module.load_network(self.extractor, self.context.weights, self.context.device)
 
     def _slice(self, view: str) -> int:
         return feature_module.central_index(view, self.shape, self.slab, self.full_depth)
@@ -197,10 +194,13 @@ class Arrays:
         return checked(volumes[index], volumes.shape, f"Volume {volumes.names[index]} of {volumes.name}")
 
     def _options(self, what: str) -> dict[str, Any]:
-        progress = self.progress
-        report = (lambda done, total: progress(what, done, total)) if progress else None
-        return {"device": self.device, "progress": report, "memory": self.memory}
+        context = self.context
+        return {
+            "device": context.device,
+            "progress": lambda done, total: context.progress(what, done, total),
+            "memory": context.memory,
+        }
 
-    def _counted(self, what: str, total: int) -> Callable[[int], None] | None:
-        progress = self.progress
-        return (lambda done: progress(what, done, total)) if progress else None
+    def _counted(self, what: str, total: int) -> Callable[[int], None]:
+        progress = self.context.progress
+        return lambda done: progress(what, done, total)

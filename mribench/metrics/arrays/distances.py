@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from mribench.metrics.arrays.pairs import State
 
-EQUAL = 1e-12  # squared distance, relative to the largest from the centre
-CHUNK_VOXELS = 2**16
+_EQUAL = 1e-12  # squared distance, relative to the largest from the centre
+_CHUNK_VOXELS = 2**16
 
 
 def checked_features(real: np.ndarray, fake: np.ndarray, who: str) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +40,7 @@ def squared_distances(rows: np.ndarray) -> np.ndarray:
     norms = (rows**2).sum(axis=1)
     distances: np.ndarray = np.maximum(norms[:, None] + norms[None] - 2 * rows @ rows.T, 0)
     # What rounding leaves between equal rows would pass for a bandwidth; float32 features resolve no less.
-    distances[distances < EQUAL * norms.max(initial=0)] = 0
+    distances[distances < _EQUAL * norms.max(initial=0)] = 0
     np.fill_diagonal(distances, 0)
     return distances
 
@@ -119,7 +119,7 @@ class VoxelDistance:
         """`[R,C]` float64; differences of sums, hence never float32."""
         (x, x_squares), (y, y_squares) = rows, columns
         total = x_squares[:, None] + y_squares[None]
-        for start in range(0, x.shape[1], CHUNK_VOXELS):
-            chunk = slice(start, start + CHUNK_VOXELS)
+        for start in range(0, x.shape[1], _CHUNK_VOXELS):
+            chunk = slice(start, start + _CHUNK_VOXELS)
             total -= 2 * x[:, chunk].double() @ y[:, chunk].double().T
         return total.clamp_(min=0)

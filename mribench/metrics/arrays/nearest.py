@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 
 from mribench.errors import MribenchError
-from mribench.metrics.arrays.pairs import DEFAULT_MEMORY, State, Volumes, allot, group_rows, volume_tensor
+from mribench.metrics.arrays.pairs import State, Volumes, allot, group_rows, volume_tensor
 from mribench.metrics.arrays.similarity import Definition, definition_for
 from mribench.metrics.arrays.workers import worker_count, workers
+from mribench.runtime import DEFAULT_MEMORY
 
 # How far float32 can lift a factor over 1: four moments, 21 roundings of 6e-8 each, over C2 = 9e-4.
 ROUNDING = 6e-3

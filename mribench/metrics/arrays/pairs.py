@@ -22,12 +22,12 @@ from torch import Tensor
 from mribench.errors import MribenchError, TooLittleMemory
 from mribench.files import read_array, write_array
 from mribench.metrics.arrays.workers import worker_count, workers
+from mribench.runtime import DEFAULT_MEMORY
 
 State = tuple[Tensor, ...]  # every tensor has the volumes as its first axis
 
-DEFAULT_MEMORY = 2 * 10**9  # bytes
 GROUP_ROWS = 64  # more would hardly save time: a column's state costs as much as about five pairs
-GROUP_ROWS_GPU = 512  # there it costs as much as hundreds
+_GROUP_ROWS_GPU = 512  # there it costs as much as hundreds
 NARROW = 4  # columns of a tile where a pair costs more than fetching a volume
 VOLUMES_IN_WORK = 3  # what a worker holds of a volume that is being read and prepared, in float32
 
@@ -167,7 +167,7 @@ def _empty_like(tensor: Tensor, count: int) -> Tensor:
 
 def group_rows(device: torch.device | str) -> int:
     """The most rows of a group."""
-    return GROUP_ROWS if torch.device(device).type == "cpu" else GROUP_ROWS_GPU
+    return GROUP_ROWS if torch.device(device).type == "cpu" else _GROUP_ROWS_GPU
 
 
 class Budget(NamedTuple):

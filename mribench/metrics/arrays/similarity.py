@@ -20,9 +20,9 @@ from mribench.metrics.arrays import kernels
 from mribench.metrics.arrays.kernels import C1, C2
 from mribench.metrics.arrays.pairs import NARROW, State
 
-WANG_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, section 3.2
+_WANG_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, section 3.2
 SIGMA = 1.5  # voxels
-WEIGHT_STEPS = 2**25  # float32 holds every multiple of 2^-25 up to 1/2
+_WEIGHT_STEPS = 2**25  # float32 holds every multiple of 2^-25 up to 1/2
 PIECE_VOXELS = 2**24  # voxels that a GPU compares at once: about 0.4 GB of intermediate results
 
 
@@ -41,7 +41,7 @@ class Definition:
     @property
     def weights(self) -> tuple[float, ...]:
         """The first weights of Wang 2003, renormalised to the sum 1; all five as printed there."""
-        chosen = WANG_WEIGHTS[: self.scales]
+        chosen = _WANG_WEIGHTS[: self.scales]
         return chosen if self.scales == 5 else tuple(w / sum(chosen) for w in chosen)
 
     @property
@@ -116,7 +116,7 @@ class Kwon2019:
     def prepare(self, volumes: Tensor) -> State:
         """Per scale: the volume, its local means and variances; `[N,d,h,w]` each."""
         states: list[Tensor] = []
-        for scale in range(len(WANG_WEIGHTS)):
+        for scale in range(len(_WANG_WEIGHTS)):
             if scale:
                 volumes = F.avg_pool3d(volumes, 2)
             mean = _smooth_reflected(volumes)
@@ -126,8 +126,8 @@ class Kwon2019:
     def compare(self, rows: State, columns: State) -> Tensor:
         """`[R,C]` float64."""
         scores = rows[0].new_ones((len(rows[0]), len(columns[0])), dtype=torch.float64)
-        last = len(WANG_WEIGHTS) - 1
-        for scale, weight in enumerate(WANG_WEIGHTS):
+        last = len(_WANG_WEIGHTS) - 1
+        for scale, weight in enumerate(_WANG_WEIGHTS):
             x, mx, vx = rows[3 * scale : 3 * scale + 3]
             for column in range(len(columns[0])):
                 y, my, vy = (t[column] for t in columns[3 * scale : 3 * scale + 3])
@@ -152,7 +152,7 @@ def gaussian_window(taps: int) -> tuple[float, ...]:
     A sum that is off by 6e-8, as rounding leaves it, shifts every variance by that part of the squared mean.
     """
     weights = [math.exp(-0.5 * ((i - (taps - 1) / 2) / SIGMA) ** 2) for i in range(taps)]
-    rounded = [round(w / sum(weights) * WEIGHT_STEPS) / WEIGHT_STEPS for w in weights]
+    rounded = [round(w / sum(weights) * _WEIGHT_STEPS) / _WEIGHT_STEPS for w in weights]
     rounded[taps // 2] += 1 - sum(rounded)
     return tuple(rounded)
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BATCH_NORM_EPSILON = 1e-3
+_BATCH_NORM_EPSILON = 1e-3
 
 
-class Stage(NamedTuple):
+class _Stage(NamedTuple):
     """A run of blocks; the stride belongs to the first of them."""
 
     repeats: int
@@ -24,14 +24,14 @@ class Stage(NamedTuple):
     channels: int
 
 
-STAGES = (
-    Stage(1, 3, 1, 1, 16),
-    Stage(2, 3, 2, 6, 24),
-    Stage(2, 5, 2, 6, 40),
-    Stage(3, 3, 2, 6, 80),
-    Stage(3, 5, 1, 6, 112),
-    Stage(4, 5, 2, 6, 192),
-    Stage(1, 3, 1, 6, 320),
+_STAGES = (
+    _Stage(1, 3, 1, 1, 16),
+    _Stage(2, 3, 2, 6, 24),
+    _Stage(2, 5, 2, 6, 40),
+    _Stage(3, 3, 2, 6, 80),
+    _Stage(3, 5, 1, 6, 112),
+    _Stage(4, 5, 2, 6, 192),
+    _Stage(1, 3, 1, 6, 320),
 )
 
 
@@ -53,13 +53,13 @@ def _same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=BATCH_NORM_EPSILON)
+    return nn.BatchNorm2d(channels, eps=_BATCH_NORM_EPSILON)
 
 
 class Block(nn.Module):
     """Inverted residual: widen 1x1, filter each channel, narrow 1x1; skip where the shape stays."""
 
-    def __init__(self, inputs: int, outputs: int, stage: Stage, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stage: _Stage, stride: int) -> None:
         super().__init__()
         middle = inputs * stage.expansion
         if stage.expansion > 1:
@@ -86,7 +86,7 @@ class EfficientNetLite0(nn.Module):
         self._conv_stem = SameConv2d(3, 32, 3, 2, bias=False)
         self._bn0 = _norm(32)
         blocks, inputs = [], 32
-        for stage in STAGES:
+        for stage in _STAGES:
             for repeat in range(stage.repeats):
                 blocks.append(Block(inputs, stage.channels, stage, 1 if repeat else stage.stride))
                 inputs = stage.channels

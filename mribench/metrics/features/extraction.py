@@ -16,9 +16,9 @@ from mribench.files import read_array, write_array
 from mribench.metrics.arrays.workers import workers
 from mribench.metrics.features.slices import BATCH, Extractor, network_input
 
-Job = Callable[[], np.ndarray]
-Device = torch.device | str
-Report = Callable[[int], None]  # volumes done
+_Job = Callable[[], np.ndarray]
+_Device = torch.device | str
+_Report = Callable[[int], None]  # volumes done
 
 
 def slice_features(
@@ -26,9 +26,9 @@ def slice_features(
     count: int,
     network: nn.Module,
     extractor: Extractor,
-    device: Device = "cpu",
+    device: _Device = "cpu",
     parts: Path | None = None,
-    progress: Report | None = None,
+    progress: _Report | None = None,
 ) -> np.ndarray:
     """Features `[N,V,F]` float32 of V uint8 slices `[S,S]` per volume; `cut(i)` reads volume i and cuts it.
 
@@ -36,7 +36,7 @@ def slice_features(
     feature depends on nothing but its slice, whatever the device makes of a batch's size.
     """
 
-    def jobs(start: int, stop: int) -> list[Job]:
+    def jobs(start: int, stop: int) -> list[_Job]:
         views = zip(*(cut(index) for index in range(start, stop)), strict=True)
         return [partial(_batch_features, view, network, extractor, device) for view in views]
 
@@ -44,7 +44,7 @@ def slice_features(
 
 
 def _batch_features(
-    slices: Sequence[np.ndarray], network: nn.Module, extractor: Extractor, device: Device
+    slices: Sequence[np.ndarray], network: nn.Module, extractor: Extractor, device: _Device
 ) -> np.ndarray:
     full = np.zeros((BATCH, *slices[0].shape), dtype=np.uint8)
     full[: len(slices)] = slices
@@ -55,13 +55,13 @@ def volume_features(
     read: Callable[[int], Tensor],
     count: int,
     network: nn.Module,
-    device: Device = "cpu",
+    device: _Device = "cpu",
     parts: Path | None = None,
-    progress: Report | None = None,
+    progress: _Report | None = None,
 ) -> np.ndarray:
     """Features `[N,F]` float32 of whole volumes, one at a time; `read(i)` is the network's input `[1,1,D,H,W]`."""
 
-    def jobs(start: int, stop: int) -> list[Job]:
+    def jobs(start: int, stop: int) -> list[_Job]:
         return [lambda: infer(network, read(start).to(device))]
 
     return _in_parts(jobs, count, 1, device, parts, progress)[:, 0]
@@ -75,24 +75,24 @@ def infer(network: nn.Module, pixels: Tensor) -> np.ndarray:
 
 
 def _in_parts(
-    jobs: Callable[[int, int], list[Job]],
+    jobs: Callable[[int, int], list[_Job]],
     count: int,
     size: int,
-    device: Device,
+    device: _Device,
     folder: Path | None,
-    progress: Report | None,
+    progress: _Report | None,
 ) -> np.ndarray:
     """`[N,J,F]`: the rows of volumes start..stop are the results `[stop-start,F]` of the J jobs(start, stop).
 
-    Jobs are made in order, while those made before run; each part of `size` volumes is kept in `folder`.
+    Jobs are made in order, while those made before run; each part of `size` volumes is written to `folder`.
     """
     running: deque[tuple[int, int, list[Future[np.ndarray]]]] = deque()
-    found: dict[int, np.ndarray] = {}
+    parts: dict[int, np.ndarray] = {}
 
     def keep(start: int, part: np.ndarray) -> None:
-        found[start] = part
+        parts[start] = part
         if progress:
-            progress(sum(map(len, found.values())))
+            progress(sum(map(len, parts.values())))
 
     def finish() -> None:
         start, stop, results = running.popleft()
@@ -117,7 +117,7 @@ def _in_parts(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return np.concatenate([found[start] for start in sorted(found)])
+    return np.concatenate([parts[start] for start in sorted(parts)])
 
 
 def _part(folder: Path, start: int, stop: int) -> Path:

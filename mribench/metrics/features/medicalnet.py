@@ -18,17 +18,17 @@ from mribench.errors import MribenchError
 
 NAME = "medicalnet-resnet50"
 HEADS = ("conv_seg.", "fc.")  # of the tasks that it was trained for
-EXPANSION = 4
+_EXPANSION = 4
 # Blocks, width, stride of the first block, dilation of all.
-STAGES = ((3, 64, 1, 1), (4, 128, 2, 1), (6, 256, 1, 2), (3, 512, 1, 4))
+_STAGES = ((3, 64, 1, 1), (4, 128, 2, 1), (6, 256, 1, 2), (3, 512, 1, 4))
 
 
-class Bottleneck(nn.Module):
+class _Bottleneck(nn.Module):
     """Narrow 1x1x1, filter 3x3x3, widen 1x1x1; the skip is convolved where its shape changes."""
 
     def __init__(self, inputs: int, width: int, stride: int, dilation: int) -> None:
         super().__init__()
-        outputs = EXPANSION * width
+        outputs = _EXPANSION * width
         self.conv1 = nn.Conv3d(inputs, width, 1, bias=False)
         self.bn1 = nn.BatchNorm3d(width)
         self.conv2 = nn.Conv3d(width, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
@@ -55,16 +55,16 @@ class ResNet50(nn.Module):
         self.conv1 = nn.Conv3d(1, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm3d(64)
         inputs = 64
-        for number, (count, width, stride, dilation) in enumerate(STAGES, start=1):
-            first = Bottleneck(inputs, width, stride, dilation)
-            inputs = EXPANSION * width
-            rest = (Bottleneck(inputs, width, 1, dilation) for _ in range(count - 1))
+        for number, (count, width, stride, dilation) in enumerate(_STAGES, start=1):
+            first = _Bottleneck(inputs, width, stride, dilation)
+            inputs = _EXPANSION * width
+            rest = (_Bottleneck(inputs, width, 1, dilation) for _ in range(count - 1))
             self.add_module(f"layer{number}", nn.Sequential(first, *rest))
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.max_pool3d(x, 3, stride=2, padding=1)
-        for number in range(1, len(STAGES) + 1):
+        for number in range(1, len(_STAGES) + 1):
             x = getattr(self, f"layer{number}")(x)
         return x.mean(dim=(-3, -2, -1))
 
@@ -81,7 +81,7 @@ def network_input(volume: np.ndarray) -> Tensor:
     return (centred / centred.std(correction=0).clamp(min=1e-12)).float()[None, None]
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def _read_state(path: Path) -> dict[str, Tensor]:
     """Names and tensors of a file of weights, without the prefix "module." and the heads of other tasks.
 
     Raises MribenchError when the file is torn or holds anything else.
@@ -99,12 +99,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def load_network(path: Path, device: torch.device | str = "cpu") -> nn.Module:
     """The network with the weights in `path`, for inference; MribenchError when they are another network's."""
-    state, net = read_state(path), ResNet50()
-    known = net.state_dict()
+    state, net = _read_state(path), ResNet50()
+    expected = net.state_dict()
     # Old checkpoints may lack the counters, which inference does not read.
-    state = {name: known[name] for name in known if name.endswith("num_batches_tracked")} | state
-    shapes = [{name: value.shape for name, value in one.items()} for one in (known, state)]
-    if wrong := sorted(name for name, _ in shapes[0].items() ^ shapes[1].items()):
+    counters = {name: value for name, value in expected.items() if name.endswith("num_batches_tracked")}
+    state = counters | state
+    shapes, given = ({name: value.shape for name, value in of.items()} for of in (expected, state))
+    if wrong := sorted(name for name, _ in shapes.items() ^ given.items()):
         raise _refused(path, f"has other names or shapes, the first of {len(set(wrong))} being {wrong[0]}")
     net.load_state_dict(state)
     return net.eval().requires_grad_(False).to(device)

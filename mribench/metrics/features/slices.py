@@ -36,7 +36,7 @@ class Extractor:
     offset: float  # input = (grey value 0..255 - offset) / divisor
     divisor: float
     file: str
-    sha256: str  # in full, or its first digits where only the file's published name tells them
+    sha256: str  # in full, or its first digits, which are those in the file's published name
 
     def definition(self) -> dict[str, Any]:
         """What can move a feature, for signatures and cache keys."""
@@ -100,7 +100,7 @@ def get_extractor(name: str) -> Extractor:
 
 
 def central_index(view: str, shape: tuple[int, ...], slab: Slab | None, full_depth: int) -> int:
-    """Index of the slice that stands for a volume `[D,H,W]`: n // 2 of the whole volume.
+    """Index of the slice that represents a volume `[D,H,W]`: n // 2 of the whole volume.
 
     Of a slab that does not hold the volume's central axial slice, the slab's own central one.
     """
@@ -126,11 +126,11 @@ def resize_matrix(source: int, target: int, half_pixel: bool) -> Tensor:
     position = ((position + 0.5) * scale - 0.5).clamp(min=0) if half_pixel else position * scale
     low = position.floor().long().clamp(max=source - 1)
     high = (low + 1).clamp(max=source - 1)
-    share = position - low
+    weight = position - low
     matrix = torch.zeros(target, source, dtype=torch.float64)
     rows = torch.arange(target)
-    matrix.index_put_((rows, low), 1 - share, accumulate=True)
-    matrix.index_put_((rows, high), share, accumulate=True)
+    matrix.index_put_((rows, low), 1 - weight, accumulate=True)
+    matrix.index_put_((rows, high), weight, accumulate=True)
     return matrix
 
 

@@ -18,8 +18,8 @@ from mribench.metrics.score import Score
 from mribench.metrics.statistics.intervals import paired
 from mribench.metrics.statistics.jackknife import deviations
 
-LEVEL = 0.05  # family-wise, over all pairs of entrants in one metric
-DRAWS = 20_000
+_LEVEL = 0.05  # family-wise, over all pairs of entrants in one metric
+_DRAWS = 20_000
 COULD_BE_FIRST = 0.05  # a smaller probability of rank 1 counts as none
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
@@ -47,7 +47,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(x) for x in adjusted]
 
 
-def differing(scores: Sequence[Score], level: float = LEVEL) -> np.ndarray:
+def differing(scores: Sequence[Score], level: float = _LEVEL) -> np.ndarray:
     """`[K,K]` bool: which of K entrants' scores in one metric differ, after Holm over all their pairs."""
     pairs = list(combinations(range(len(scores)), 2))
     adjusted = holm([p_value(scores[i], scores[j]) for i, j in pairs])
@@ -93,7 +93,7 @@ def mean_ranks(rank_keys: Callable[[str], np.ndarray], families: Sequence[Sequen
 
 
 def rank_chances(
-    entrants: Sequence[Mapping[str, Score]], families: Sequence[Sequence[str]], draws: int = DRAWS
+    entrants: Sequence[Mapping[str, Score]], families: Sequence[Sequence[str]], draws: int = _DRAWS
 ) -> np.ndarray:
     """`[K,K]`: the probability that entrant k (its scores by metric) takes rank 1, 2, ... by `mean_ranks`.
 

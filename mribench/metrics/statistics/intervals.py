@@ -65,7 +65,7 @@ def interval_name(metric: Metric[Gathered], n: Mapping[str, int]) -> str:
     return f"jackknife over volumes ({sizes}), Student t 95 %{least}"
 
 
-class Paired(NamedTuple):
+class _Paired(NamedTuple):
     """`a.rank_key - b.rank_key` (negative = a is better), its jackknife variance and the degrees of freedom of that."""
 
     delta: float
@@ -73,7 +73,7 @@ class Paired(NamedTuple):
     freedom: float
 
 
-def paired(a: Score, b: Score) -> Paired:
+def paired(a: Score, b: Score) -> _Paired:
     """How two entrants differ in one metric.
 
     The two scores share every set but the samples, so their replicates over shared volumes are subtracted
@@ -94,7 +94,7 @@ def paired(a: Score, b: Score) -> Paired:
                 parts.append((max(own, score.least_variance), len(varied)))
         else:
             parts.append((squared_error(delta, (of_a - of_b).tolist(), a.n[side]), len(of_a)))
-    return Paired(delta, *combined(parts))
+    return _Paired(delta, *combined(parts))
 
 
 def difference(a: Score, b: Score) -> tuple[float, float, float]:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-MOST_SINGLE_GROUPS = 100  # beyond this, groups of volumes are left out instead of single ones
-GROUPS = 50
+_MOST_SINGLE_GROUPS = 100  # beyond this, groups of volumes are left out instead of single ones
+_GROUPS = 50
 
 
 def jackknife_groups(n: int) -> list[NDArray[np.intp]]:
     """Groups of volumes to leave out of n: single volumes up to 100, beyond that 50 runs of neighbours."""
-    count = n if n <= MOST_SINGLE_GROUPS else GROUPS
+    count = n if n <= _MOST_SINGLE_GROUPS else _GROUPS
     return list(np.array_split(np.arange(n), count))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-PERMUTATIONS = 2000
+_PERMUTATIONS = 2000
 SEED = 0
-TEST = f"permutation-{PERMUTATIONS}-seed-{SEED}"
+TEST = f"permutation-{_PERMUTATIONS}-seed-{SEED}"
 ROUNDING = 1e-12  # relative; a split that equals the observed one must count
 
 
-def permutation_p(gram: np.ndarray, m: int, permutations: int = PERMUTATIONS, seed: int = SEED) -> float:
+def permutation_p(gram: np.ndarray, m: int, permutations: int = _PERMUTATIONS, seed: int = SEED) -> float:
     """P(a random split has an unbiased MMD^2 at least as large), from kernel values `[M+N,M+N]`, first set first.
 
     p = (1 + count) / (1 + permutations), which keeps the level (Phipson and Smyth, Statistical Applications in

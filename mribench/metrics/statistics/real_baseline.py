@@ -20,13 +20,13 @@ from mribench.metrics.score import RealBaseline
 from mribench.metrics.statistics.intervals import interval, jackknife
 from mribench.metrics.statistics.jackknife import jackknife_part
 
-SPLITS = 4  # random orders of the reference that an extrapolation averages
+_SPLITS = 4  # random orders of the reference that an extrapolation averages
 SEED = 0
-OCTAVES = 3  # subsets of 1, 1/2 and 1/4 of the reference
-METHOD = f"t-wilson-{SPLITS}-splits-seed-{SEED}-{OCTAVES}-octaves"
+_OCTAVES = 3  # subsets of 1, 1/2 and 1/4 of the reference
+_METHOD = f"t-wilson-{_SPLITS}-splits-seed-{SEED}-{_OCTAVES}-octaves"
 
-Estimate = tuple[float, float, float]  # value, low, high
-Estimator = Callable[[Metric[Any], Any], Estimate]
+_Estimate = tuple[float, float, float]  # value, low, high
+_Estimator = Callable[[Metric[Any], Any], _Estimate]
 
 
 def has_real_baseline(metric: Metric[Any]) -> bool:
@@ -52,7 +52,7 @@ class RealBaselines:
         arrays = self.arrays.with_samples(self.others or self.arrays.sets["reference"])
         sets = [arrays.sets[name].digest for name in ("samples", "reference")]
         definition = metric.definition(arrays)
-        key = digest_json(["real_baseline", metric.name, definition, METHOD, how, self.n, sets])
+        key = digest_json(["real_baseline", metric.name, definition, _METHOD, how, self.n, sets])
 
         def compute(_: Path | None) -> np.ndarray:
             return np.array(estimate(metric, metric.gather(arrays)))
@@ -62,7 +62,7 @@ class RealBaselines:
         how += ": these samples themselves" if itself else ""
         return RealBaseline(value=float(value), low=float(low), high=float(high), n=n, how=how)
 
-    def _estimator(self, metric: Metric[Any]) -> tuple[Estimator, int, str]:
+    def _estimator(self, metric: Metric[Any]) -> tuple[_Estimator, int, str]:
         """How to get the real baseline from what the metric gathered, at which n, and that in words."""
         if self.others:
             holdout = self.others.name == "holdout"
@@ -90,7 +90,7 @@ def _others(arrays: Arrays, n: int) -> VolumeSet | None:
     return None
 
 
-def _measured(metric: Metric[Any], gathered: Any, keep: Keep) -> Estimate:
+def _measured(metric: Metric[Any], gathered: Any, keep: Keep) -> _Estimate:
     """Value and 95 % interval on the volumes of `keep`, in the metric's own unit."""
     value = metric.value(gathered, keep)
     parts = _parts(metric, gathered, keep, value)[: len(metric.resampled)]
@@ -124,7 +124,7 @@ class Split:
     def check(self, metric: Metric[Any]) -> None:
         """Raise NotApplicable when the smallest parts would be too small for the metric."""
         extrapolates = metric.better == "lower"
-        used = self.m // 2 ** (OCTAVES - 1) if extrapolates else self.m
+        used = self.m // 2 ** (_OCTAVES - 1) if extrapolates else self.m
         for side, size in zip(("samples", "reference"), self.sizes(used), strict=True):
             fewest = 2 if extrapolates else metric.needs[side]
             if size < fewest:
@@ -133,7 +133,7 @@ class Split:
                     f"there are too few outside the reference, and a split of its {self.m} leaves {size}"
                 )
 
-    def measured(self, metric: Metric[Any], gathered: Any) -> Estimate:
+    def measured(self, metric: Metric[Any], gathered: Any) -> _Estimate:
         """Of one split, for a metric whose expectation does not depend on n.
 
         A target that is estimated from the reference is here that of the second part, since the first must not
@@ -151,7 +151,7 @@ class Split:
         first, _ = self.sizes(len(volumes))
         return {"samples": np.sort(volumes[:first]), "reference": np.sort(volumes[first:])}
 
-    def extrapolated(self, metric: Metric[Any], gathered: Any) -> Estimate:
+    def extrapolated(self, metric: Metric[Any], gathered: Any) -> _Estimate:
         """For a metric that is mostly bias: its size at (n, m) from the sizes at 1, 1/2 and 1/4 of the volumes.
 
         The bias is no power of n when there are fewer volumes than features, but on logarithmic axes it is
@@ -159,8 +159,8 @@ class Split:
         sizes differ by.
         """
         rng = np.random.default_rng(SEED)
-        orders = [rng.permutation(self.m) for _ in range(SPLITS)]
-        sizes = [self._mean(metric, gathered, orders, 2**octave) for octave in range(OCTAVES)]
+        orders = [rng.permutation(self.m) for _ in range(_SPLITS)]
+        sizes = [self._mean(metric, gathered, orders, 2**octave) for octave in range(_OCTAVES)]
         if min(sizes) <= 0:
             return (sizes[0],) * 3
         steps = math.log2((self.n + self.m) / self.m)  # octaves from all of the reference to (n, m)

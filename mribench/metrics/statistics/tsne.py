@@ -8,12 +8,12 @@ import numpy as np
 
 from mribench.errors import MribenchError
 
-PERPLEXITY = 30.0
-COMPONENTS = 50  # principal components kept before the fit (van der Maaten and Hinton 2008, section 4.2)
+_PERPLEXITY = 30.0
+_COMPONENTS = 50  # principal components kept before the fit (van der Maaten and Hinton 2008, section 4.2)
 
 
 def joint_embedding(
-    features: Mapping[str, np.ndarray], *, perplexity: float = PERPLEXITY, seed: int = 0
+    features: Mapping[str, np.ndarray], *, perplexity: float = _PERPLEXITY, seed: int = 0
 ) -> dict[str, np.ndarray]:
     """Coordinates `[N,2]` of every named set `[N,F]`, from one fit on all of them.
 
@@ -30,7 +30,7 @@ def joint_embedding(
             f"A joint t-SNE needs at least 4 volumes with equal features, but got {total} with {widths}."
         )
     rows = np.concatenate(list(features.values()))
-    reduced = PCA(min(COMPONENTS, *rows.shape), svd_solver="full").fit_transform(rows)
+    reduced = PCA(min(_COMPONENTS, *rows.shape), svd_solver="full").fit_transform(rows)
     fitted = TSNE(perplexity=min(perplexity, (total - 1) / 3), init="pca", random_state=seed)
     coordinates = fitted.fit_transform(reduced)
     ends = np.cumsum([len(array) for array in features.values()])

@@ -1,72 +1,37 @@
-"""What the bench's self-test showed of each metric: which faults it noticed, and from which dose on."""
+"""What the bench's self-test showed of each metric: which faults it detected, and from which dose on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
 from mribench.errors import MribenchError
-from mribench.files import read_json
-from mribench.reports.records import first_error, said
+from mribench.reports.records import said
+from mribench.selftest.record import SelfTest
 
-RECORD = "selftest.json"
-NO_FAULT = "other_subjects"  # the self-test's dose that nothing should notice
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-
-class _Cohort(_Part):
-    digest: str
-
-
-class _Fault(_Part):
-    name: str
-    title: str
-    unit: str
-
-
-class _Verdict(_Part):
-    degradation: str
-    metric: str
-    notices_from: float | None
-
-
-class SelfTest(_Part):
-    """Of selftest.json what the page says."""
-
-    cohort: _Cohort
-    extractor: str
-    n: dict[str, int]
-    degradations: list[_Fault]
-    verdicts: list[_Verdict]
-    problems: list[str] = []
+_RECORD = "selftest.json"
+_NO_FAULT = "other_subjects"  # the self-test's dose that no metric should detect
 
 
 def read_evidence(bench: Bench, cohort: Cohort | None) -> tuple[Mapping[str, str], str]:
     """Metric -> its verdicts in one sentence, and a sentence about the test or why there is none to show."""
-    path = bench.folder / RECORD
+    path = bench.folder / _RECORD
     if not path.exists():
         return {}, "This bench has no self-test. Run: mribench selftest --bench, with its folder."
     try:
-        record = SelfTest.model_validate(read_json(path))
+        record = SelfTest.read(path)
     except MribenchError as error:
         return {}, said(error, bench.folder)
-    except ValidationError as error:
-        return {}, f"{RECORD} is not what it should be: {first_error(error)}."
     if cohort is None or record.cohort.digest != cohort.digest:
-        return {}, f"{RECORD} is of another cohort. Run: mribench selftest --bench, with this folder."
+        return {}, f"{_RECORD} is of another cohort. Run: mribench selftest --bench, with this folder."
     if record.extractor != bench.protocol.evaluation.extractor:
-        return {}, f"{RECORD} is of another feature extractor, {record.extractor}."
+        return {}, f"{_RECORD} is of another feature extractor, {record.extractor}."
     counts = ", ".join(f"{count} {name}" for name, count in record.n.items())
     metrics = dict.fromkeys(verdict.metric for verdict in record.verdicts)
     about = (
-        f"Self-test on this cohort ({counts}): held-out volumes with growing faults; a fault counts as noticed "
-        "from the dose on whose 95 % interval, and that of every larger dose, lies above the clean volumes."
+        f"Self-test on this cohort ({counts}): held-out volumes with growing faults. A fault counts as detected from "
+        "the smallest dose at which the 95 % intervals of it and of all larger doses lie above the clean volumes."
     )
     if record.problems:
         about += f" It failed: {'; '.join(record.problems)}."
@@ -74,18 +39,16 @@ def read_evidence(bench: Bench, cohort: Cohort | None) -> tuple[Mapping[str, str
 
 
 def _sentence(record: SelfTest, metric: str) -> str:
-    """ "Self-test: noticed blur (from 0.5 SD, voxels); not noticed: repeats." """
-    faults = {fault.name: fault for fault in record.degradations if fault.name != NO_FAULT}
-    seen, missed = [], []
+    """ "Self-test: detected blur (from 0.5 SD, voxels). Did not detect repeats."; "" without a verdict."""
+    faults = {fault.name: fault for fault in record.degradations if fault.name != _NO_FAULT}
+    detected, missed = [], []
     for verdict in record.verdicts:
         fault = faults.get(verdict.degradation)
         if fault is not None and verdict.metric == metric:
-            title = fault.title.lower()
             if verdict.notices_from is None:
-                missed.append(title)
+                missed.append(fault.title.lower())
             else:
-                seen.append(f"{title} (from {verdict.notices_from:g} {fault.unit})")
-    parts = ([f"noticed {'; '.join(seen)}"] if seen else []) + (
-        [f"did not notice {'; '.join(missed)}"] if missed else []
-    )
-    return f"Self-test: {'. It '.join(parts)}." if parts else ""
+                detected.append(f"{fault.title.lower()} (from {verdict.notices_from:g} {fault.unit})")
+    parts = [f"detected {'; '.join(detected)}."] if detected else []
+    parts += [f"{'Did' if parts else 'did'} not detect {'; '.join(missed)}."] if missed else []
+    return f"Self-test: {' '.join(parts)}" if parts else ""

@@ -6,8 +6,9 @@ import base64
 import io
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,23 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 from scipy.ndimage import zoom
 
+from mribench.bench.records import TrainingStep
 from mribench.data.grid import Grid
-from mribench.data.volume_set import VIEWS, Slab
-from mribench.reports.records import Point, TrainingRecord
-from mribench.reports.tables import plain
+from mribench.data.volume_set import Slab
+from mribench.reports.grid import plain
+from mribench.reports.records import Point
 
-ABSENT = 0.5  # grey of slices that a slab entrant does not make
-SAMPLE, NEAREST, REST = "#1f5fa8", "#e07b00", "#a3abb3"
-LINES = ("#1f5fa8", "#e07b00", "#2a7f3f", "#9b3fa0", "#7a5c2e", "#c0392b")
-MOST_POINTS = 1500  # of one training curve; a page is no archive
+SAMPLE, _NEAREST, _REST = "#1f5fa8", "#e07b00", "#a3abb3"
 SHARP = 2  # pixels drawn per pixel shown, for plots with text
-MOST_LETTERS = 26  # of a name in a plot
+_ABSENT = 0.5  # grey of slices that a slab entrant does not make
+_LINES = (SAMPLE, _NEAREST, "#2a7f3f", "#9b3fa0", "#7a5c2e", "#c0392b")
+_MOST_POINTS = 1500  # of one training curve, so that the page stays small
+_MOST_LETTERS = 26  # of a name in a plot
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One PNG; `width` and `height` in pixels, `alt` for those who cannot see it."""
+    """One image; `width` and `height` in pixels, `alt` says in words what it shows."""
 
     uri: str
     alt: str
@@ -51,53 +53,46 @@ def central_pictures(
     volume = whole_volume(volume, grid, slab)
     d, h, w = (n // 2 for n in volume.shape)
     x, y, z = grid.spacing_mm
-    cuts = ((volume[d], y, x), (volume[:, h], z, x), (volume[:, :, w], z, y))
-    return tuple(
-        grey_picture(resampled(plane[::-1], (down / pixel_mm, across / pixel_mm)), f"{alt}, {view} view")
-        for view, (plane, down, across) in zip(VIEWS, cuts, strict=True)
-    )
+    cuts = (("axial", volume[d], y, x), ("coronal", volume[:, h], z, x), ("sagittal", volume[:, :, w], z, y))
+    pictures = []
+    for view, plane, down, across in cuts:
+        levels = grey_levels(stretched(plane[::-1], (down / pixel_mm, across / pixel_mm)))
+        uri = image_uri(levels, "png", optimize=True)
+        pictures.append(Picture(uri, f"{alt}, {view} view", levels.shape[1], levels.shape[0]))
+    return tuple(pictures)
 
 
 def whole_volume(volume: np.ndarray, grid: Grid, slab: Slab | None) -> np.ndarray:
     """`[D,H,W]` with grey in place of the axial slices that a slab lacks."""
     if slab is None:
         return volume
-    whole = np.full((grid.size, *volume.shape[1:]), ABSENT, dtype=np.float32)
+    whole = np.full((grid.size, *volume.shape[1:]), _ABSENT, dtype=np.float32)
     whole[slab[0] : slab[1]] = volume
     return whole
 
 
-def resampled(voxels: np.ndarray, factors: tuple[float, ...]) -> np.ndarray:
+def stretched(voxels: np.ndarray, factors: tuple[float, ...]) -> np.ndarray:
     """An array with its axes stretched; where a voxel comes to cover several it stays visible as a voxel."""
     order = 0 if min(factors) >= 2 else 1
     result: np.ndarray = zoom(voxels, factors, order=order, mode="nearest", grid_mode=True)
     return result
 
 
-def grey_picture(plane: np.ndarray, alt: str) -> Picture:
-    """`[h,w]` as 8-bit grey: 0 is black, 1 is white, whatever the plane's own range."""
-    levels = grey_levels(plane)
-    return Picture(
-        data_uri("png", encoded(levels, "png", optimize=True)), alt, levels.shape[1], levels.shape[0]
-    )
-
-
 def grey_levels(plane: np.ndarray) -> np.ndarray:
-    """[0,1] -> 0 to 255 at the fixed window [0,1]."""
+    """[0,1] -> 0 to 255 at the fixed window [0,1], whatever the plane's own range."""
     levels: np.ndarray = np.round(np.clip(plane, 0, 1) * 255).astype(np.uint8)
     return levels
 
 
-def encoded(levels: np.ndarray, form: str, **options: Any) -> bytes:
-    """`[h,w]` uint8 as the bytes of an image file."""
+def image_uri(levels: np.ndarray, form: str, **options: Any) -> str:
+    """`[h,w]` uint8 as an image file ("png", "webp") inside the page."""
     file = io.BytesIO()
     Image.fromarray(levels).save(file, form, **options)
-    return file.getvalue()
+    return _uri(form, file)
 
 
-def data_uri(form: str, content: bytes) -> str:
-    """An image file inside the page."""
-    return f"data:image/{form};base64," + base64.b64encode(content).decode("ascii")
+def _uri(form: str, file: io.BytesIO) -> str:
+    return f"data:image/{form};base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def plotted(figure: Figure, alt: str, sharp: int = 1) -> Picture:
@@ -108,62 +103,53 @@ def plotted(figure: Figure, alt: str, sharp: int = 1) -> Picture:
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # names may be of any script
         canvas.print_png(file, metadata={"Software": None})  # unchanged scores must give an unchanged page
     width, height = canvas.get_width_height()
-    return Picture(data_uri("png", file.getvalue()), alt, width // sharp, height // sharp)
+    return Picture(_uri("png", file), alt, width // sharp, height // sharp)
 
 
 def short(name: str) -> str:
     """A name as a label of a plot."""
     line = plain(name)
-    return line if len(line) <= MOST_LETTERS else f"{line[: MOST_LETTERS - 1]}…"
+    return line if len(line) <= _MOST_LETTERS else f"{line[: _MOST_LETTERS - 1]}…"
 
 
 def embedding_panel(points: Sequence[Point], entrant: str, label: str) -> Picture:
     """One entrant in the joint t-SNE: samples blue, their nearest training volumes orange, the rest grey."""
-    samples = [p for p in points if p.kind == "sample" and p.entrant == entrant]
-    near = {p.nearest for p in samples}
-    train = [p for p in points if p.kind == "train"]
+    samples = [point for point in points if point.kind == "sample" and point.entrant == entrant]
+    names = {point.nearest for point in samples}
+    train = [point for point in points if point.kind == "train"]
+    near = [point for point in train if point.name in names]
+    rest = [point for point in train if point.name not in names]
     figure = Figure(figsize=(3, 3), dpi=110)
     axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
-    axes.set(xticks=[], yticks=[], **_limits(points))
-    layers = (
-        ([p for p in train if p.name not in near], REST, "."),
-        ([p for p in train if p.name in near], NEAREST, "^"),
-        (samples, SAMPLE, "o"),
-    )
-    for chosen, colour, marker in layers:
-        x, y = [p.x for p in chosen], [p.y for p in chosen]
-        axes.scatter(x, y, s=_size(points), c=colour, marker=marker, linewidths=0)
+    axes.set(xticks=[], yticks=[], xlim=_limits([p.x for p in points]), ylim=_limits([p.y for p in points]))
+    size = float(np.clip(9000 / len(points), 8, 40))
+    for layer, colour, marker in ((rest, _REST, "."), (near, _NEAREST, "^"), (samples, SAMPLE, "o")):
+        x, y = [point.x for point in layer], [point.y for point in layer]
+        axes.scatter(x, y, s=size, c=colour, marker=marker, linewidths=0)
     for spine in axes.spines.values():
         spine.set_color("#c4c8cc")
-    found = sum(p.name in near for p in train)
-    alt = f"t-SNE panel of {label}: {len(samples)} samples, {found} nearest of {len(train)} training volumes"
+    alt = f"t-SNE panel of {label}: {len(samples)} samples, {len(near)} nearest of {len(train)} training volumes"
     return plotted(figure, alt)
 
 
-def _limits(points: Sequence[Point]) -> dict[str, tuple[float, float]]:
-    """The same for every panel, because the fit is one."""
-    limits = {}
-    for axis, values in (("xlim", [p.x for p in points]), ("ylim", [p.y for p in points])):
-        margin = 0.06 * (max(values) - min(values)) or 1.0
-        limits[axis] = (min(values) - margin, max(values) + margin)
-    return limits
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Of all points, so that every panel has the same."""
+    margin = 0.06 * (max(values) - min(values)) or 1.0
+    return min(values) - margin, max(values) + margin
 
 
-def _size(points: Sequence[Point]) -> float:
-    return float(np.clip(9000 / len(points), 8, 40))
-
-
-def training_curves(records: Sequence[TrainingRecord], label: str) -> Picture:
+def training_curves(records: Sequence[TrainingStep], label: str) -> Picture:
     """Losses against volumes seen: every record pale, their running mean dark."""
     names = sorted({name for record in records for name in record.losses})
     figure = Figure(figsize=(5.2, 2.9), dpi=110)
     axes = figure.add_axes((0.13, 0.16, 0.84, 0.8))
     lowest = np.inf
-    for name, colour in zip(names, _cycle(len(names)), strict=True):
+    for name, colour in zip(names, cycle(_LINES), strict=False):
         seen, loss = _curve(records, name)
         lowest = min(lowest, loss.min())
         axes.plot(seen, loss, color=colour, alpha=0.25, linewidth=0.7)
-        axes.plot(seen, _running_mean(loss), color=colour, linewidth=1.6, label=_shown(name))
+        label_shown = short(name.lstrip("_"))  # matplotlib hides labels that begin with an underscore
+        axes.plot(seen, _running_mean(loss), color=colour, linewidth=1.6, label=label_shown)
     if lowest > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -173,27 +159,16 @@ def training_curves(records: Sequence[TrainingRecord], label: str) -> Picture:
     axes.tick_params(labelsize=8, which="both")
     axes.grid(color="#e4e6e8", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    if names:
-        for text in axes.legend(fontsize=8, frameon=False).get_texts():
-            text.set_parse_math(False)
+    for text in axes.legend(fontsize=8, frameon=False).get_texts() if names else ():
+        text.set_parse_math(False)
     last = records[-1]
-    alt = f"Training losses of {label} over {last.seen} volumes in {last.step} steps"
-    return plotted(figure, alt, SHARP)
+    return plotted(figure, f"Training losses of {label} over {last.seen} volumes in {last.step} steps", SHARP)
 
 
-def _cycle(count: int) -> Iterable[str]:
-    return (LINES[i % len(LINES)] for i in range(count))
-
-
-def _shown(name: str) -> str:
-    """A loss's name as a legend label: without a leading underscore, which would hide it."""
-    return short(name.lstrip("_"))
-
-
-def _curve(records: Sequence[TrainingRecord], name: str) -> tuple[np.ndarray, np.ndarray]:
+def _curve(records: Sequence[TrainingStep], name: str) -> tuple[np.ndarray, np.ndarray]:
     """(volumes seen, loss), thinned by averaging neighbours."""
     points = np.array([(r.seen, r.losses[name]) for r in records if name in r.losses])
-    size = math.ceil(len(points) / MOST_POINTS)
+    size = math.ceil(len(points) / _MOST_POINTS)
     seen, loss = np.array([points[i : i + size].mean(axis=0) for i in range(0, len(points), size)]).T
     return seen, loss
 

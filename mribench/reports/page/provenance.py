@@ -1,11 +1,10 @@
-"""What stands behind the numbers: protocol, definitions, a card per entrant, and what was left out."""
+"""Where the numbers come from: protocol, definitions, a card per entrant, and what was left out."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
@@ -13,59 +12,61 @@ from mribench.errors import MribenchError
 from mribench.files import read_json
 from mribench.metrics import METRICS, get_metric
 from mribench.metrics.score import Score
+from mribench.models import MODELS, get_model
+from mribench.models.generator import Generator
+from mribench.reports.grid import counts
 from mribench.reports.page import words
-from mribench.reports.records import Entrant, device_name
+from mribench.reports.records import Entrant
 from mribench.reports.rows import Leaderboard, Row, significant, usual_scores
-from mribench.reports.tables import counts
 
-SHORT = 12  # characters of a digest that are shown
+_SHORT = 12  # characters of a digest that are shown
+_Fact = tuple[str, str]  # what, and its value
 
 
-def facts(bench: Bench, cohort: Cohort | None) -> list[tuple[str, str]]:
-    """Protocol and cohort as (what, value)."""
+def facts(bench: Bench, cohort: Cohort | None) -> list[_Fact]:
+    """Protocol and cohort."""
     protocol = bench.protocol
-    spec, grid = protocol.cohort, protocol.cohort.voxels
-    found = [
+    grid = protocol.cohort.voxels
+    size = f"{grid.size} x {grid.size} x {grid.size} voxels of {_numbers(grid.spacing_mm)} mm (x, y, z)"
+    return [
         ("Protocol", f"{protocol.name}, version {protocol.version}"),
         ("Protocol digest", protocol.digest),
         ("Seed", str(protocol.seed)),
-        (
-            "Volumes",
-            f"{grid.size} x {grid.size} x {grid.size} voxels of {_numbers(grid.spacing_mm)} mm (x, y, z)",
-        ),
+        ("Volumes", size),
         ("Origin", f"{_numbers(grid.origin_mm)} mm, the world position of the first voxel's centre, RAS+"),
         ("Asked of every entrant", f"{protocol.evaluation.samples} samples"),
         ("Feature extractor", protocol.evaluation.extractor),
+        *_cohort_facts(bench, cohort),
+        ("Versions (bench)", ", ".join(f"{k} {v}" for k, v in _versions(bench).items())),
     ]
+
+
+def _cohort_facts(bench: Bench, cohort: Cohort | None) -> list[_Fact]:
+    spec = bench.protocol.cohort
     if cohort is None:
-        roles = f"{spec.train} train, {spec.reference} reference, {spec.holdout} holdout (as asked)"
-        return [*found, ("Roles", roles), *_version_facts(bench)]
+        asked = f"{spec.train} train, {spec.reference} reference, {spec.holdout} holdout (as asked)"
+        return [("Roles", asked)]
     roles = ", ".join(f"{len(cohort.set(role))} {role}" for role in ("train", "reference", "holdout"))
-    shared = "; the reference is part of train" if spec.reference_from_train else "; no volume has two roles"
-    found += [
+    shared = "the reference is part of train" if spec.reference_from_train else "no volume has two roles"
+    return [
         ("Cohort", cohort.source),
-        ("Roles", roles + shared),
+        ("Roles", f"{roles}; {shared}"),
         ("Cohort digest", cohort.digest),
-        ("Recipe", json.dumps(cohort.record.get("recipe", {}), sort_keys=True)),
+        ("Recipe", json.dumps(cohort.record.recipe, sort_keys=True)),
     ]
-    return [*found, *_version_facts(bench)]
-
-
-def _version_facts(bench: Bench) -> list[tuple[str, str]]:
-    return [("Versions (bench)", ", ".join(f"{k} {v}" for k, v in versions(bench).items()))]
 
 
 def _numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def versions(bench: Bench) -> dict[str, str]:
+def _versions(bench: Bench) -> dict[str, str]:
     """What the bench was made with; empty when bench.json does not say."""
     try:
-        found = read_json(bench.folder / "bench.json").get("versions", {})
+        versions = read_json(bench.folder / "bench.json").get("versions", {})
     except MribenchError:
         return {}
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+    return {str(key): str(value) for key, value in versions.items()} if isinstance(versions, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -98,49 +99,40 @@ def _metric(score: Score) -> MetricFacts:
 
 
 @dataclass(frozen=True)
-class ScoreLine:
-    """One score in full, as a card shows it."""
-
-    title: str
-    value: str
-    interval: str
-    p_value: str
-    signature: str
-
-
-@dataclass(frozen=True)
 class Card:
     """One entrant: what it is, what it was trained on, what it cost, how to make it again, what it cannot do."""
 
-    row: Row
-    facts: tuple[tuple[str, str], ...]
-    scores: tuple[ScoreLine, ...]
+    entrant: Entrant
+    facts: tuple[_Fact, ...]
+    scores: tuple[tuple[str, str, str, str, str], ...]  # title, value, interval, p, signature
     settings: tuple[str, ...]
 
-    @property
-    def entrant(self) -> Entrant:
-        return self.row.entrant
+
+def cards(bench: Bench, cohort: Cohort | None, board: Leaderboard) -> list[Card]:
+    """The card of every row; a control or a folder from outside has less to say than a model."""
+    usual = _versions(bench)
+    return [_card(row, bench, cohort, usual) for row in board.rows]
 
 
-def card(row: Row, bench: Bench, cohort: Cohort | None, usual_versions: Mapping[str, str]) -> Card:
-    """The model card of a row, or what a control or a folder from outside has of one."""
-    entrant, run = row.entrant, row.entrant.run
-    known = [("What it is", _what(entrant))]
-    if entrant.kind == "model":
-        known += _training(entrant, bench, cohort)
-    known += [
+def _card(row: Row, bench: Bench, cohort: Cohort | None, usual_versions: Mapping[str, str]) -> Card:
+    entrant = row.entrant
+    sampled_on = str((entrant.samples and entrant.samples.device) or "")
+    facts = [
+        ("What it is", _what(entrant)),
+        *(_training(entrant, bench, cohort) if entrant.kind == "model" else []),
         ("Seed", _seed(entrant)),
-        ("Device", entrant.devices or device_name(entrant.samples.device if entrant.samples else None)),
-        ("Weights digest", entrant.weights.digest[:SHORT] if entrant.weights else ""),
+        ("Device", entrant.devices or sampled_on),
+        ("Weights digest", entrant.weights.digest[:_SHORT] if entrant.weights else ""),
         ("Samples digest", _samples_digest(entrant)),
         ("Scored with", counts(entrant)),
         ("Versions other than the bench's", _other_versions(entrant, usual_versions)),
+        ("Licence", words.LICENCES[_terms(entrant, cohort)]),
+        ("Limits", _limits(entrant, bench)),
     ]
-    known += [("Licence", words.LICENCES[_terms(entrant, cohort)]), ("Limits", _limits(entrant, bench))]
-    config = run.config if run else {}
+    config = entrant.run.config if entrant.run else {}
     return Card(
-        row=row,
-        facts=tuple((what, value) for what, value in known if value),
+        entrant,
+        facts=tuple((what, value) for what, value in facts if value),
         scores=tuple(_line(score, row) for score in entrant.scores.values()),
         settings=tuple(f"{key}: {json.dumps(value)}" for key, value in config.items()),
     )
@@ -148,14 +140,20 @@ def card(row: Row, bench: Bench, cohort: Cohort | None, usual_versions: Mapping[
 
 def _what(entrant: Entrant) -> str:
     if entrant.kind == "model":
-        model = entrant.run.model if entrant.run and entrant.run.model else entrant.name
-        return words.MODELS.get(model, "A generator that is not part of mribench.")
+        kind = _generator(entrant)
+        return kind.card() if kind else "A generator that is not installed here."
     if entrant.kind == "folder":
-        return "Volumes from outside; mribench knows nothing of how they were made."
+        return "Volumes from outside; how they were made is not recorded."
     return f"A control. {entrant.what}".strip() if entrant.kind == "control" else "Unknown: no run.json."
 
 
-def _training(entrant: Entrant, bench: Bench, cohort: Cohort | None) -> list[tuple[str, str]]:
+def _generator(entrant: Entrant) -> type[Generator] | None:
+    """The class of a model, None where it is not installed."""
+    model = entrant.run.model if entrant.run and entrant.run.model else entrant.name
+    return get_model(model) if model in MODELS else None
+
+
+def _training(entrant: Entrant, bench: Bench, cohort: Cohort | None) -> list[_Fact]:
     train = len(cohort.set("train")) if cohort else bench.protocol.cohort.train
     source = cohort.source if cohort else bench.protocol.cohort.source
     run, seen, seconds = entrant.run, entrant.seen, entrant.training_seconds
@@ -179,12 +177,12 @@ def _seed(entrant: Entrant) -> str:
 
 
 def _samples_digest(entrant: Entrant) -> str:
-    return next((score.digests.get("samples", "") for score in entrant.scores.values()), "")[:SHORT]
+    return next((score.digests.get("samples", "") for score in entrant.scores.values()), "")[:_SHORT]
 
 
 def _other_versions(entrant: Entrant, usual: Mapping[str, str]) -> str:
-    found = entrant.run.versions if entrant.run else {}
-    return ", ".join(f"{key} {value}" for key, value in found.items() if usual.get(key) != value)
+    versions = entrant.run.versions if entrant.run else {}
+    return ", ".join(f"{key} {value}" for key, value in versions.items() if usual.get(key) != value)
 
 
 def _terms(entrant: Entrant, cohort: Cohort | None) -> str:
@@ -194,40 +192,31 @@ def _terms(entrant: Entrant, cohort: Cohort | None) -> str:
 
 
 def _limits(entrant: Entrant, bench: Bench) -> str:
-    grid = bench.protocol.cohort.voxels
-    said = [f"Volumes of {grid.size}³ voxels of {_numbers(grid.spacing_mm)} mm, nothing finer."]
-    if entrant.slab:
-        said.append(f"Makes axial slices {entrant.slab[0]} to {entrant.slab[1] - 1} only.")
-    return " ".join(
-        [*said, *([words.MODEL_LIMITS] if entrant.kind == "model" else []), words.NO_CLINICAL_USE]
-    )
+    grid, slab = bench.protocol.cohort.voxels, entrant.slab
+    limits = [f"Volumes of {grid.size}³ voxels of {_numbers(grid.spacing_mm)} mm, nothing finer."]
+    limits += [f"Makes axial slices {slab[0]} to {slab[1] - 1} only."] if slab else []
+    limits += [(_generator(entrant) or Generator).limits] if entrant.kind == "model" else []
+    return " ".join([*limits, words.NO_CLINICAL_USE])
 
 
-def _line(score: Score, row: Row) -> ScoreLine:
-    columns = [cell.column for cell in row.cells if cell.column.metric == score.metric]
-    column = next((column for column in columns if not column.gap), None)
-    _, low, high = column.numbers(score) if column else (score.value, score.low, score.high)
-    scale = column.scale if column else 1.0
-    return ScoreLine(
-        title=f"{score.title} ({score.unit})" if score.unit else score.title,
-        value=significant(score.value),
-        interval=f"[{significant(low / scale)}, {significant(high / scale)}]",
-        p_value="" if score.p_value is None else significant(score.p_value),
-        signature=score.signature,
-    )
+def _line(score: Score, row: Row) -> tuple[str, str, str, str, str]:
+    """In the metric's own unit; the interval ends where the quantity itself ends."""
+    low, high = score.low, score.high
+    for column in (cell.column for cell in row.cells):
+        if column.metric == score.metric and not column.gap:
+            low, high = (end / column.scale for end in column.numbers(score)[1:])
+    title = f"{score.title} ({score.unit})" if score.unit else score.title
+    interval = f"[{significant(low)}, {significant(high)}]"
+    p_value = "–" if score.p_value is None else significant(score.p_value)
+    return title, significant(score.value), interval, p_value, score.signature
 
 
-def refused(cohort: Cohort | None, board: Leaderboard) -> list[tuple[str, str]]:
-    """(what, why) of everything that is left out: volumes, files, scores."""
-    found: list[tuple[str, str]] = []
-    problems: Any = cohort.record.get("problems", []) if cohort else []
-    for problem in problems if isinstance(problems, list) else []:
-        if isinstance(problem, dict):
-            found.append(
-                (f"volume {problem.get('name', '?')}", str(problem.get("reason", "no reason recorded")))
-            )
+def refused(cohort: Cohort | None, board: Leaderboard) -> list[_Fact]:
+    """What is left out (volumes, files, scores), and why."""
+    scans = cohort.record.problems if cohort else ()
+    left_out = [(f"volume {scan.name}", scan.reason) for scan in scans]
     for row in board.rows:
         entrant = row.entrant
-        found += [(entrant.name, problem) for problem in (*entrant.problems, *entrant.doubts)]
-        found += [(f"{entrant.name}, {metric}", reason) for metric, reason in entrant.missing.items()]
-    return found
+        left_out += [(entrant.name, problem) for problem in (*entrant.problems, *entrant.doubts)]
+        left_out += [(f"{entrant.name}, {metric}", reason) for metric, reason in entrant.missing.items()]
+    return left_out

@@ -1,8 +1,6 @@
-"""Table 1 of Peng et al. (MICCAI 2023) as printed: to be seen beside a table of ours, never ranked with it."""
+"""Table 1 of Peng et al. (MICCAI 2023) as printed: shown beside a table of ours, never ranked with it."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 SOURCE = (
     "Peng et al., Generating Realistic Brain MRIs via a Conditional Diffusion Probabilistic Model, MICCAI 2023, "
@@ -17,31 +15,15 @@ WHY_NOT = (
 SLAB = "* 32 axial slices only, against real volumes cropped alike."
 
 
-@dataclass(frozen=True)
-class Published:
-    """One row: MS-SSIM (%), its distance to the real volumes', MMD (10^3), FID per view; "" = not given."""
-
-    model: str
-    ms_ssim: str
-    gap: str
-    mmd: str
-    fid_a: str
-    fid_c: str
-    fid_s: str
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        return self.ms_ssim, self.gap, self.mmd, self.fid_a, self.fid_c, self.fid_s
-
-
+# model, MS-SSIM (%), its distance to the real volumes', MMD (10^3), FID per view; "" = not given
 TABLE_1 = (
-    Published("3D-VAE-GAN", "88.3", "9.1", "5.15", "320", "247", "398"),
-    Published("3D-GAN-GP", "81.0", "1.8", "15.7", "141", "127", "281"),
-    Published("3D-α-WGAN", "82.6", "3.4", "13.2", "121", "116", "193"),
-    Published("CCE-GAN", "81.5", "2.3", "3.54", "69.4", "869", "191"),
-    Published("HA-GAN", "36.8", "42.4", "226", "477", "1090", "554"),
-    Published("3D-DPM", "79.7*", "0.5*", "15.2*", "188*", "", ""),
-    Published("cDPM", "78.6", "0.6", "3.14", "32.4", "45.8", "91.1"),
+    ("3D-VAE-GAN", "88.3", "9.1", "5.15", "320", "247", "398"),
+    ("3D-GAN-GP", "81.0", "1.8", "15.7", "141", "127", "281"),
+    ("3D-α-WGAN", "82.6", "3.4", "13.2", "121", "116", "193"),
+    ("CCE-GAN", "81.5", "2.3", "3.54", "69.4", "869", "191"),
+    ("HA-GAN", "36.8", "42.4", "226", "477", "1090", "554"),
+    ("3D-DPM", "79.7*", "0.5*", "15.2*", "188*", "", ""),
+    ("cDPM", "78.6", "0.6", "3.14", "32.4", "45.8", "91.1"),
 )
 COLUMNS = ("MS-SSIM (%)", "gap", "MMD (10³)", "FID-A", "FID-C", "FID-S")
 

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import escape
 from scipy.ndimage import affine_transform, binary_erosion
 
-from mribench import __version__
-from mribench.data.cohort import Cohort
-from mribench.data.grid import Grid, dequantise
-from mribench.data.prepare.quality import RawRecord, template
+from mribench.data.cohort import Cohort, read_voxels
+from mribench.data.grid import Grid, dequantise, index_map
+from mribench.data.prepare.quality import template
+from mribench.data.records import RawRecord
+from mribench.errors import MribenchError
 from mribench.files import write_text
+from mribench.reports.page import templating
 from mribench.reports.page.figures import Picture, central_pictures
 
 PAGE = "quality.html"
-PIXELS = 104  # along the longest side: a page of 1,262 scans stays near 50 MB
+_PIXELS = 104  # along the longest side: a page of 1,262 scans stays near 50 MB
 
 # (what, of the record, format)
-MEASURES = (
+_MEASURES = (
     ("brain Dice to MNI152", "dice", "{:.3f}"),
     ("correlation with MNI152", "template_correlation", "{:.2f}"),
     ("brain, cm³", "brain_cm3", "{:.0f}"),
@@ -41,13 +39,21 @@ MEASURES = (
 )
 
 
+class _Verdict(Enum):
+    """In the order of the page."""
+
+    out = "left out"
+    look = "used, but to be looked at"
+    used = "used"
+
+
 @dataclass(frozen=True)
-class Checked:
-    """One scan on the page. `verdict`: "kept out", "look" or "used"; `picture_problem` if it has no pictures."""
+class _Scan:
+    """One scan on the page; `picture_problem` says why it has no pictures."""
 
     name: str
     subject: str
-    verdict: str
+    verdict: _Verdict
     reasons: tuple[str, ...]
     measures: tuple[tuple[str, str], ...] = ()
     stages: tuple[str, ...] = ()
@@ -57,74 +63,63 @@ class Checked:
     dice: float = 0.0
 
 
-def quality_page(cohort: Cohort, *, anew: bool) -> Path:
-    """The page's path beside volumes.json; it is written if it is missing or `anew`."""
+def quality_page(cohort: Cohort, *, new: bool) -> Path:
+    """The page's path beside volumes.json; it is written if it is missing or `new`."""
     path = cohort.folder / PAGE
-    if anew or not path.exists():
-        write_text(path, render(cohort))
+    if new or not path.exists():
+        write_text(path, _render(cohort))
     return path
 
 
-def render(cohort: Cohort) -> str:
-    """The page as text: kept out first, then what should be looked at, then by Dice, the lowest first."""
-    scans = sorted(_checked(cohort), key=lambda s: (("kept out", "look", "used").index(s.verdict), s.dice))
-    recipe = {key: value for key, value in cohort.record["recipe"].items() if key != "versions"}
-    x, y, _ = cohort.grid.spacing_mm
-    environment = Environment(
-        loader=PackageLoader("mribench.reports.page", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = environment.get_template("quality.css.j2").render(widths=f"{x:g}fr {x:g}fr {y:g}fr")
-    return environment.get_template("quality.html.j2").render(
-        style=Markup(style),
-        style_hash="sha256-" + base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        version=__version__,
+def _render(cohort: Cohort) -> str:
+    """Scans left out first, then those to be looked at, then the rest; by Dice within, the lowest first."""
+    verdicts = list(_Verdict)
+    scans = sorted(_scans(cohort), key=lambda scan: (verdicts.index(scan.verdict), scan.dice))
+    recipe = {key: value for key, value in cohort.record.recipe.items() if key != "versions"}
+    return templating.page(
+        "quality.html.j2",
+        title="Quality of the prepared scans",
+        style=templating.style_sheet("quality.css.j2", cohort.grid.spacing_mm),
         scans=scans,
-        counts={
-            verdict: sum(s.verdict == verdict for s in scans) for verdict in ("kept out", "look", "used")
-        },
-        recipe=json.dumps(recipe, indent=1),
-        digest=cohort.record["recipe_digest"],
-        quality=recipe.get("quality", {}),
-        versions=cohort.record["recipe"].get("versions", {}),
+        counts={verdict.value: sum(scan.verdict == verdict for scan in scans) for verdict in verdicts},
+        recipe=escape(json.dumps(recipe, indent=1)),
+        digest=cohort.record.recipe_digest,
+        versions=cohort.record.recipe.get("versions", {}),
     )
 
 
-def _checked(cohort: Cohort) -> list[Checked]:
-    found = [
-        _scan(cohort, volume["record"], (), tuple(volume["roles"])) for volume in cohort.record["volumes"]
+def _scans(cohort: Cohort) -> list[_Scan]:
+    scans = [
+        _scan(cohort, volume.record, roles=volume.roles)
+        for volume in cohort.record.volumes
+        if isinstance(volume.record, RawRecord)
     ]
-    for problem in cohort.record["problems"]:
-        reason = (problem["reason"],)
-        if record := problem.get("record"):
-            found.append(_scan(cohort, record, reason, ()))
+    for refused in cohort.record.problems:
+        reasons = (refused.reason,)
+        if isinstance(refused.record, RawRecord):
+            scans.append(_scan(cohort, refused.record, reasons))
         else:
-            found.append(
-                Checked(problem["name"], "", "kept out", reason, picture_problem="no volume was made")
-            )
-    return found
+            absent = "no volume was made"
+            scans.append(_Scan(refused.name, "", _Verdict.out, reasons, picture_problem=absent))
+    return scans
 
 
 def _scan(
-    cohort: Cohort, raw: Mapping[str, Any], reasons: tuple[str, ...], roles: tuple[str, ...]
-) -> Checked:
-    record = RawRecord.model_validate(raw)
+    cohort: Cohort, record: RawRecord, reasons: tuple[str, ...] = (), roles: tuple[str, ...] = ()
+) -> _Scan:
     pictures: tuple[Picture, ...] = ()
     problem = ""
     try:
-        voxels = np.load(cohort.folder / "volumes" / f"{record.id}.npy", allow_pickle=False)
+        voxels = read_voxels(cohort.folder, record.id)
         pictures = _pictures(dequantise(voxels), cohort.grid, record.subject)
-    except (OSError, ValueError) as error:
+    except MribenchError as error:
         problem = f"the volume cannot be read: {error}".replace(str(cohort.folder), cohort.folder.name)
-    return Checked(
+    return _Scan(
         name=record.name,
         subject=record.subject,
-        verdict="kept out" if reasons else "look" if record.problems else "used",
+        verdict=_Verdict.out if reasons else _Verdict.look if record.problems else _Verdict.used,
         reasons=reasons or record.problems,
-        measures=tuple((what, form.format(getattr(record, key))) for what, key, form in MEASURES),
+        measures=tuple((what, form.format(getattr(record, key))) for what, key, form in _MEASURES),
         stages=record.stages,
         roles=roles,
         pictures=pictures,
@@ -135,17 +130,16 @@ def _scan(
 
 def _pictures(volume: np.ndarray, grid: Grid, subject: str) -> tuple[Picture, ...]:
     """Three central slices, the template's outline dotted over them."""
-    drawn = np.where(template_outline(grid), np.float32(1), volume)
-    pixel_mm = max(grid.spacing_mm) * grid.size / PIXELS
+    drawn = np.where(_template_outline(grid), np.float32(1), volume)
+    pixel_mm = max(grid.spacing_mm) * grid.size / _PIXELS
     return central_pictures(drawn, grid, None, pixel_mm, subject)
 
 
 @lru_cache(maxsize=1)
-def template_outline(grid: Grid) -> np.ndarray:
+def _template_outline(grid: Grid) -> np.ndarray:
     """Every other voxel `[D,H,W]` of the surface of the MNI152 brain on this grid."""
     mni = template()
-    to_mni = np.linalg.inv(mni.affine) @ grid.affine
-    matrix, offset = to_mni[:3, :3][::-1, ::-1], to_mni[:3, 3][::-1]
+    matrix, offset = index_map(mni.affine, grid.affine)
     brain = affine_transform((mni.data > 0).astype(np.float32), matrix, offset, grid.shape, order=1) > 0.5
     dotted = np.indices(grid.shape).sum(axis=0) % 2 == 0
     return np.asarray(brain & ~binary_erosion(brain, border_value=1) & dotted)

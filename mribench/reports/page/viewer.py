@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import distribution
@@ -16,19 +16,17 @@ from mribench.data.cohort import Cohort
 from mribench.data.grid import Grid
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError
-from mribench.reports.page.figures import data_uri, encoded, grey_levels, resampled, whole_volume
+from mribench.reports.grid import full_name
+from mribench.reports.page.figures import grey_levels, image_uri, stretched, whole_volume
 from mribench.reports.rows import Row
-from mribench.reports.tables import name
 
-FINEST_MM, COARSEST_MM = (
-    1.375,
-    2.0,
-)  # of the viewer's cubes: the paper's voxels; a cross hair is one cube wide
-LOSSLESS_BYTES = (
-    150_000  # a larger mosaic becomes lossy, so that a page of twenty entrants can be sent around
+# Of the viewer's cubes: the paper's voxels; and a cross hair, which is one cube wide, stays thin.
+_FINEST_MM, _COARSEST_MM = 1.375, 2.0
+_LOSSLESS_LETTERS = (
+    200_000  # of a data URI; a longer one becomes lossy, so that twenty entrants fit into a page
 )
-QUALITY = 90
-SCRIPT = "nilearn/_assets/js/brainsprite.min.js"
+_LOSSY_QUALITY = 90
+_SCRIPT = "nilearn/_assets/js/brainsprite.min.js"
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,6 @@ class Sprite:
     """One volume as a mosaic of its sagittal slices."""
 
     label: str
-    control: bool
     uri: str
 
 
@@ -54,11 +51,11 @@ class Viewer:
 
 
 @cache
-def widget() -> tuple[str, str]:
+def _widget() -> tuple[str, str]:
     """brainsprite's script and where it is from; raises MribenchError when nilearn does not carry it."""
     carrier = distribution("nilearn")  # not imported, which takes seconds
     try:
-        script = Path(str(carrier.locate_file(SCRIPT))).read_text(encoding="utf-8")
+        script = Path(str(carrier.locate_file(_SCRIPT))).read_text(encoding="utf-8")
     except OSError as error:
         raise MribenchError(
             f"The viewer needs brainsprite.min.js from nilearn 0.14, but nilearn {carrier.version} "
@@ -74,56 +71,42 @@ def make_viewer(bench: Bench, cohort: Cohort | None, rows: Sequence[Row]) -> tup
     """Two volumes of the reference and of every entrant, one of each control; or None and the reason."""
     grid = cohort.grid if cohort else bench.protocol.cohort.voxels
     try:
-        script, credit = widget()
+        script, credit = _widget()
     except MribenchError as error:
         return None, str(error)
-    side = max(min(grid.spacing_mm) / math.ceil(min(grid.spacing_mm) / COARSEST_MM), FINEST_MM)
-    sets: list[tuple[str, bool, VolumeSet, int]] = []
-    if cohort is not None:
-        sets.append(("Reference", False, cohort.set("reference"), 2))
+    finest = min(grid.spacing_mm)
+    side = max(finest / math.ceil(finest / _COARSEST_MM), _FINEST_MM)
+    sets = [("Reference", cohort.set("reference"), 2)] if cohort else []
     for row in rows:
         if row.entrant.samples is not None:
-            control = row.entrant.kind == "control"
-            sets.append((name(row), control, bench.run(row.entrant.name).samples(), 1 if control else 2))
-    made = [
-        sprite
-        for label, control, volumes, count in sets
-        for sprite in _sprites(label, control, volumes, count, grid, side)
-    ]
-    if not made:
+            count = 1 if row.entrant.kind == "control" else 2
+            sets.append((full_name(row), bench.run(row.entrant.name).samples(), count))
+    sprites = [sprite for label, volumes, n in sets for sprite in _sprites(label, volumes, n, grid, side)]
+    if not sprites:
         return None, "No volume can be read."
-    first = _cubes(np.zeros(grid.shape, np.float32), grid, side)
-    sides = (first.shape[2], first.shape[1], first.shape[0])
-    lossy = any(form == "webp" for _, form in made)
-    return Viewer(
-        tuple(sprite for sprite, _ in made), sides, side, _affine(grid, side), lossy, script, credit
-    ), ""
+    z, y, x = _cubes(np.zeros(grid.shape, np.float32), grid, side).shape
+    lossy = any(sprite.uri.startswith("data:image/webp") for sprite in sprites)
+    return Viewer(tuple(sprites), (x, y, z), side, _affine(grid, side), lossy, script, credit), ""
 
 
-def _sprites(
-    label: str, control: bool, volumes: VolumeSet, count: int, grid: Grid, side: float
-) -> list[tuple[Sprite, str]]:
+def _sprites(label: str, volumes: VolumeSet, count: int, grid: Grid, side: float) -> Iterator[Sprite]:
     """Mosaics of the first volumes that can be read; the sections above say which cannot."""
-    made = []
     for i in range(min(count, len(volumes))):
         try:
             volume = whole_volume(volumes[i], grid, volumes.slab)
         except (MribenchError, ValueError):
             continue
-        if volume.shape != grid.shape:  # all mosaics of a page must be of one size
-            continue
-        uri, form = _image(mosaic(_cubes(volume, grid, side)))
-        made.append((Sprite(f"{label}, volume {i + 1}", control, uri), form))
-    return made
+        if volume.shape == grid.shape:  # all mosaics of a page must be of one size
+            yield Sprite(f"{label}, volume {i + 1}", _mosaic_uri(_mosaic(_cubes(volume, grid, side))))
 
 
 def _cubes(volume: np.ndarray, grid: Grid, side: float) -> np.ndarray:
-    """Resampled to cubic voxels of `side` mm, which is all that brainsprite draws in true proportion."""
+    """Stretched to cubic voxels of `side` mm, which is all that brainsprite draws in true proportion."""
     x, y, z = grid.spacing_mm
-    return resampled(volume, (z / side, y / side, x / side))
+    return stretched(volume, (z / side, y / side, x / side))
 
 
-def mosaic(volume: np.ndarray) -> np.ndarray:
+def _mosaic(volume: np.ndarray) -> np.ndarray:
     """`[D,H,W]` -> its W sagittal slices in rows, each with anterior to the right and superior up."""
     depth, height, width = volume.shape
     columns = math.ceil(math.sqrt(width * depth / height))
@@ -133,11 +116,9 @@ def mosaic(volume: np.ndarray) -> np.ndarray:
     return tiles.reshape(rows, columns, depth, height).swapaxes(1, 2).reshape(rows * depth, columns * height)
 
 
-def _image(levels: np.ndarray) -> tuple[str, str]:
-    exact = encoded(levels, "png", optimize=True)
-    if len(exact) <= LOSSLESS_BYTES:
-        return data_uri("png", exact), "png"
-    return data_uri("webp", encoded(levels, "webp", quality=QUALITY)), "webp"
+def _mosaic_uri(levels: np.ndarray) -> str:
+    exact = image_uri(levels, "png", optimize=True)
+    return exact if len(exact) <= _LOSSLESS_LETTERS else image_uri(levels, "webp", quality=_LOSSY_QUALITY)
 
 
 def _affine(grid: Grid, side: float) -> tuple[tuple[float, ...], ...]:

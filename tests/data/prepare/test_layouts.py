@@ -2,7 +2,8 @@
 
 import pytest
 
-from mribench.data.prepare.scans import Scan, discover, mask_of
+from mribench.data.prepare.layouts import Scan
+from mribench.data.prepare.scans import discover, mask_of
 from mribench.errors import MribenchError, UsageError
 
 ADNI = "{}/MPR__GradWarp__B1_Correction__N3__Scaled/{}_09_30_00.0/{}/ADNI_MR_{}.nii"

@@ -1,4 +1,4 @@
-"""A cohort from one's own files, through the command line: roles, resume, what is kept out."""
+"""A cohort from one's own files, through the command line: roles, resume, what is left out."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from mribench.bench.cohort import start_cohort
+from mribench.bench.folder import start_bench
 from mribench.bench.protocol import load_protocol
 from mribench.cli import main
-from mribench.commands import steps as commands
+from mribench.commands.prepare import prepare_cohort
 from mribench.data.cohort import open_cohort
 from mribench.data.grid import paper_grid
 from mribench.data.nifti import write_nifti
-from mribench.data.prepare import preparation
+from mribench.data.prepare.builder import LEDGER
+from mribench.data.prepare.own import Request
 from mribench.data.simulate import simulate
 from mribench.errors import UsageError
 
@@ -58,7 +61,7 @@ def test_prepare_gives_every_subject_one_role_and_names_what_it_left_out(scans, 
     arguments = ["prepare", str(scans), "--bench", str(bench), "--protocol", str(protocol)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    assert "kept out" in result.stderr and "sub-06" in result.stderr
+    assert "left out" in result.stderr and "sub-06" in result.stderr
     cohort = open_cohort(bench / "cohort")
     sets = {role: cohort.set(role) for role in ("train", "reference", "holdout")}
     assert {role: len(one) for role, one in sets.items()} == {"train": 2, "reference": 2, "holdout": 2}
@@ -69,7 +72,7 @@ def test_prepare_gives_every_subject_one_role_and_names_what_it_left_out(scans, 
 
 
 def test_prepared_voxels_are_those_of_the_file_on_the_protocols_grid(scans, protocol, tmp_path):
-    _, cohort, _ = preparation.prepare(tmp_path / "b", str(protocol), scans, None, False, lambda *_: None)
+    _, cohort, _ = prepare_cohort(tmp_path / "b", str(protocol), Request(scans), False, lambda *_: None)
     train = cohort.set("train")
     expected = simulate(5, int(train.names[0][-2:]), 16)[0]
     assert np.corrcoef(train[0].ravel(), expected.ravel())[0, 1] > 0.97
@@ -81,16 +84,16 @@ def test_a_killed_preparation_goes_on_where_it_stopped(scans, protocol, tmp_path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        preparation.prepare(tmp_path / "b", str(protocol), scans, None, False, stop)
-    ledger = tmp_path / "b" / "cohort" / "volumes.partial.jsonl"
+        prepare_cohort(tmp_path / "b", str(protocol), Request(scans), False, stop)
+    ledger = tmp_path / "b" / "cohort" / LEDGER
     with open(ledger, "a") as file:
         file.write('{"torn')
     written = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "b" / "cohort" / "volumes").iterdir()}
     assert len(written) == 3
-    preparation.prepare(tmp_path / "b", str(protocol), scans, None, False, lambda *_: None)
+    prepare_cohort(tmp_path / "b", str(protocol), Request(scans), False, lambda *_: None)
     later = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "b" / "cohort" / "volumes").iterdir()}
     assert len(later) == 6 and written.items() <= later.items()
-    unbroken = preparation.prepare(tmp_path / "c", str(protocol), scans, None, False, lambda *_: None)[1]
+    unbroken = prepare_cohort(tmp_path / "c", str(protocol), Request(scans), False, lambda *_: None)[1]
     assert open_cohort(tmp_path / "b" / "cohort").digest == unbroken.digest
 
 
@@ -101,7 +104,7 @@ def test_reference_of_train_is_the_papers_way(scans, tmp_path):
             "train = 2", "train = 6"
         )
     )
-    cohort = preparation.prepare(tmp_path / "b", str(path), scans, None, False, lambda *_: None)[1]
+    cohort = prepare_cohort(tmp_path / "b", str(path), Request(scans), False, lambda *_: None)[1]
     assert len(cohort.set("train")) == 6 and len(cohort.set("holdout")) == 0
     assert set(cohort.set("reference").names) < set(cohort.set("train").names)
 
@@ -110,12 +113,12 @@ def test_too_few_subjects_and_wrong_protocols_are_refused(scans, tmp_path):
     path = tmp_path / "p.toml"
     path.write_text(PROTOCOL.replace("holdout = 2", "holdout = 9"))
     with pytest.raises(UsageError, match="The roles need"):
-        preparation.prepare(tmp_path / "b", str(path), scans, None, False, lambda *_: None)
+        prepare_cohort(tmp_path / "b", str(path), Request(scans), False, lambda *_: None)
     with pytest.raises(UsageError, match="takes no own volumes"):
-        preparation.prepare(tmp_path / "c", "demo", scans, None, False, lambda *_: None)
+        prepare_cohort(tmp_path / "c", "demo", Request(scans), False, lambda *_: None)
     with pytest.raises(UsageError, match="mribench prepare SRC"):
-        bench = commands.start_bench(tmp_path / "d", "peng2023", False)
-        commands.start_cohort(bench, lambda *_: None)
+        bench = start_bench(tmp_path / "d", "peng2023", False)
+        start_cohort(bench, lambda *_: None)
 
 
 def test_a_manifest_needs_no_folder(scans, protocol, tmp_path):
@@ -138,5 +141,5 @@ def test_nothing_to_prepare_leaves_no_bench_behind(tmp_path):
     (tmp_path / "empty").mkdir()
     for source in (None, tmp_path / "empty"):
         with pytest.raises(UsageError, match=r"neither is given|None was found"):
-            preparation.prepare(tmp_path / "bench", None, source, None, False, lambda *_: None)
+            prepare_cohort(tmp_path / "bench", None, Request(source), False, lambda *_: None)
         assert not (tmp_path / "bench").exists()

@@ -1,4 +1,4 @@
-"""Raw scans to a cohort: workers, resuming, what is kept out, the quality page, the command's words."""
+"""Raw scans to a cohort: workers, resuming, what is left out, the quality page, the command's words."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ import pytest
 from click.testing import CliRunner
 
 from mribench.cli import main
+from mribench.commands.prepare import prepare_cohort
 from mribench.data.cohort import open_cohort
 from mribench.data.grid import paper_grid, quantise
 from mribench.data.nifti import write_nifti
-from mribench.data.prepare import preparation, raw_cohort, recipe
-from mribench.data.prepare.quality import RawRecord
-from mribench.data.prepare.raw_cohort import RawPlan
-from mribench.data.prepare.recipe import BACKENDS, build_recipe
-from mribench.data.prepare.stages import Product
+from mribench.data.prepare import builder, own, recipe, workers
+from mribench.data.prepare.builder import Product
+from mribench.data.prepare.own import Request
+from mribench.data.prepare.recipe import BACKENDS, raw_recipe
+from mribench.data.records import RawRecord
 from mribench.data.simulate import simulate
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_volume
@@ -91,19 +92,19 @@ def test_two_workers_and_none_give_the_same_and_every_scan_is_accounted_for(
 ):
     cohort = made(scans, protocol, tmp_path / "two", 2)
     record = cohort.record
-    assert {v["name"].split("-")[0] for v in record["volumes"]} == {"a", "b", "c", "d", "_b_e_"}
-    assert len(record["problems"]) == 1 and not cohort.altered()
-    assert record["recipe"]["masking"]["by"] == "values above 0" and len(record["recipe_digest"]) == 64
-    assert set(record["recipe"]["versions"]) >= {"simpleitk", "dipy"}
+    assert {v.name.split("-")[0] for v in record.volumes} == {"a", "b", "c", "d", "_b_e_"}
+    assert len(record.problems) == 1 and not cohort.altered()
+    assert record.recipe["masking"]["by"] == "values above 0" and len(record.recipe_digest) == 64
+    assert set(record.recipe["versions"]) >= {"simpleitk", "dipy"}
     assert str(scans) not in (tmp_path / "two" / "cohort" / "volumes.json").read_text()
     page = (tmp_path / "two" / "cohort" / "quality.html").read_text()
     check_page(page)
-    assert f"Recipe {record['recipe_digest'][:12]};" in page
+    assert f"Recipe {record.recipe_digest[:12]};" in page
     again = [scans, *DONE, "--bench", tmp_path / "two", "--protocol", protocol]
     assert "up to date" in run(*again, *LENIENT).stderr
     strict = run(*again)
     assert strict.exit_code == 2 and "min_dice: expected 0.5, got 0.9" in strict.stderr
-    monkeypatch.setattr(raw_cohort, "ProcessPoolExecutor", AtOnce)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", AtOnce)
     assert made(scans, protocol, tmp_path / "here", 1).digest == cohort.digest
 
 
@@ -116,7 +117,7 @@ def test_one_worker_and_two_give_the_same(scans, protocol, tmp_path):
 def check_page(page):
     assert page.count("<article") == 6 and page.count("<img") == 15
     assert "<b>e&" not in page and "&lt;b&gt;e&amp;" in page
-    assert page.index("torn.nii.gz") < page.index("<img")  # what is kept out comes first
+    assert page.index("torn.nii.gz") < page.index("<img")  # what is left out comes first
     assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
     assert "<script" not in page and not re.search(r'(src|href)="(?!data:)', page)
 
@@ -141,7 +142,7 @@ class AtOnce:
 
 @pytest.fixture
 def light(monkeypatch):
-    """Stages that cost nothing; `light` lists the scans that were worked on. A file's size decides its fate."""
+    """Stages that take no time; `light` lists the scans that were worked on. A file's content decides its outcome."""
     worked = []
 
     def process(scan, mask, grid, _recipe):
@@ -163,10 +164,10 @@ def light(monkeypatch):
             mask_sha256="", saturated_fraction=0, noise_sd=1, bias_range=1,
             affine=tuple(map(tuple, np.eye(4).tolist())), determinant=1, dice=0.95, border_cm2=0, border="",
         )  # fmt: skip
-        return Product(record, voxels)
+        return Product(voxels, record)
 
-    monkeypatch.setattr(raw_cohort, "process", process)
-    monkeypatch.setattr(raw_cohort, "ProcessPoolExecutor", AtOnce)
+    monkeypatch.setattr(own, "process_raw", process)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", AtOnce)
     return worked
 
 
@@ -180,20 +181,30 @@ def hundred(folder: Path) -> Path:
     return folder
 
 
-def prepared(folder, protocol, bench, progress=lambda *_: None, registered=False, overwrite=False, **quality):
-    settings = build_recipe(given_masks=False, stripped=False, registered=registered, quality=quality)
-    plan = RawPlan(folder, None, None, settings)
-    return preparation.prepare(bench, str(protocol), None, None, overwrite, progress, raw=plan)[1]
+def prepared(
+    folder,
+    protocol,
+    bench,
+    progress=lambda *_: None,
+    *,
+    registered=False,
+    overwrite=False,
+    workers=2,
+    **quality,
+):
+    settings = raw_recipe(given_masks=False, stripped=False, registered=registered, quality=quality)
+    request = Request(folder, recipe=settings, workers=workers)
+    return prepare_cohort(bench, str(protocol), request, overwrite, progress)[1]
 
 
-def test_bad_scans_among_a_hundred_cost_only_themselves(tmp_path, protocol, light):
+def test_bad_scans_among_a_hundred_are_refused_and_the_others_made(tmp_path, protocol, light):
     cohort = prepared(hundred(tmp_path / "in"), protocol, tmp_path / "b")
-    assert len(cohort.record["volumes"]) == 97 and len(light) == 100
-    reasons = {problem["name"]: problem for problem in cohort.record["problems"]}
+    assert len(cohort.record.volumes) == 97 and len(light) == 100
+    reasons = {problem.name: problem for problem in cohort.record.problems}
     assert set(reasons) == {"p037.nii.gz", "p050.nii.gz", "p061.nii.gz"}
-    assert reasons["p037.nii.gz"]["reason"] == "p037.nii.gz must be readable, but is not."
-    assert "400 cm3" in reasons["p050.nii.gz"]["reason"] and reasons["p050.nii.gz"]["record"]["id"] == "p050"
-    assert "another person than p060.nii.gz" in reasons["p061.nii.gz"]["reason"]
+    assert reasons["p037.nii.gz"].reason == "p037.nii.gz must be readable, but is not."
+    assert "400 cm3" in reasons["p050.nii.gz"].reason and reasons["p050.nii.gz"].record.id == "p050"
+    assert "another person than p060.nii.gz" in reasons["p061.nii.gz"].reason
 
 
 def test_a_killed_preparation_loses_only_what_was_in_work(tmp_path, protocol, light):
@@ -205,7 +216,7 @@ def test_a_killed_preparation_loses_only_what_was_in_work(tmp_path, protocol, li
 
     with pytest.raises(KeyboardInterrupt):
         prepared(folder, protocol, tmp_path / "b", stop)
-    with open(tmp_path / "b" / "cohort" / raw_cohort.LEDGER, "a") as file:
+    with open(tmp_path / "b" / "cohort" / builder.LEDGER, "a") as file:
         file.write('{"torn')
     (folder / "p003.nii.gz").write_bytes(b"another file")
     np.save(tmp_path / "b" / "cohort" / "volumes" / "p004.npy", np.zeros(3))
@@ -222,17 +233,17 @@ def test_thresholds_are_judged_without_working_again(tmp_path, protocol, light):
     folder.mkdir()
     for i in range(5):
         (folder / f"p{i}.nii.gz").write_bytes(b"%d" % i)
-    with pytest.raises(UsageError, match=r"The roles need.*5 scans were kept out"):
+    with pytest.raises(UsageError, match=r"The roles need.*5 scans were left out"):
         prepared(folder, protocol, tmp_path / "b", min_dice=0.99)
-    with pytest.raises(UsageError, match="5 scans were kept out"):
+    with pytest.raises(UsageError, match="5 scans were left out"):
         prepared(folder, protocol, tmp_path / "b", registered=True, min_dice=0.99)
     assert len(light) == 10  # every other setting does make them again
     light.clear()
     cohort = prepared(folder, protocol, tmp_path / "b", registered=True, min_dice=0.9)
-    assert len(cohort.record["volumes"]) == 5 and not light
+    assert len(cohort.record.volumes) == 5 and not light
 
 
-def test_what_another_kind_of_preparation_left_is_made_anew(scans, tmp_path, protocol, light):
+def test_what_another_kind_of_preparation_left_is_made_again(scans, tmp_path, protocol, light):
     kinds = {False: ["--overwrite"], True: ["--raw", *LENIENT]}
     for raw_first in (True, False):
         bench, few = tmp_path / str(raw_first), tmp_path / f"few{raw_first}.toml"
@@ -271,6 +282,7 @@ def test_raw_and_plain_preparations_do_not_take_each_other_for_theirs(scans, tmp
         result = run(*common, *second)
         assert result.exit_code == 2 and reason in result.stderr and "--overwrite" in result.stderr
         assert run(*common, *second, "--overwrite").exit_code == 0
+        assert (tmp_path / f"b{number}" / "cohort" / "quality.html").exists() == ("--raw" in second)
 
 
 def test_a_folder_and_a_manifest_are_one_too_many(scans, tmp_path):
@@ -293,17 +305,17 @@ def folder_of(folder: Path, *contents: bytes) -> Path:
 @pytest.fixture
 def forked(light, monkeypatch):
     """A true pool whose workers know the stages of `light`."""
-    monkeypatch.setattr(raw_cohort, "ProcessPoolExecutor", ProcessPoolExecutor)
-    monkeypatch.setattr(raw_cohort, "get_context", lambda _: get_context("fork"))
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", ProcessPoolExecutor)
+    monkeypatch.setattr(workers, "get_context", lambda _: get_context("fork"))
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_scan_that_kills_its_worker_is_refused_and_the_others_are_made(tmp_path, protocol, forked):
     folder = folder_of(tmp_path / "in", b"0", b"1", b"dies", b"3", b"4", b"5", b"6")
     cohort = prepared(folder, protocol, tmp_path / "b")
-    assert len(cohort.record["volumes"]) == 6
-    (problem,) = cohort.record["problems"]
-    assert problem["name"] == "p2.nii.gz" and "end its worker process" in problem["reason"]
+    assert len(cohort.record.volumes) == 6
+    (problem,) = cohort.record.problems
+    assert problem.name == "p2.nii.gz" and "end its worker process" in problem.reason
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -312,7 +324,7 @@ def test_workers_that_all_die_end_the_preparation(tmp_path, protocol, forked):
         prepared(folder_of(tmp_path / "in", *[b"dies"] * 6), protocol, tmp_path / "b")
 
 
-def test_what_one_scan_raises_costs_no_other_and_is_tried_again(tmp_path, protocol, light):
+def test_what_one_scan_raises_stops_no_other_and_is_tried_again(tmp_path, protocol, light):
     folder = folder_of(tmp_path / "in", b"0", b"big", b"odd", b"3", b"4", b"bad")
     with pytest.raises(UsageError, match="The roles need") as error:
         prepared(folder, protocol, tmp_path / "b")
@@ -320,7 +332,7 @@ def test_what_one_scan_raises_costs_no_other_and_is_tried_again(tmp_path, protoc
     (folder / "p6.nii.gz").write_bytes(b"6")
     (folder / "p7.nii.gz").write_bytes(b"7")
     light.clear()
-    assert len(prepared(folder, protocol, tmp_path / "b").record["volumes"]) == 5
+    assert len(prepared(folder, protocol, tmp_path / "b").record.volumes) == 5
     assert sorted(light) == [f"p{i}.nii.gz" for i in (1, 2, 6, 7)]  # the bad one is bad for ever
 
 
@@ -337,11 +349,10 @@ def test_few_products_wait_in_memory(tmp_path, protocol, light, monkeypatch):
         alive[0] -= 1
         return store(*arguments)
 
-    store = raw_cohort._stored
-    monkeypatch.setattr(raw_cohort, "ProcessPoolExecutor", Counting)
-    monkeypatch.setattr(raw_cohort, "_stored", stored)
-    monkeypatch.setattr(raw_cohort, "default_workers", lambda: 2)
-    prepared(hundred(tmp_path / "in"), protocol, tmp_path / "b")
+    store = builder._stored
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Counting)
+    monkeypatch.setattr(builder, "_stored", stored)
+    prepared(hundred(tmp_path / "in"), protocol, tmp_path / "b", workers=2)
     assert most[0] <= 4 and alive[0] == 0
 
 
@@ -370,9 +381,9 @@ def test_two_files_of_one_name_and_content_are_one_person(tmp_path, protocol, li
     ]
     assert run(*options).exit_code == 0
     record = open_cohort(tmp_path / "b" / "cohort").record
-    assert [v["name"] for v in record["volumes"]] == ["s1", "s3", "s4", "s5", "s6"]
-    (problem,) = record["problems"]
-    assert "another person than T1.nii.gz (s1)" in problem["reason"] and problem["record"]["subject"] == "s2"
+    assert [v.name for v in record.volumes] == ["s1", "s3", "s4", "s5", "s6"]
+    (problem,) = record.problems
+    assert "another person than T1.nii.gz (s1)" in problem.reason and problem.record.subject == "s2"
 
 
 def test_no_message_tells_where_the_files_lie(tmp_path, protocol):
@@ -453,9 +464,9 @@ def test_words_that_do_not_go_together_are_refused(scans, tmp_path):
 
 def test_thresholds_move_no_voxel_and_every_other_setting_is_in_the_digest():
     options = {"given_masks": False, "stripped": False, "registered": False}
-    usual = build_recipe(**options, quality={})
-    strict = build_recipe(**options, quality={"min_dice": 0.95})
+    usual = raw_recipe(**options, quality={})
+    strict = raw_recipe(**options, quality={"min_dice": 0.95})
     assert usual.digest != strict.digest and usual.voxels() == strict.voxels()
     for name in options:
-        other = build_recipe(**{**options, name: True}, quality={})
+        other = raw_recipe(**{**options, name: True}, quality={})
         assert other.digest != usual.digest and other.voxels() != usual.voxels()

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mribench.data.prepare.scans import Scan, discover
+from mribench.data.prepare.layouts import Scan
+from mribench.data.prepare.scans import discover
 from mribench.errors import MribenchError, UsageError
 
 

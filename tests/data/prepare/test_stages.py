@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from mribench.data.grid import dequantise, paper_grid
 from mribench.data.nifti import NiftiVolume
 from mribench.data.prepare import stages as raw
+from mribench.data.prepare.layouts import Scan
 from mribench.data.prepare.quality import border_contact, brain_dice, failures, template
 from mribench.data.prepare.recipe import (
     BACKENDS,
@@ -23,14 +24,13 @@ from mribench.data.prepare.recipe import (
     Registration,
 )
 from mribench.data.prepare.registration import register
-from mribench.data.prepare.scans import Scan
 from mribench.data.prepare.stages import (
     Brain,
     brain_mask,
     cropped,
     denoised,
     measured_noise,
-    process,
+    process_raw,
     unbiased,
 )
 from mribench.errors import MribenchError
@@ -154,7 +154,7 @@ def test_registration_finds_a_pose_that_it_was_not_told(brain):
 
 def test_left_right_flips_and_lps_give_the_same_voxels(tmp_path, brain):
     scan = save(tmp_path / "ras.nii.gz", brain)
-    expected = process(scan, None, GRID, DONE)
+    expected = process_raw(scan, None, GRID, DONE)
     for name, axes in {"las": (0,), "lps": (0, 1), "rai": (2,)}.items():
         turn = np.eye(4)
         for axis in axes:
@@ -162,7 +162,7 @@ def test_left_right_flips_and_lps_give_the_same_voxels(tmp_path, brain):
         stored = np.flip(brain.data.T, axes)
         path = tmp_path / f"{name}.nii.gz"
         nib.save(nib.Nifti1Image(stored, brain.affine @ turn), path)
-        found = process(Scan(path, path.name, name), None, GRID, DONE)
+        found = process_raw(Scan(path, path.name, name), None, GRID, DONE)
         assert found.record.digest == expected.record.digest, name
     assert dequantise(expected.voxels).max() == 1
 
@@ -171,8 +171,8 @@ def test_a_mirrored_head_stays_mirrored(tmp_path, brain):
     lopsided = replace(brain, data=brain.data.copy())
     lopsided.data[:, :, :20] = 0
     turn = np.diag([-1.0, 1, 1, 1])
-    one = process(save(tmp_path / "a.nii.gz", lopsided), None, GRID, DONE).voxels.astype(float)
-    two = process(save(tmp_path / "b.nii.gz", lopsided, affine=turn @ brain.affine), None, GRID, DONE)
+    one = process_raw(save(tmp_path / "a.nii.gz", lopsided), None, GRID, DONE).voxels.astype(float)
+    two = process_raw(save(tmp_path / "b.nii.gz", lopsided, affine=turn @ brain.affine), None, GRID, DONE)
     assert np.corrcoef(one[:, :, ::-1].ravel(), two.voxels.ravel())[0, 1] > 0.99
     assert np.corrcoef(one.ravel(), two.voxels.ravel())[0, 1] < 0.95
 
@@ -196,9 +196,9 @@ def test_unusable_scans_say_why(tmp_path, brain):
     }
     for name, reason in reasons.items():
         with pytest.raises(MribenchError, match=reason):
-            process(Scan(tmp_path / f"{name}.nii.gz", name, name), None, GRID, DONE)
+            process_raw(Scan(tmp_path / f"{name}.nii.gz", name, name), None, GRID, DONE)
     with pytest.raises(MribenchError, match="must be"):
-        process(Scan(tmp_path / "nowhere.nii.gz", "nowhere", "x"), None, GRID, DONE)
+        process_raw(Scan(tmp_path / "nowhere.nii.gz", "nowhere", "x"), None, GRID, DONE)
 
 
 def test_want_of_memory_is_no_fault_of_the_scan(tmp_path, brain, monkeypatch):
@@ -207,15 +207,15 @@ def test_want_of_memory_is_no_fault_of_the_scan(tmp_path, brain, monkeypatch):
 
     monkeypatch.setattr(raw, "unbiased", short)
     with pytest.raises(MemoryError):
-        process(save(tmp_path / "a.nii.gz", brain), None, GRID, DONE)
+        process_raw(save(tmp_path / "a.nii.gz", brain), None, GRID, DONE)
 
 
 def test_an_oblique_scan_is_recorded_and_lands_where_the_world_says(tmp_path, brain):
     turn = np.eye(4)
     turn[:3, :3] = nib.eulerangles.euler2mat(0.1, 0.05, -0.08)
-    straight = process(save(tmp_path / "a.nii.gz", brain), None, GRID, DONE)
+    straight = process_raw(save(tmp_path / "a.nii.gz", brain), None, GRID, DONE)
     recipe = DONE.model_copy(update={"registration": COARSE})
-    product = process(save(tmp_path / "b.nii.gz", brain, affine=turn @ brain.affine), None, GRID, recipe)
+    product = process_raw(save(tmp_path / "b.nii.gz", brain, affine=turn @ brain.affine), None, GRID, recipe)
     assert product.record.oblique and not straight.record.oblique
     assert np.corrcoef(product.voxels.ravel(), straight.voxels.ravel())[0, 1] > 0.98
     found = np.array(product.record.affine)[:3, :3]
@@ -225,7 +225,7 @@ def test_an_oblique_scan_is_recorded_and_lands_where_the_world_says(tmp_path, br
 
 def test_a_scan_that_is_done_is_not_done_again(tmp_path, brain):
     scan = replace(save(tmp_path / "a.nii.gz", brain), done=("stripped", "registered"))
-    product = process(scan, None, GRID, RawRecipe(bias=COARSE_BIAS))
+    product = process_raw(scan, None, GRID, RawRecipe(bias=COARSE_BIAS))
     assert product.record.stages == ("mask: values above 0", "denoise", "N4")
     np.testing.assert_array_equal(product.record.affine, np.eye(4))
 
@@ -246,8 +246,8 @@ def test_dice_and_border_contact_are_what_they_say(brain):
 def test_a_saturated_scan_is_refused_and_negative_voxels_are_told(tmp_path, brain):
     spoilt = replace(brain, data=np.minimum(brain.data, np.percentile(brain.data[brain.data > 0], 80)))
     spoilt.data[:2] = -5
-    sound = process(save(tmp_path / "a.nii.gz", brain), None, GRID, DONE).record
-    record = process(save(tmp_path / "b.nii.gz", spoilt), None, GRID, DONE).record
+    sound = process_raw(save(tmp_path / "a.nii.gz", brain), None, GRID, DONE).record
+    record = process_raw(save(tmp_path / "b.nii.gz", spoilt), None, GRID, DONE).record
     assert sound.saturated_fraction < 1e-3 and record.saturated_fraction == pytest.approx(0.2, abs=0.01)
     assert not any("saturated" in reason for reason in failures(sound, Quality()))
     assert any("20.0% of its brain have" in reason for reason in failures(record, Quality()))
@@ -257,7 +257,7 @@ def test_a_saturated_scan_is_refused_and_negative_voxels_are_told(tmp_path, brai
 
 
 def test_every_threshold_can_refuse(tmp_path, brain):
-    record = process(save(tmp_path / "a.nii.gz", brain), None, GRID, DONE).record
+    record = process_raw(save(tmp_path / "a.nii.gz", brain), None, GRID, DONE).record
     lenient = Quality(max_border_cm2=1e3)
     assert failures(record, lenient) == []
     wrong = {
@@ -277,9 +277,9 @@ def test_every_threshold_can_refuse(tmp_path, brain):
 @pytest.mark.skipif(not COLIN.exists(), reason="Colin27 (Debian's mricron-data) is not installed")
 def test_colin27_from_whole_head_to_volume():
     scan = Scan(COLIN, "ch2.nii.gz", "colin")
-    product = process(scan, None, paper_grid(64), RawRecipe())
+    product = process_raw(scan, None, paper_grid(64), RawRecipe())
     record = product.record
     assert failures(record, Quality()) == [] and record.problems == ()
     assert record.dice > 0.95 and record.template_correlation > 0.88
     assert 1800 < record.brain_cm3 < 2050 and 0.95 < record.determinant < 1.1
-    assert process(scan, None, paper_grid(64), RawRecipe()).record.digest == record.digest
+    assert process_raw(scan, None, paper_grid(64), RawRecipe()).record.digest == record.digest

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
-from mribench.data.grid import Grid, paper_grid, quantise
+from mribench.data.cohort import CohortPlan, CohortSpec, read_voxels, volume_path
+from mribench.data.grid import Grid, dequantise, paper_grid
 from mribench.data.nifti import read_nifti
-from mribench.data.prepare.stripped import Recipe, discover, prepare, prepare_scan, resample
+from mribench.data.prepare import own
+from mribench.data.prepare.recipe import StrippedRecipe
+from mribench.data.prepare.scans import discover
+from mribench.data.prepare.stripped import process_stripped, resample
 from mribench.errors import MribenchError
 from mribench.files import digest_volume
 
 GRID = paper_grid(32)
-RECIPE = Recipe()
+RECIPE = StrippedRecipe()
 RADII = np.array([66.0, 82.0, 60.0])
 CENTRE = np.array([0.0, -18.0, 18.0])
 SPACING = np.array([3.0, 3.5, 4.0])
@@ -68,7 +72,7 @@ def test_linear_brightness_is_reproduced_exactly_inside(tmp_path):
     """Trilinear interpolation of an affine function has no error, so a half-voxel shift would be seen."""
     sharp = paper_grid(64)
     source = load(tmp_path, phantom(*upright()))
-    volume, measures = resample(source, sharp, Recipe(presmoothing=0))
+    volume, measures = resample(source, sharp, StrippedRecipe(presmoothing=0))
     points = grid_points(sharp)
     deep = (((points - CENTRE) / (RADII - 12)) ** 2).sum(-1) < 1
     deep &= ((points - [-30, 30, 20]) ** 2).sum(-1) > 25**2
@@ -134,7 +138,7 @@ def test_presmoothing_suppresses_aliasing(tmp_path):
     clean = load(tmp_path, phantom(affine, shape))
     errors = []
     for presmoothing in (0.0, 0.6):
-        recipe = Recipe(presmoothing=presmoothing)
+        recipe = StrippedRecipe(presmoothing=presmoothing)
         a, ma = resample(source, GRID, recipe)
         b, mb = resample(clean, GRID, recipe)
         errors.append(np.abs(a * ma["intensity_of_one"] - b * mb["intensity_of_one"]).mean())
@@ -149,7 +153,9 @@ def test_percentile_clipping_and_negatives_are_reported(tmp_path):
         values[:5] = -3
         return values
 
-    volume, measures = resample(load(tmp_path, phantom(affine, shape, spoil)), GRID, Recipe(percentile=95))
+    volume, measures = resample(
+        load(tmp_path, phantom(affine, shape, spoil)), GRID, StrippedRecipe(percentile=95)
+    )
     data = phantom(affine, shape, spoil).get_fdata()
     assert measures["intensity_of_one"] == pytest.approx(np.percentile(data[data > 5], 95), rel=1e-5)
     assert volume.min() == 0 and volume.max() == 1
@@ -196,13 +202,13 @@ def test_ringing_around_the_brain_is_no_brain(tmp_path):
 
 def test_every_setting_is_in_the_digest():
     changed = [
-        Recipe(presmoothing=0.5),
-        Recipe(percentile=99),
-        Recipe(foreground=0.02),
-        Recipe(brain_cm3=(1, 9)),
-        Recipe(max_outside_fov=0.2),
+        StrippedRecipe(presmoothing=0.5),
+        StrippedRecipe(percentile=99),
+        StrippedRecipe(foreground=0.02),
+        StrippedRecipe(brain_cm3=(1, 9)),
+        StrippedRecipe(max_outside_fov=0.2),
     ]
-    assert len({recipe.digest for recipe in [Recipe(), *changed]}) == 6
+    assert len({recipe.digest for recipe in [StrippedRecipe(), *changed]}) == 6
 
 
 @pytest.fixture
@@ -218,58 +224,78 @@ def ten(tmp_path):
     return folder
 
 
-def collect(folder, **options):
-    stored = {}
-
-    def store(record, volume):
-        stored[record.id] = (record, volume)
-
-    refusals = prepare(discover(folder), GRID, RECIPE, store, **options)
-    return stored, refusals
+PLAN = CohortPlan(CohortSpec(source="prepared", size=32, train=2, reference=2, holdout=0), 0, "")
 
 
-def test_a_bad_file_never_costs_the_others(ten):
+def collect(folder, out, progress=lambda *_: None, **options):
+    """The cohort of a folder, and the names of the volumes that were made now."""
+    made = []
+
+    def process(scan, *arguments):
+        made.append(scan.id)
+        return process_stripped(scan, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own, "process_stripped", process)
+        cohort = own.own_cohort(out, PLAN, own.Request(folder, **options), progress)
+    return cohort, made
+
+
+def test_a_bad_file_leaves_the_others_usable(ten, tmp_path):
     (ten / "p3.nii.gz").write_bytes((ten / "p3.nii.gz").read_bytes()[:-9])
     nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4)), ten / "p7.nii.gz")
     steps = []
-    stored, refusals = collect(ten, progress=lambda *step: steps.append(step))
-    assert sorted(stored) == ["p0", "p1", "p2", "p4", "p5", "p6", "p8", "p9"]
-    assert [refusal.name for refusal in refusals] == ["p3.nii.gz", "p7.nii.gz"]
-    assert "gzip" in refusals[0].reason and "must vary" in refusals[1].reason
-    assert all(str(ten.parent) not in refusal.reason for refusal in refusals)
-    assert steps[-1] == ("p9.nii.gz", 10, 10) and len(steps) == 10
+    cohort, _ = collect(ten, tmp_path / "out", progress=lambda *step: steps.append(step))
+    names = [volume.name for volume in cohort.record.volumes]
+    assert names == ["p0", "p1", "p2", "p4", "p5", "p6", "p8", "p9"]
+    refused = cohort.record.problems
+    assert [scan.name for scan in refused] == ["p3.nii.gz", "p7.nii.gz"]
+    assert "gzip" in refused[0].reason and "must vary" in refused[1].reason
+    assert all(str(ten.parent) not in scan.reason for scan in refused)
+    assert steps == [("volumes", done, 10) for done in range(11)]
 
 
-def test_records_say_where_voxels_came_from(ten):
-    stored, _ = collect(ten)
-    record, volume = stored["p4"]
+def test_records_say_where_voxels_came_from(ten, tmp_path):
+    cohort, _ = collect(ten, tmp_path / "out")
+    volume = cohort.record.volumes[4]
+    record = volume.record
     assert (record.subject, record.name, record.session) == ("p4", "p4.nii.gz", "")
-    assert record.digest == digest_volume(quantise(volume), GRID.affine)
+    assert record.digest == volume.digest == digest_volume(read_voxels(cohort.folder, "p4"), GRID.affine)
     assert record.spacing_mm == pytest.approx(tuple(SPACING)) and len(record.sha256) == 64
     assert str(ten.parent) not in record.model_dump_json()
 
 
-def test_one_person_under_two_names_is_refused(ten):
+def test_one_person_under_two_names_is_refused(ten, tmp_path):
     image = nib.load(ten / "p2.nii.gz")
     flip = np.diag([-1.0, 1, 1, 1])
     flip[0, 3] = image.shape[0] - 1
     flipped = nib.Nifti1Image(image.get_fdata(dtype=np.float32)[::-1], image.affine @ flip)
     nib.save(flipped, ten / "p5.nii.gz")
-    stored, refusals = collect(ten)
-    assert len(stored) == 9
-    assert [r.name for r in refusals] == ["p5.nii.gz"] and "p2.nii.gz" in refusals[0].reason
+    cohort, _ = collect(ten, tmp_path / "out")
+    (refused,) = cohort.record.problems
+    assert len(cohort.record.volumes) == 9 and refused.name == "p5.nii.gz" and "p2.nii.gz" in refused.reason
 
 
-def test_a_second_call_makes_only_what_is_missing_or_changed(ten):
-    first, _ = collect(ten)
+def test_a_second_call_makes_only_what_is_missing_or_changed(ten, tmp_path):
+    first, made = collect(ten, tmp_path / "out")
+    assert len(made) == 10
+    before = first.record.volumes[4].digest
     (ten / "p1.nii.gz").write_bytes((ten / "p9.nii.gz").read_bytes())
     (ten / "p9.nii.gz").unlink()
-    records = [record for record, _ in first.values() if record.id not in ("p4", "p9")]
-    again, refusals = collect(ten, done=records)
-    assert sorted(again) == ["p1", "p4"] and not refusals
-    np.testing.assert_array_equal(again["p4"][1], first["p4"][1])
-    relabelled = [record.model_copy(update={"source": "other"}) for record in records]
-    assert len(collect(ten, done=relabelled)[0]) == 9
+    volume_path(first.folder, "p4").unlink()
+    again, made = collect(ten, tmp_path / "out")
+    assert sorted(made) == ["p1", "p4"] and not again.record.problems
+    assert again.record.volumes[4].digest == before and not again.altered()
+    assert not volume_path(first.folder, "p9").exists()
+
+
+def test_another_label_makes_a_volume_again(ten, tmp_path):
+    collect(ten, tmp_path / "out")
+    rows = [f"{ten / f'p{i}.nii.gz'},p{i},{'other' if i < 3 else ''}" for i in range(10)]
+    (tmp_path / "list.csv").write_text("path,subject,source\n" + "\n".join(rows))
+    cohort, made = collect(None, tmp_path / "out", manifest=tmp_path / "list.csv")
+    assert sorted(made) == ["p0", "p1", "p2"]
+    assert {v.record.source for v in cohort.record.volumes if v.name in made} == {"other"}
 
 
 def real_brains():
@@ -288,7 +314,8 @@ def test_real_brains(tmp_path, name, cm3, alike, outside):
     if path is None:
         pytest.skip(f"{name} is not installed")
     (tmp_path / "brain.nii.gz").symlink_to(path)
-    record, volume = prepare_scan(discover(tmp_path)[0], paper_grid(64), RECIPE)
+    product = process_stripped(discover(tmp_path)[0], paper_grid(64), RECIPE)
+    record, volume = product.record, dequantise(product.voxels)
     assert record.brain_cm3 == pytest.approx(cm3, abs=1) and not record.problems
     assert record.template_correlation > alike
     assert record.outside_fov_fraction == pytest.approx(outside, abs=0.001)
@@ -304,7 +331,7 @@ def test_a_brain_that_was_not_registered_is_pointed_out(tmp_path):
     upside_down = np.diag([1.0, 1.0, -1.0, 1.0])
     upside_down[2, 3] = 17
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), upside_down @ image.affine), tmp_path / "a.nii.gz")
-    record, _ = prepare_scan(discover(tmp_path)[0], GRID, RECIPE)
+    record = process_stripped(discover(tmp_path)[0], GRID, RECIPE).record
     assert any("MNI152" in problem for problem in record.problems)
 
 

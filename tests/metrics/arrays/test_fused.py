@@ -213,7 +213,7 @@ def test_any_width_and_number_of_rows(shape):
     assert found == pytest.approx(oracle(*volumes, 7, (1.0,)), abs=2 * FEW_WINDOWS)
 
 
-def test_blocks_of_any_size_change_no_bit():
+def test_groups_and_tiles_of_any_size_change_no_bit():
     volumes = torch.from_numpy(np.concatenate([cut(noise((4, 21, 50, 35), seed)) for seed in (3, 4, 5)]))
     definition = Definition(7, 2)
     states = definition.prepare(volumes)

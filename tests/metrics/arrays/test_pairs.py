@@ -46,7 +46,7 @@ def brute_force(a, b):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 64])
-def test_blocks_and_tiles_cover_every_pair(volumes, monkeypatch, rows):
+def test_groups_and_tiles_cover_every_pair(volumes, monkeypatch, rows):
     monkeypatch.setattr(pairs, "GROUP_ROWS", rows)
     assert pair_matrix(volumes, None, VoxelDistance()) == pytest.approx(
         brute_force(volumes, volumes), abs=1e-9
@@ -63,16 +63,16 @@ def test_symmetric_matrix_costs_about_half(volumes, monkeypatch):
     assert sum(kernel.compared) <= 7 * 8 // 2 + 4
 
 
-def test_finished_blocks_are_not_computed_again(volumes, monkeypatch, tmp_path):
+def test_finished_groups_are_not_computed_again(volumes, monkeypatch, tmp_path):
     monkeypatch.setattr(pairs, "GROUP_ROWS", 2)
     whole = pair_matrix(volumes, volumes[:5], VoxelDistance())
 
-    def stop_after_two_blocks(done, total):
+    def stop_after_two_groups(done, total):
         if done == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pair_matrix(volumes, volumes[:5], VoxelDistance(), parts=tmp_path, progress=stop_after_two_blocks)
+        pair_matrix(volumes, volumes[:5], VoxelDistance(), parts=tmp_path, progress=stop_after_two_groups)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000-000002.npy", "000002-000004.npy"]
     kernel = Counting()
     resumed = pair_matrix(volumes, volumes[:5], kernel, parts=tmp_path)
@@ -143,7 +143,7 @@ def test_budget_and_threads_change_no_bit(brains, threads, monkeypatch, states, 
     assert np.array_equal(again.scores, found.scores)
 
 
-def test_order_of_tiles_and_blocks_changes_no_bit(brains, monkeypatch, tmp_path):
+def test_order_of_tiles_and_groups_changes_no_bit(brains, monkeypatch, tmp_path):
     """Tiles in any order; parts in any order: made by two killed runs from both ends."""
     whole = pair_matrix(brains, None, MS_SSIM)
     ordered = pairs._tiles
@@ -211,7 +211,7 @@ JOBS = {
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("job", JOBS)
 def test_memory_stays_within_the_budget(threads, job, states, count):
-    """All that numpy allocates; and of states not copied into a block, one per worker (a search copies none)."""
+    """All that numpy allocates; and of states not copied into a group, one per worker (a search copies none)."""
     threads(count)
     volumes = np.random.default_rng(0).random((20, 48, 48, 64)).astype(np.float32)
     size, kernel = budget(volumes[0], states, min(count, states - 1)), Weighing(3, 3)
@@ -236,7 +236,7 @@ def test_a_small_budget_says_what_is_needed(brains):
         nearest_neighbours(brains[:2], brains, 1, MS_SSIM, memory=least - 1)
 
 
-def test_shares_by_hand():
+def test_budgets_by_hand():
     """State 100, volume 1 voxel: 12 bytes in work per worker."""
     assert allot(212, 100, (1, 1, 1), 50, 50, 8) == (1, 1, 1)
     assert allot(324, 100, (1, 1, 1), 50, 50, 8) == (1, 1, 2)
@@ -302,7 +302,7 @@ CHILD = """
 
 @pytest.mark.slow
 def test_killed_ten_times_and_restarted(tmp_path):
-    """SIGKILL at random moments: the matrix is an uninterrupted run's, and a kill costs one block of rows at most."""
+    """SIGKILL at random moments: the matrix is an uninterrupted run's, and a kill costs one group of rows at most."""
     volumes = np.random.default_rng(0).random((50, 96, 96, 96)).astype(np.float32)
     volumes[:, :20], volumes[..., 70:] = 0, 0
     np.save(tmp_path / "volumes.npy", volumes)
@@ -317,7 +317,7 @@ def test_killed_ten_times_and_restarted(tmp_path):
         return len(log.read_text().splitlines()) if log.exists() else 0
 
     def started(name):
-        """A child that has begun its first block."""
+        """A child that has begun its first group."""
         before, process = lines(name), child(name)
         while lines(name) == before and process.poll() is None:
             time.sleep(0.01)

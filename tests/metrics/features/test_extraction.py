@@ -13,7 +13,7 @@ from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features import medicalnet
 from mribench.metrics.features.extraction import slice_features, volume_features
 from mribench.metrics.features.slices import EXTRACTORS, grey_slice, load_network, network_input
-from mribench.metrics.features.weights import Weights
+from mribench.runtime import Context
 
 EFFNET = EXTRACTORS["effnet-lite0"]
 COUNT = 18  # one batch of 16 and one of 2
@@ -159,12 +159,12 @@ def test_blocks_keep_volume_features_by_the_weights_digest(sets, tmp_path, monke
     path = tmp_path / "weights.pth"
     path.write_bytes(b"one")
     for _ in range(2):
-        arrays = Arrays(sets, tmp_path / "cache", weights=Weights(volumes=path))
+        arrays = Arrays(sets, tmp_path / "cache", context=Context(weights_3d=path))
         first, other = arrays.volume_features("samples"), arrays.volume_features("reference")
     assert len(loaded) == 1 and first.dtype == np.float64
     assert np.array_equal(first, other[::-1])
     assert sorted(p.suffix for p in (tmp_path / "cache").iterdir()) == [".npy", ".npy"]
     path.write_bytes(b"another")
-    arrays = Arrays(sets, tmp_path / "cache", weights=Weights(volumes=path))
+    arrays = Arrays(sets, tmp_path / "cache", context=Context(weights_3d=path))
     arrays.volume_features("samples")
     assert len(loaded) == 2

@@ -14,12 +14,13 @@ from mribench.bench.folder import create_bench
 from mribench.bench.protocol import load_protocol
 from mribench.cli import main
 from mribench.errors import MribenchError
-from mribench.evaluation import evaluate
+from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features import medicalnet
 from mribench.metrics.features.inception import InceptionV3
 from mribench.metrics.features.slices import EXTRACTORS
-from mribench.metrics.features.weights import Weights
 from mribench.metrics.fid import frechet_distance
+from mribench.metrics.scoring import score_all
+from mribench.runtime import Context
 
 
 def seeded(net, seed=11):
@@ -195,7 +196,7 @@ def sets(formula_volume, volume_set):
 
 
 def test_fid_3d_is_the_frechet_distance_of_these_features(sets, net, weights_file):
-    (score,), missing = evaluate(sets, None, metrics=("fid_3d",), weights=Weights(volumes=weights_file))
+    (score,), missing = score_all(Arrays(sets, None, context=Context(weights_3d=weights_file)), ("fid_3d",))
     features = {}
     for name in ("reference", "samples"):
         pixels = torch.cat([medicalnet.network_input(v) for v in sets[name].stack()])
@@ -211,22 +212,22 @@ def test_fid_3d_is_the_frechet_distance_of_these_features(sets, net, weights_fil
 
 def test_fid_3d_of_a_slab_says_so(sets, volume_set, weights_file):
     slab = volume_set("samples", [v[4:12] for v in sets["samples"].stack()], slab=(4, 12))
-    (score,), _ = evaluate(
-        {**sets, "samples": slab}, None, metrics=("fid_3d",), weights=Weights(volumes=weights_file)
+    (score,), _ = score_all(
+        Arrays({**sets, "samples": slab}, None, context=Context(weights_3d=weights_file)), ("fid_3d",)
     )
     assert "|volume:4-12|" in score.signature
     assert "real volumes cropped alike" in score.notes[0]
 
 
 def test_without_weights_fid_3d_is_missing_with_its_reason(sets):
-    scores, (missing,) = evaluate(sets, None, metrics=("fid_3d",))
+    scores, (missing,) = score_all(Arrays(sets, None), ("fid_3d",))
     assert scores == [] and not missing.by_design
     assert "Nothing is downloaded: give the file with --weights-3d PATH." in missing.reason
 
 
 def test_weights_of_the_2d_extractor_are_no_weights_for_3d(sets, weights_file):
     assert "fid_3d" not in EXTRACTORS
-    _, missing = evaluate(sets, None, metrics=("fid_3d",), weights=Weights(slices=weights_file))
+    _, missing = score_all(Arrays(sets, None, context=Context(weights=weights_file)), ("fid_3d",))
     assert "--weights-3d" in missing[0].reason
 
 

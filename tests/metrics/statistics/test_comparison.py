@@ -55,7 +55,7 @@ def of_means(samples, reference=None, metric="m", **changes):
 
 
 def test_p_value_is_that_of_welch():
-    """With a reference that both share alike, only the samples speak: SciPy's Welch test of two means."""
+    """With the same reference on both sides, only the samples differ: SciPy's Welch test of two means."""
     rng = np.random.default_rng(0)
     x, y, reference = rng.normal(0, 1, 9), rng.normal(0.7, 2, 9), rng.normal(0, 9, 7)
     expected = ttest_ind(x, y, equal_var=False).pvalue
@@ -80,7 +80,7 @@ def test_p_value_agrees_with_the_interval_of_the_difference():
     a, b = (of_means(rng.normal(size=400), metric="m") for _ in range(2))
     delta, low, high = difference(a, b)
     assert (high - low) / 2 == pytest.approx(norm.ppf(0.975) * math.sqrt(paired(a, b).variance), rel=0.02)
-    assert paired(a, b).freedom == pytest.approx(98, rel=0.05)  # two times 50 blocks
+    assert paired(a, b).freedom == pytest.approx(98, rel=0.05)  # two times 50 groups
     assert (p_value(a, b) < 0.05) == (low * high > 0)
     assert delta == a.value - b.value
 

@@ -22,7 +22,7 @@ def every_split(kernel, m):
         yield mmd2_of_gram(kernel[np.ix_(order, order)], m, "unbiased")
 
 
-def test_it_comes_near_the_share_of_all_splits():
+def test_it_comes_near_the_proportion_of_all_splits():
     rng = np.random.default_rng(0)
     kernel = gram(rng.normal(size=(4, 2)), rng.normal(0.8, 1, size=(5, 2)))
     splits = list(every_split(kernel, 4))
@@ -53,7 +53,7 @@ def test_identical_volumes_are_not_told_apart():
 
 
 def test_the_level_is_kept():
-    """P(p <= 0.1) = 0.1 for equal laws, with unequal sizes and a bandwidth that all volumes share."""
+    """P(p <= 0.1) = 0.1 for equal distributions, with unequal sizes and one bandwidth for all volumes."""
     rng = np.random.default_rng(3)
     p = [
         permutation_p(gram(rng.normal(size=(8, 2)), rng.normal(size=(13, 2))), 8, permutations=99, seed=i)

@@ -1,4 +1,4 @@
-"""Floors: which real volumes, how far a split of the reference is continued, and what they cost."""
+"""Real baselines: which real volumes they take, how a split of the reference is extrapolated, and what they cost."""
 
 import hashlib
 
@@ -7,19 +7,20 @@ import pytest
 from torch import nn
 
 from mribench.data.volume_set import VolumeSet
-from mribench.evaluation import evaluate
 from mribench.metrics import default_metrics, get_metric
 from mribench.metrics.arrays import cache as cache_module
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features import slices as features
 from mribench.metrics.fid import FID_A, FrechetSubsets
+from mribench.metrics.scoring import score_all
 from mribench.metrics.statistics.real_baseline import RealBaselines, Split, continued, has_real_baseline
+from mribench.runtime import Context
 
 CHOSEN = ("ms_ssim", "mmd", "fid_a", "kid_a", "coverage", "mmd_voxel", "copy_rate")
 
 
 def volumes(role, first, count, slab=None):
-    """Smooth noise of one law, `[12,12,12]`."""
+    """Smooth noise of one distribution, `[12,12,12]`."""
 
     def load(i):
         rng = np.random.default_rng(first + i)
@@ -44,7 +45,7 @@ def coarse_network(monkeypatch):
 
 def real_baselines(metrics=CHOSEN, cache=None, **sets):
     everyone = {"samples": volumes("model", 0, 8), "reference": volumes("reference", 100, 16), **sets}
-    scores, missing = evaluate(everyone, cache, metrics=metrics)
+    scores, missing = score_all(Arrays(everyone, cache), metrics)
     assert not missing
     return {score.metric: score for score in scores}
 
@@ -145,8 +146,8 @@ def test_a_power_law_is_continued_exactly(power):
 
 
 def test_a_parabola_is_continued_exactly_within_bounds():
-    law = lambda octave: 2 ** (3 - 0.5 * octave - 0.1 * octave**2)  # noqa: E731
-    assert continued([law(0), law(-1), law(-2)], 0.7) == pytest.approx(law(0.7))
+    parabola = lambda octave: 2 ** (3 - 0.5 * octave - 0.1 * octave**2)  # noqa: E731
+    assert continued([parabola(0), parabola(-1), parabola(-2)], 0.7) == pytest.approx(parabola(0.7))
     assert continued([4.0, 16.0, 64.0], 1) == 2  # a bias falls no faster than 1 / n
     assert continued([4.0, 3.0, 2.0], 1) == 4  # and does not rise
 
@@ -185,7 +186,7 @@ def test_a_second_entrant_reuses_the_real_baselines(tmp_path, monkeypatch):
 def _reading_only(with_samples):
     def wrapped(self, samples):
         other = with_samples(self, samples)
-        monkey = lambda *_: pytest.fail("a block of the real baseline was computed again")  # noqa: E731
+        monkey = lambda *_: pytest.fail("an array of the real baseline was computed again")  # noqa: E731
         other.features = other.pairs = monkey
         return other
 
@@ -206,7 +207,7 @@ def test_real_baselines_of_two_n_are_kept_apart(tmp_path):
 def test_progress_names_the_volumes_of_the_real_baseline():
     seen = []
     sets = {"samples": volumes("model", 0, 8), "reference": volumes("reference", 100, 16)}
-    arrays = Arrays(sets, None, progress=lambda what, *_: seen.append(what))
+    arrays = Arrays(sets, None, context=Context(progress=lambda what, *_: seen.append(what)))
     arrays.with_samples(volumes("holdout", 200, 8)).features("samples", "axial")
     assert set(seen) == {"holdout: features holdout"}
 

@@ -11,6 +11,18 @@ def record(maker, **other):
         return {"degradation": fault, "metric": metric, "notices_from": dose, "monotone": True}
 
     return {
+        "command": "mribench selftest",
+        "protocol": "test",
+        "versions": {},
+        "device": {},
+        "metrics": ["fid_a"],
+        "controls": [],
+        "planted": {"kinds": [], "fresh": {"volumes": 3, "taken_for_copies": 0, "smallest_ratio": 0.9}},
+        "first_component": {},
+        "failures": [],
+        "seconds": 1.0,
+        "cells": [],
+        "problems": [],
         "cohort": {"digest": maker.cohort.digest, "source": "simulated", "shape": [16, 16, 16]},
         "extractor": maker.bench.protocol.evaluation.extractor,
         "n": {"samples": 3, "reference": 3},
@@ -36,14 +48,14 @@ def evidence(maker):
 
 def test_verdicts_become_a_sentence_per_metric(full_bench):
     write_json(
-        full_bench.bench.folder / "selftest.json", record(full_bench, problems=["mmd does not see noise"])
+        full_bench.bench.folder / "selftest.json", record(full_bench, problems=["mmd does not detect noise"])
     )
     found, about = evidence(full_bench)
-    assert "It failed: mmd does not see noise." in about
+    assert "It failed: mmd does not detect noise." in about
     assert found == {
-        "fid_a": "Self-test: noticed blur (from 0.5 SD, voxels). It did not notice repeats.",
-        "memorisation": "Self-test: did not notice blur.",
-        "ms_ssim": "Self-test: noticed repeats (from 0.5 share).",
+        "fid_a": "Self-test: detected blur (from 0.5 SD, voxels). Did not detect repeats.",
+        "memorisation": "Self-test: did not detect blur.",
+        "ms_ssim": "Self-test: detected repeats (from 0.5 share).",
     }
     assert "3 samples, 3 reference" in about
     text = write_report(full_bench.bench).read_text()
@@ -53,7 +65,7 @@ def test_verdicts_become_a_sentence_per_metric(full_bench):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"cohort": {"digest": "0"}}, "another cohort"),
+        ({"cohort": {"digest": "0", "source": "simulated", "shape": [16, 16, 16]}}, "another cohort"),
         ({"extractor": "inception-2015"}, "another feature extractor, inception-2015"),
         ({"verdicts": [{"metric": "fid_a"}]}, "verdicts.0.degradation"),
         (None, "no self-test"),

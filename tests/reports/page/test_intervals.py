@@ -1,30 +1,34 @@
+import math
+
 import pytest
 
 from mribench.metrics.score import RealBaseline
 from mribench.reports import leaderboard
+from mribench.reports.grid import TableCell, TableRow, make_table
 from mribench.reports.page import intervals
-from mribench.reports.rows import columns_of, usual_scores
+from mribench.reports.rows import columns_of
 
 COLUMNS = columns_of({})
 FID = COLUMNS[3]
+NO_BOUNDS = (-math.inf, math.inf)
 
 
-def mark(value, name="a", control=False):
-    return intervals.Mark(name, name, value, value - 1, value + 1, control, True)
+def mark(value, name="a", kind="model", spread=1):
+    return TableRow(name, name, name, kind, ()), TableCell(values=(value, value - spread, value + spread))
 
 
 def test_axis_leaves_out_controls_but_the_held_out_volumes():
-    marks = [mark(10), mark(20), mark(500, "noise", True), mark(2, "real_heldout", True)]
-    low, high = intervals._limits(marks, [], FID.bounds)
+    marks = [mark(10), mark(20), mark(500, "noise", "control"), mark(2, "real_heldout", "control")]
+    low, high = intervals._limits(marks, [], NO_BOUNDS)
     assert -2 < low < 1 and 21 < high < 24
-    low, high = intervals._limits(marks, [40.0], FID.bounds)
+    low, high = intervals._limits(marks, [40.0], NO_BOUNDS)
     assert 40 < high < 44
 
 
 def test_axis_ends_where_the_quantity_ends():
     low, high = intervals._limits([mark(99.5), mark(98)], [], (0, 100))
     assert high == pytest.approx(100, abs=0.2)
-    low, high = intervals._limits([intervals.Mark("a", "a", 0, 0, 0, False, True)], [], (0, 100))
+    low, high = intervals._limits([mark(0, spread=0)], [], (0, 100))
     assert low < 0 < high == pytest.approx(1.07)
 
 
@@ -40,7 +44,7 @@ def test_one_plot_a_column_and_one_a_companion_with_values_in_the_alt_text(
         make_entrant("b", scores={**make_scores(2.0), "kid_a": scores["kid_a"]}),
     ]
     board = leaderboard.from_scores(entrants)
-    plots = intervals.interval_plots(board, usual_scores(entrants))
+    plots = intervals.interval_plots(make_table(board))
     titles = [plot.alt.partition(" with 95")[0] for plot in plots]
     assert titles == [c.title for c in COLUMNS if c.key != "gap"] + ["KID_A"]
     assert "target 80.0; real volumes 78.0; a 90.0 [89.8, 90.2]; b 100" in plots[0].alt
@@ -55,10 +59,9 @@ def test_scores_that_do_not_compare_are_hollow(make_entrant, make_scores, make_s
         make_entrant("c", scores=rest),
     ]
     entrants.append(make_entrant("slab", scores=rest, slab=(5, 11)))
-    board = leaderboard.from_scores(entrants)
-    column = intervals.Column("kid_a", "KID-A", "kid_a", "lower")
-    usual = usual_scores(entrants)
-    found = {row.entrant.name: intervals._mark(row, column, usual).comparable for row in board.rows}
-    assert found == {"a": False, "b": True, "c": True, "slab": False}
-    fid = {row.entrant.name: intervals._mark(row, FID, usual).comparable for row in board.rows}
-    assert fid["slab"] and fid["a"]
+    table = make_table(leaderboard.from_scores(entrants))
+    hollow = {
+        column.metric: [row.name for row in table.contestants if row.cells[i].starred]
+        for i, column in enumerate(table.columns)
+    }
+    assert sorted(hollow["kid_a"]) == ["a", "slab"] and not hollow["fid_a"]

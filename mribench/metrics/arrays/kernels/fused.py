@@ -19,8 +19,9 @@ from mribench.metrics.arrays.kernels.lanes import (
     widened,
 )
 
-STRIPE = 32  # rows of windows: the rings of a tile stay in the cache, and 6 of 38 rows are filtered twice
-TILE = 4  # volumes on a side
+_STRIPE = 32  # rows of windows: the rings of a tile stay in the cache, and 6 of 38 rows are filtered twice
+_TILE = 4  # volumes on a side
+_FLOAT = 4  # bytes of a float32
 # (K1 L)^2 and (K2 L)^2 with the data range L = 1. Here, because numba's cache notices a change of this file only.
 C1, C2 = 0.01**2, 0.03**2
 _C1, _C2, _ZERO = np.float32(C1), np.float32(C2), np.float32(0)
@@ -49,8 +50,8 @@ def statistics(volumes: np.ndarray, window: tuple[float, ...]) -> Scale:
     wide[..., :width], wide[..., width:] = volumes, 0
     mean = empty((count, depth - taps + 1, height - taps + 1, padded))
     variance = empty(mean.shape)
-    spans = np.zeros((count, depth, -(-mean.shape[2] // STRIPE), 4), np.int32)
-    rings, rows = empty((2, taps, STRIPE, padded)), empty((STRIPE + taps - 1, padded))
+    spans = np.zeros((count, depth, -(-mean.shape[2] // _STRIPE), 4), np.int32)
+    rings, rows = empty((2, taps, _STRIPE, padded)), empty((_STRIPE + taps - 1, padded))
     turned, ones = _turned(window), np.ones_like(rows)
     for arrays in zip(wide, spans, mean, variance, strict=True):
         _spans(arrays[0], taps, arrays[1])
@@ -65,8 +66,8 @@ def factors(rows: Scale, columns: Scale, window: tuple[float, ...], last: bool) 
     padded, taps = x.volume.shape[3], len(window)
     width = int(np.isfinite(x.variance[0, 0, 0]).sum())
     means = np.empty((len(x.volume), len(y.volume)))
-    rings = empty((min(TILE, len(means)) * TILE, taps, STRIPE, padded))
-    _factors(x, y, _turned(window), last, width, rings, empty((STRIPE + taps - 1, padded)), means)
+    rings = empty((min(_TILE, len(means)) * _TILE, taps, _STRIPE, padded))
+    _factors(x, y, _turned(window), last, width, rings, empty((_STRIPE + taps - 1, padded)), means)
     return means
 
 
@@ -86,86 +87,68 @@ def _turned(window: tuple[float, ...]) -> tuple[Weights, ...]:
 
 
 @_compiled
-def _factors(
-    x: Any,
-    y: Any,
-    turned: Any,
-    last: bool,
-    width: int,
-    rings: np.ndarray,
-    rows: np.ndarray,
-    means: np.ndarray,
-) -> None:
-    x_data = (x.volume.ctypes.data, x.mean.ctypes.data, x.variance.ctypes.data)
-    y_data = (y.volume.ctypes.data, y.mean.ctypes.data, y.variance.ctypes.data)
-    shape, work = (*x.volume.shape[1:], width), (rings.ctypes.data, rows.ctypes.data)
+def _factors(x: Any, y: Any, turned: Any, last: bool, width: int, rings: Any, rows: Any, means: Any) -> None:
+    x_data, y_data, work = _addresses(x), _addresses(y), (rings.ctypes.data, rows.ctypes.data)
     means[:] = 0
-    for j in range(0, len(y.volume), TILE):
-        for i in range(0, len(x.volume), TILE):
-            _tile(x_data, x.spans, i, y_data, y.spans, j, turned, last, shape, work, means)
+    for j in range(0, len(y.volume), _TILE):
+        for i in range(0, len(x.volume), _TILE):
+            corner, shape = (i, j), (*x.volume.shape[1:], width)
+            _tile(x_data, x.spans, y_data, y.spans, corner, turned, last, shape, work, means)
     means /= x.mean.shape[1] * x.mean.shape[2] * width
+
+
+@_compiled
+def _addresses(scale: Any) -> Any:
+    return scale.volume.ctypes.data, scale.mean.ctypes.data, scale.variance.ctypes.data
 
 
 @_compiled
 def _tile(
     x: Any,
     x_spans: Any,
-    i0: int,
     y: Any,
     y_spans: Any,
-    j0: int,
+    corner: Any,
     turned: Any,
     last: bool,
     shape: Any,
     work: Any,
     totals: Any,
 ) -> None:
-    """Adds the similarities of TILE x TILE pairs to `totals`; windows that are empty in both volumes count 1."""
-    depth, height, padded, width = shape
-    taps = len(turned)
+    """Adds the similarities of 4 x 4 pairs to `totals`; windows that are empty in both volumes count 1."""
+    (i0, j0), (depth, height, padded, width), taps = corner, shape, len(turned)
     d_end, h_end = depth - taps + 1, height - taps + 1
     for s in range(x_spans.shape[2]):
-        top, count = s * STRIPE, min(STRIPE, h_end - s * STRIPE)
+        top, count = s * _STRIPE, min(_STRIPE, h_end - s * _STRIPE)
         for plane in range(depth):
             d = plane - taps + 1
-            for i in range(i0, min(i0 + TILE, totals.shape[0])):
-                for j in range(j0, min(j0 + TILE, totals.shape[1])):
-                    ring = ((i - i0) * TILE + j - j0) * taps * STRIPE * padded
+            for i in range(i0, min(i0 + _TILE, totals.shape[0])):
+                for j in range(j0, min(j0 + _TILE, totals.shape[1])):
+                    ring = work[0] + _FLOAT * ((i - i0) * _TILE + j - j0) * taps * _STRIPE * padded
                     left = max(x_spans[i, plane, s, 0], y_spans[j, plane, s, 0])
                     right = min(x_spans[i, plane, s, 1], y_spans[j, plane, s, 1])
-                    at = (plane * height + top) * padded
-                    x_at, y_at = at + i * depth * height * padded, at + j * depth * height * padded
-                    out = ring + plane % taps * STRIPE * padded
-                    _filter(
-                        x[0], x_at, y[0], y_at, left, right, count, padded, turned[0], work[1], work[0], out
-                    )
+                    x_at = x[0] + _FLOAT * ((i * depth + plane) * height + top) * padded
+                    y_at = y[0] + _FLOAT * ((j * depth + plane) * height + top) * padded
+                    out = ring + _FLOAT * (plane % taps * _STRIPE * padded)
+                    _filter(x_at, y_at, left, right, count, padded, turned[0], work[1], out)
                     if d < 0:
                         continue
                     left = min(x_spans[i, d, s, 2], y_spans[j, d, s, 2])
                     right = max(x_spans[i, d, s, 3], y_spans[j, d, s, 3])
                     totals[i, j] += count * (width - max(0, min(width, right * LANES) - left * LANES))
                     if left < right:
-                        at, size = (d * h_end + top) * padded, d_end * h_end * padded
-                        x_at, y_at, weights = at + i * size, at + j * size, turned[d % taps]
+                        x_at = _FLOAT * ((i * d_end + d) * h_end + top) * padded
+                        y_at = _FLOAT * ((j * d_end + d) * h_end + top) * padded
+                        x_here, y_here = (x[1] + x_at, x[2] + x_at), (y[1] + y_at, y[2] + y_at)
+                        weights = turned[d % taps]
                         totals[i, j] += _similarity(
-                            x, x_at, y, y_at, left, right, count, padded, weights, work[0], ring, last
+                            x_here, y_here, left, right, count, padded, weights, ring, last
                         )
 
 
 @_compiled
 def _filter(
-    x: int,
-    x_at: int,
-    y: int,
-    y_at: int,
-    left: int,
-    right: int,
-    count: int,
-    padded: int,
-    weights: Any,
-    rows: int,
-    out: int,
-    at: int,
+    x: int, y: int, left: int, right: int, count: int, padded: int, weights: Any, rows: int, out: int
 ) -> None:
     """A stripe's products, filtered along W and H within registers left..right, and 0 elsewhere: `[count,V]`."""
     end = padded - LANES
@@ -173,45 +156,33 @@ def _filter(
     for h in range(0, (count + len(weights) - 1) * padded, padded):
         value = splat(_ZERO)
         if first < stop:
-            value = load(x, x_at + h + first) * load(y, y_at + h + first)
+            value = load(x, h + first) * load(y, h + first)
         for w in range(first, stop, LANES):
-            next_w = min(w + LANES, end)  # no window reaches beyond the end
-            following = load(x, x_at + h + next_w) * load(y, y_at + h + next_w)
+            next_w = h + min(w + LANES, end)  # no window reaches beyond the end
+            following = load(x, next_w) * load(y, next_w)
             store(rows, h + w, along(value, following, weights))
             value = following
     for h in range(0, count * padded, padded):
-        for w in range(0, first, LANES):
-            store(out, at + h + w, splat(_ZERO))
-        for w in range(first, stop, LANES):
-            store(out, at + h + w, across(rows, h + w, padded, weights))
-        for w in range(stop, padded, LANES):
-            store(out, at + h + w, splat(_ZERO))
+        for w in range(h, h + first, LANES):
+            store(out, w, splat(_ZERO))
+        for w in range(h + first, h + stop, LANES):
+            store(out, w, across(rows, w, padded, weights))
+        for w in range(h + stop, h + padded, LANES):
+            store(out, w, splat(_ZERO))
 
 
 @_compiled
 def _similarity(
-    x: Any,
-    x_at: int,
-    y: Any,
-    y_at: int,
-    left: int,
-    right: int,
-    count: int,
-    padded: int,
-    weights: Any,
-    rings: int,
-    ring: int,
-    last: bool,
+    x: Any, y: Any, left: int, right: int, count: int, padded: int, weights: Any, ring: int, last: bool
 ) -> float:
-    """The sum over a stripe's windows in registers left..right."""
+    """The sum over a stripe's windows in registers left..right, from addresses of means and variances."""
     total = widened(splat(_ZERO))
     for h in range(0, count * padded, padded):
         row = splat(_ZERO)
         for w in range(h + left * LANES, h + right * LANES, LANES):
-            product = across(rings, ring + w, STRIPE * padded, weights)
-            mx, my = load(x[1], x_at + w), load(y[1], y_at + w)
-            covariance = minus_product(product, mx, my)
-            spread = load(x[2], x_at + w) + load(y[2], y_at + w)
+            mx, my = load(x[0], w), load(y[0], w)
+            covariance = minus_product(across(ring, w, _STRIPE * padded, weights), mx, my)
+            spread = load(x[1], w) + load(y[1], w)
             similarity = (covariance + covariance + splat(_C2)) / (spread + splat(_C2))
             if last:
                 means = mx * my
@@ -227,27 +198,32 @@ def _statistics(
 ) -> None:
     """The mean is the product with ones, the square that with itself, each filtered as a pair's product is."""
     taps, (depth, height, padded), h_end = len(turned), volume.shape, mean.shape[1]
-    x, ring, squares = volume.ctypes.data, rings.ctypes.data, taps * STRIPE * padded
+    ring, work = rings.ctypes.data, rows.ctypes.data
+    squares = ring + _FLOAT * taps * _STRIPE * padded
     for s in range(spans.shape[1]):
-        top, count = s * STRIPE, min(STRIPE, h_end - s * STRIPE)
+        top, count = s * _STRIPE, min(_STRIPE, h_end - s * _STRIPE)
         for plane in range(depth):
-            left, right, at = spans[plane, s, 0], spans[plane, s, 1], (plane * height + top) * padded
-            weights, out, work = turned[0], plane % taps * STRIPE * padded, rows.ctypes.data
-            _filter(x, at, ones.ctypes.data, 0, left, right, count, padded, weights, work, ring, out)
-            _filter(x, at, x, at, left, right, count, padded, weights, work, ring, squares + out)
+            left, right, out = (
+                spans[plane, s, 0],
+                spans[plane, s, 1],
+                _FLOAT * (plane % taps * _STRIPE * padded),
+            )
+            x = volume.ctypes.data + _FLOAT * (plane * height + top) * padded
+            _filter(x, ones.ctypes.data, left, right, count, padded, turned[0], work, ring + out)
+            _filter(x, x, left, right, count, padded, turned[0], work, squares + out)
             d = plane - taps + 1
             if d >= 0:
-                at = (d * h_end + top) * padded
-                made = (mean.ctypes.data + 4 * at, variance.ctypes.data + 4 * at)
-                _moments(ring, squares, count * padded, STRIPE * padded, turned[d % taps], made)
+                at = _FLOAT * (d * h_end + top) * padded
+                to = (mean.ctypes.data + at, variance.ctypes.data + at)
+                _moments(ring, squares, count * padded, _STRIPE * padded, turned[d % taps], to)
 
 
 @_compiled
-def _moments(ring: int, squares: int, size: int, stride: int, weights: Any, made: Any) -> None:
+def _moments(ring: int, squares: int, size: int, stride: int, weights: Any, to: Any) -> None:
     for at in range(0, size, LANES):
         mean = across(ring, at, stride, weights)
-        store(made[0], at, mean)
-        store(made[1], at, minus_product(across(ring, squares + at, stride, weights), mean, mean))
+        store(to[0], at, mean)
+        store(to[1], at, minus_product(across(squares, at, stride, weights), mean, mean))
 
 
 @_compiled
@@ -257,7 +233,7 @@ def _spans(volume: np.ndarray, taps: int, spans: np.ndarray) -> None:
     for d in range(depth):
         for s in range(spans.shape[1]):
             left, right = padded, 0
-            for h in range(s * STRIPE, min(height, (s + 1) * STRIPE + taps - 1)):
+            for h in range(s * _STRIPE, min(height, (s + 1) * _STRIPE + taps - 1)):
                 first, stop = 0, padded
                 while first < left and volume[d, h, first] == 0:
                     first += 1

@@ -2,7 +2,7 @@
 
 They are LLVM vectors, because a loop over single numbers becomes one over registers only while the compiler can
 prove much about it. Arrays are given by their address, because numba counts references of arrays in every loop.
-Numba's cache sees changes of the caller's file only: after a change here, change `fused` too.
+Numba's cache notices changes of the caller's file only: after a change here, change `fused` too.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 LANES = 16
-FLOATS = ir.VectorType(ir.FloatType(), LANES)
-DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
 
 
 class _Floats(types.Type):
@@ -36,13 +36,13 @@ floats, doubles = _Floats(), _Doubles()
 @register_model(_Floats)
 class _FloatsModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, FLOATS)
+        super().__init__(manager, kind, _FLOATS)
 
 
 @register_model(_Doubles)
 class _DoublesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, DOUBLES)
+        super().__init__(manager, kind, _DOUBLES)
 
 
 def _operator(symbol: Any, kind: types.Type, instruction: str) -> None:
@@ -68,7 +68,7 @@ def _operation(typed: Callable[..., Any]) -> Any:
 
 def _pointer(builder: Any, address: Any, index: Any) -> Any:
     start = builder.inttoptr(address, ir.FloatType().as_pointer())
-    return builder.bitcast(builder.gep(start, [index]), FLOATS.as_pointer())
+    return builder.bitcast(builder.gep(start, [index]), _FLOATS.as_pointer())
 
 
 def _load(builder: Any, address: Any, index: Any) -> Any:
@@ -83,14 +83,14 @@ def _picked(builder: Any, a: Any, b: Any, places: Sequence[int]) -> Any:
 
 
 def _splat(builder: Any, number: Any) -> Any:
-    nothing = ir.Constant(FLOATS, ir.Undefined)
+    nothing = ir.Constant(_FLOATS, ir.Undefined)
     first = builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
     return _picked(builder, first, nothing, [0] * LANES)
 
 
 def _plus_product(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """a + b c, rounded once where the processor can."""
-    kind = ir.FunctionType(FLOATS, [FLOATS] * 3)
+    kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
     function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
     return builder.call(function, [b, c, a])
 
@@ -128,7 +128,7 @@ def splat(context: Any, number: Any) -> Any:
 @_operation
 def widened(context: Any, value: Any) -> Any:
     """The same numbers in float64."""
-    return doubles(floats), lambda context, builder, signature, args: builder.fpext(args[0], DOUBLES)
+    return doubles(floats), lambda context, builder, signature, args: builder.fpext(args[0], _DOUBLES)
 
 
 @_operation

@@ -1,0 +1,202 @@
+"""The records of a bench: one class a file, which the step that makes the file writes and every later step reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, ValidationError, model_validator
+
+from mribench.bench.protocol import Protocol
+from mribench.data.records import CohortRecord
+from mribench.data.volume_set import Slab
+from mribench.files import Record, digest_json, first_error
+from mribench.metrics.gates.result import GateResult
+from mribench.metrics.score import Missing, Score
+from mribench.runtime import DeviceRecord
+
+Kind = Literal["model", "control", "folder"]
+
+
+class _Part(BaseModel):
+    """A part of a record."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class BenchRecord(Record):
+    """bench.json: the protocol in full, and its digest, which shows a change by hand."""
+
+    SCHEMA: ClassVar[str] = "mribench/bench/1"
+
+    protocol: Protocol
+    protocol_digest: str
+    versions: dict[str, str] = {}
+
+
+class RunRecord(Record):
+    """run.json: what makes an entrant's samples; written before anything else of the run."""
+
+    SCHEMA: ClassVar[str] = "mribench/run/1"
+
+    kind: Kind
+    model: str | None = None
+    title: str = ""
+    what: str = ""  # one sentence about a control
+    preset: str | None = None
+    config: dict[str, Any] = {}  # the model's settings, in the types that its own class defines
+    seed: int | None = None
+    cohort_digest: str | None = None
+    protocol_digest: str | None = None
+    parameters: dict[str, NonNegativeInt] = {}  # sub-network -> count
+    versions: dict[str, str] = {}
+    device: DeviceRecord | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the weights: compared when a command is run again."""
+        return self.model_dump(mode="json", include={"kind", "model", "config", "seed", "cohort_digest"})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of `identity`."""
+        return digest_json(self.identity)
+
+
+class WeightsRecord(Record):
+    """weights.json: the end of a training."""
+
+    SCHEMA: ClassVar[str] = "mribench/weights/1"
+
+    digest: str  # of weights.safetensors
+    run_digest: str
+    step: NonNegativeInt
+    seen: NonNegativeInt
+    seconds: NonNegativeFloat
+    device: DeviceRecord | None = None
+
+
+class TrainingStep(_Part):
+    """A line of training.jsonl: after `step` steps and `seen` volumes, `seconds` of training in all."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=True)
+
+    step: NonNegativeInt
+    seen: NonNegativeInt
+    seconds: NonNegativeFloat
+    losses: dict[str, float] = {}
+
+
+class SampleFile(_Part):
+    """One volume of samples/: digests of its voxels and of the file, and how long it took to make."""
+
+    index: NonNegativeInt = 0
+    name: str
+    digest: str
+    file_digest: str = ""
+    seconds: NonNegativeFloat | None = None
+
+
+class SamplesRecord(Record):
+    """samples.json: the volumes of an entrant, and the digest of what they were made from."""
+
+    SCHEMA: ClassVar[str] = "mribench/samples/1"
+
+    made_from: str
+    seed: int | None = None
+    slab: Slab | None = None
+    shape: tuple[int, int, int]  # of one volume, [D,H,W]
+    device: DeviceRecord | None = None
+    sampler: dict[str, Any] = {}  # settings of the sampler that differ from the training's
+    files: tuple[SampleFile, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_names(self) -> SamplesRecord:
+        for file in self.files:
+            if Path(file.name).name != file.name:
+                raise ValueError(f"files must lie in samples/, but one is named {file.name!r}")
+        return self
+
+
+class ScoresRecord(Record):
+    """scores.json: an entrant's scores, and the metrics that it has no score of.
+
+    A score that cannot be read becomes one of the missing metrics, so that the others stay readable.
+    """
+
+    SCHEMA: ClassVar[str] = "mribench/scores/2"
+
+    entrant: str = ""
+    made_from: str = ""
+    protocol_digest: str | None = None
+    samples_digest: str | None = None
+    reference_digest: str | None = None
+    rescale: tuple[float, float] | None = None  # of scores without a bench
+    scores: tuple[Score, ...] = ()
+    missing: tuple[Missing, ...] = ()
+    gates: tuple[GateResult, ...] = ()
+    seconds: NonNegativeFloat = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _set_damaged_scores_apart(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(data.get("scores"), list):
+            return data
+        scores, missing = [], list(data.get("missing") or [])
+        for entry in data["scores"]:
+            try:
+                scores.append(Score.model_validate(entry))
+            except ValidationError as error:
+                metric = str(entry.get("metric")) if isinstance(entry, dict) else "unknown"
+                missing.append(
+                    Missing(
+                        metric=metric, reason=f"The score in scores.json is damaged: {first_error(error)}."
+                    )
+                )
+        return {**data, "scores": scores, "missing": missing}
+
+
+class NearestPair(_Part):
+    """A sample and its most similar training volume; `second`: similarity of the next one."""
+
+    sample: str
+    sample_index: NonNegativeInt
+    neighbour: str
+    neighbour_index: NonNegativeInt
+    similarity: float
+    second: float
+    mirrored: bool = False  # the neighbour is most similar after its left and right are exchanged
+    ratio: float | None = None  # of the two distances 1 - similarity; near 0 for a copy
+    copied: bool | None = None
+
+
+class NearestRecord(Record):
+    """nearest.json: every sample's most similar training volume, the most similar pair first."""
+
+    SCHEMA: ClassVar[str] = "mribench/nearest/2"
+
+    made_from: str = ""
+    definition: str = ""
+    copy_threshold: float = 0.5
+    pairs: tuple[NearestPair, ...] = ()
+
+
+class EmbeddingRecord(Record):
+    """embedding/tsne.json: the digest of what tsne.csv was made from."""
+
+    SCHEMA: ClassVar[str] = "mribench/embedding/1"
+
+    made_from: str
+
+
+# File, below the folder of a bench -> its record.
+RECORDS: dict[str, type[Record]] = {
+    "bench.json": BenchRecord,
+    "cohort/volumes.json": CohortRecord,
+    "runs/NAME/run.json": RunRecord,
+    "runs/NAME/weights.json": WeightsRecord,
+    "runs/NAME/samples.json": SamplesRecord,
+    "runs/NAME/scores.json": ScoresRecord,
+    "runs/NAME/nearest.json": NearestRecord,
+    "embedding/tsne.json": EmbeddingRecord,
+}

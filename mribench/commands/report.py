@@ -1,0 +1,30 @@
+"""mribench report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mribench.commands.options import Compute, bench_option, compute_options
+
+
+@click.command()
+@bench_option
+@compute_options("memory", "weights", "weights_3d")
+@click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
+@click.pass_obj
+def report(quiet: bool, folder: Path, compute: Compute, show: bool) -> None:
+    """Compute the scores that are missing, then write index.html, table.csv/.tex/.md and scores.csv.
+
+    \b
+    mribench report
+    mribench report --bench trial --open
+    """
+    from mribench.bench.folder import open_bench
+    from mribench.commands.session import session
+
+    with session(quiet, compute, lambda: open_bench(folder)) as current:
+        current.report()
+    if show:
+        click.launch(str(current.bench.report / "index.html"))

@@ -1,0 +1,77 @@
+"""mribench train."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+
+from mribench.commands.options import (
+    Compute,
+    bench_option,
+    compute_options,
+    one_or_all,
+    overwrite_option,
+    parse_settings,
+    protocol_option,
+    simulated_option,
+)
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every model.")
+@bench_option
+@protocol_option
+@simulated_option
+@click.option("--preset", help="[default: the protocol's]")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override one setting.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@compute_options()
+@overwrite_option
+@click.option(
+    "-n",
+    "--dry-run",
+    is_flag=True,
+    help="Print the resolved settings and stop; makes a new bench's cohort, trains nothing.",
+)
+@click.pass_obj
+def train(
+    quiet: bool,
+    model: str | None,
+    everything: bool,
+    folder: Path,
+    protocol: str | None,
+    simulated: bool,
+    preset: str | None,
+    settings: tuple[str, ...],
+    seed: int,
+    compute: Compute,
+    overwrite: bool,
+    dry_run: bool,
+) -> None:
+    """Train MODEL on the bench's cohort (makes a demo bench if there is none).
+
+    \b
+    mribench train cdpm
+    mribench train cdpm --preset tiny --set budget=6400 --seed 1
+    """
+    from mribench.bench.folder import start_bench
+    from mribench.commands.session import session
+    from mribench.models import MODELS, get_model
+    from mribench.training import plan_training
+
+    one_or_all(model, everything, "MODEL")
+    names = list(MODELS) if everything else [str(model)]
+    for name in names:
+        get_model(name)
+    overrides = parse_settings(settings)
+    with session(quiet, compute, lambda: start_bench(folder, protocol, simulated)) as current:
+        for name in names:
+            with current.collect_failures(name) if everything else nullcontext():
+                plan = plan_training(current.bench, current.cohort(), name, preset, overrides, seed)
+                if dry_run:
+                    click.echo(plan.record.model_dump_json(indent=1))
+                else:
+                    current.train(plan, overwrite)

@@ -1,0 +1,1 @@
+"""Gates: tests that an entrant must pass before it is ranked."""

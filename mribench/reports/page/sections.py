@@ -1,0 +1,168 @@
+"""The sections of the page: their order, their links, their headings, and what each is filled with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from markupsafe import Markup
+
+from mribench.bench.folder import Bench
+from mribench.data.cohort import Cohort
+from mribench.reports.grid import Table, TableRow, make_table
+from mribench.reports.leaderboard import FILES
+from mribench.reports.page import published, words
+from mribench.reports.page.evidence import read_evidence
+from mribench.reports.page.intervals import interval_plots
+from mribench.reports.page.pictures import Gallery
+from mribench.reports.page.provenance import cards, facts, metric_facts, refused
+from mribench.reports.page.templating import filled
+from mribench.reports.page.viewer import Viewer, make_viewer
+from mribench.reports.records import Entrant
+from mribench.reports.rows import Leaderboard, percent
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the sections are made from."""
+
+    bench: Bench
+    cohort: Cohort | None
+    board: Leaderboard
+
+    @cached_property
+    def table(self) -> Table:
+        return make_table(self.board)
+
+    @cached_property
+    def gallery(self) -> Gallery:
+        return Gallery(self.bench, self.cohort)
+
+    @cached_property
+    def viewer(self) -> tuple[Viewer | None, str]:
+        """The viewer, or None and the reason."""
+        return make_viewer(self.bench, self.cohort, self.board.rows)
+
+    @property
+    def entrants(self) -> list[Entrant]:
+        return [row.entrant for row in self.board.rows]
+
+    @property
+    def contestants(self) -> list[Entrant]:
+        return [row.entrant for row in self.board.contestants]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section: its template is ID.html.j2 and gets what `context` returns; `link` is for the navigation."""
+
+    id: str
+    link: str
+    title: str
+    context: Callable[[Material], Mapping[str, object]]
+
+    def render(self, material: Material) -> Markup:
+        """Everything below the heading."""
+        return filled(f"{self.id}.html.j2", **self.context(material))
+
+
+def _leaderboard(material: Material) -> dict[str, object]:
+    table, bench, companions = material.table, material.bench, material.table.of("companion")
+    return {
+        "table": table.of("rank", "paper", "score", "cost"),
+        "headline": _headline(material),
+        "controls": [row.entrant for row in material.board.controls],
+        "chances": [row for row in table.contestants if row.chances],
+        "companions": replace(
+            companions, contestants=_scored(companions.contestants), controls=_scored(companions.controls)
+        ),
+        "published": published if published.shown_beside(bench.protocol.name) else None,
+        "files": [file for file in FILES if (bench.report / file).exists()],
+    }
+
+
+def _scored(rows: tuple[TableRow, ...]) -> tuple[TableRow, ...]:
+    return tuple(row for row in rows if any(cell.values for cell in row.cells))
+
+
+def _headline(material: Material) -> str:
+    """The answer in one sentence; empty when there is none."""
+    rank = [column.kind for column in material.table.columns].index("rank")
+    ranked = [row for row in material.table.contestants if row.cells[rank].sort_key is not None]
+    first = [row for row in ranked if row.cells[rank].best]
+    if not first:
+        return ""
+    names = " and ".join(row.title for row in first)
+    chances = first[0].chances if len(first) == 1 else ()
+    sure = f", truly first with a probability of {percent(chances[0])}" if chances else ""
+    return f"Best of {len(ranked)} ranked models: {names} (mean rank {first[0].cells[rank].text}{sure})."
+
+
+def _intervals(material: Material) -> dict[str, object]:
+    return {"plots": interval_plots(material.table)}
+
+
+def _sheet(material: Material) -> dict[str, object]:
+    return {"strips": material.gallery.sheet(material.entrants)}
+
+
+def _viewer(material: Material) -> dict[str, object]:
+    return dict(zip(("viewer", "reason"), material.viewer, strict=True))
+
+
+def _samples(material: Material) -> dict[str, object]:
+    return {"groups": material.gallery.five(material.contestants)}
+
+
+def _nearest(material: Material) -> dict[str, object]:
+    copies = [entrant for entrant in material.entrants if entrant.name == "train_copy"]
+    return {"groups": material.gallery.neighbours([*material.contestants, *copies])}
+
+
+def _tsne(material: Material) -> dict[str, object]:
+    return dict(zip(("groups", "reason"), material.gallery.embedding(material.entrants), strict=True))
+
+
+def _profiles(material: Material) -> dict[str, object]:
+    return dict(zip(("groups", "reason"), material.gallery.profiles(material.entrants), strict=True))
+
+
+def _training(material: Material) -> dict[str, object]:
+    return {"groups": material.gallery.curves(material.contestants)}
+
+
+def _metrics(material: Material) -> dict[str, object]:
+    evidence, about = read_evidence(material.bench, material.cohort)
+    metrics = metric_facts(material.entrants)
+    return {"words": words, "metrics": metrics, "evidence": evidence, "about_evidence": about}
+
+
+def _cards(material: Material) -> dict[str, object]:
+    return {"cards": cards(material.bench, material.cohort, material.board)}
+
+
+def _protocol(material: Material) -> dict[str, object]:
+    protocol = facts(material.bench, material.cohort)
+    return {"protocol": protocol, "refused": refused(material.cohort, material.board)}
+
+
+SECTIONS = (
+    Section("leaderboard", "Leaderboard", "Leaderboard", _leaderboard),
+    Section("intervals", "Intervals", "Every score with its interval", _intervals),
+    Section("sheet", "All entrants", "All entrants at one window", _sheet),
+    Section("viewer", "Viewer", "Look inside: two volumes side by side", _viewer),
+    Section("samples", "Samples", "Five samples of each model", _samples),
+    Section(
+        "nearest",
+        "Nearest training volumes",
+        "Are samples copies? The most similar training volumes",
+        _nearest,
+    ),
+    Section("tsne", "t-SNE", "Where the samples lie among the training volumes", _tsne),
+    Section("profiles", "Slice profiles", "Slice profiles: brightness and seams", _profiles),
+    Section("training", "Training", "Training", _training),
+    Section("metrics", "Definitions", "What each metric detects, and how it is defined here", _metrics),
+    Section("cards", "Model cards", "A card for every entrant", _cards),
+    Section("protocol", "Protocol and provenance", "Protocol and provenance", _protocol),
+)
