@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from mribench.data.grid import paper_grid
-from mribench.data.simulate import simulate
+from mribench.data.prepare.simulated import simulated_again
+from mribench.data.simulate import RECIPE, Planted, simulate
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import UsageError
-from mribench.selftest import alterations
+from mribench.selftest import alterations, real_volumes
 from mribench.selftest.adversaries import ADVERSARIES, HONEST
 from mribench.selftest.contract import phantoms
 from mribench.selftest.degradations import bias_field, blur
@@ -253,6 +254,72 @@ def test_wide_ventricles_hold_more_fluid_on_both_sides_and_asymmetric_ones_on_th
     assert fluid(asymmetric)[0] > 1.1 * fluid(volume)[0]
     assert np.array_equal(asymmetric[..., 24:], volume[..., 24:])
     assert wide.mean() == pytest.approx(volume.mean(), rel=0.05)
+
+
+def simulated(counts):
+    """A cohort whose record says that the present simulator made it, at 16^3."""
+    recipe = {"name": RECIPE, "seed": 3, "size": 16}
+    facts = {"source": "simulated", "record": SimpleNamespace(recipe=recipe)}
+    return SimpleNamespace(**(vars(cohort(**counts)) | facts))
+
+
+def test_anatomy_of_a_simulated_cohort_is_simulated_again_once_and_stays_in_the_folder(tmp_path, monkeypatch):
+    calls = []
+
+    def again(of, name, planted):
+        calls.append((name, planted))
+        return np.full([16] * 3, planted.atrophy, dtype=np.float32)
+
+    monkeypatch.setattr(real_volumes, "simulated_again", again)
+    for _ in range(2):
+        real = split(simulated({"train": 10, "reference": 10, "holdout": 20}), 10, tmp_path)
+        thin = ADVERSARIES["thin_cortex"].volumes(real, 0)
+        assert thin == pytest.approx(0.4)
+    assert calls == [(name, Planted(atrophy=0.4)) for name in real.fresh.names]
+    ADVERSARIES["missing_age_mode"].volumes(real, 0)
+    assert calls[10:] == [(name, Planted(ageing=0.4)) for name in real.fresh.names]
+    ADVERSARIES["asymmetry"].volumes(split(simulated({"train": 10, "reference": 10, "holdout": 20}), 10), 0)
+    assert calls[20:] == [(name, Planted(left_ventricle_mm=5)) for name in real.fresh.names]
+
+
+def test_a_subject_is_simulated_again_by_its_name():
+    counts = {"train": 10, "reference": 10, "holdout": 20}
+    volume = simulated_again(simulated(counts), "sim-00002", Planted())
+    assert np.array_equal(volume, simulate(3, 2, 16)[0])
+    older = simulated(counts)
+    older.record.recipe["name"] = "mni-sim-0"
+    assert split(older, 10).simulated_again is None
+    assert split(cohort(**counts), 10).simulated_again is None
+
+
+def test_unlisted_mosaics_and_disguises_are_what_their_rows_say(made, real, train, fresh):
+    assert np.array_equal(made["top_and_bottom"][:, :HALF], train[:COUNT, :HALF])
+    assert np.array_equal(made["top_and_bottom"][:, HALF:], another(train)[:, HALF:])
+    assert np.array_equal(made["interleaved"][:, ::2], train[:COUNT, ::2])
+    assert np.array_equal(made["interleaved"][:, 1::2], another(train)[:, 1::2])
+    assert np.array_equal(
+        made["copied_core"][:, CENTRE, CENTRE, CENTRE], train[:COUNT, CENTRE, CENTRE, CENTRE]
+    )
+    assert np.array_equal(made["copied_core"][:, :3], fresh[:, :3])
+    assert np.array_equal(made["mirrored_reference"], real.reference.stack()[..., ::-1])
+    assert np.array_equal(made["half_turn"], fresh[:, :, ::-1, ::-1])
+    assert np.array_equal(made["axes_exchanged"], fresh.transpose(0, 1, 3, 2))
+    assert made["blends"] == pytest.approx(0.7 * train[:COUNT] + 0.3 * another(train), abs=1e-6)
+    disguised = made["disguised_copies"][:, :-1, :-1, :-1] - train[:COUNT, 1:, 1:, 1:] ** 0.85
+    assert disguised[train[:COUNT, 1:, 1:, 1:] > 0.1].std() == pytest.approx(0.03, rel=0.1)
+    for name in ("minority_disguised", "minority_half_brains", "minority_holdout"):
+        assert np.array_equal(made[name][2:], fresh[2:]) and not np.array_equal(made[name][1], fresh[1])
+
+
+def test_every_block_is_of_one_training_volume_and_neighbours_differ(made, train):
+    block = SIDE // 4
+    sources = set()
+    for z in range(0, SIDE, block):
+        part = made["blocks"][0, z : z + block, 6:12, 6:12]
+        owners = [k for k in range(TRAIN) if np.array_equal(part, train[k, z : z + block, 6:12, 6:12])]
+        assert owners
+        sources.add(owners[0])
+    assert len(sources) > 1
 
 
 def cohort(**counts):
