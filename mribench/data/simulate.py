@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.fft
@@ -67,7 +67,8 @@ class Planted:
     """What is changed in a subject, all else the same.
 
     `ageing`: factor on the years above the youngest age; `ventricle_mm` and `left_ventricle_mm`: added outward shift of
-    the ventricle walls, of both sides or of the left one; `atrophy`: added to the offset of the CSF logit.
+    the ventricle walls in mm of the template, of both sides or of the left one (the truth's ventricle_mm stays);
+    `atrophy`: added to the offset of the CSF logit.
     """
 
     ageing: float = 1.0
@@ -130,7 +131,7 @@ def simulate(
             "Choose them so."
         )
     traits = _draw_traits(_generator(seed, index, "traits"), planted)
-    warp = _draw_warp(_generator(seed, index, "warp"), traits.ventricle_mm, planted.left_ventricle_mm)
+    warp = _with_walls(_draw_warp(_generator(seed, index, "warp"), traits.ventricle_mm), planted)
     oversampling = _oversampling(size)
     lattice = _output_lattice(size * oversampling)
     brain = _warped_brain(lattice, traits, warp, _generator(seed, index, "folds"))
@@ -164,7 +165,7 @@ def _draw_traits(random: np.random.Generator, planted: Planted) -> _Traits:
     ventricle_mm = _between(VENTRICLE_MM, ageing) + random.normal(0, 0.8)
     return _Traits(
         age=float(_between(_AGE_YEARS, ageing)),
-        ventricle_mm=float(np.clip(ventricle_mm, *VENTRICLE_MM)) + planted.ventricle_mm,
+        ventricle_mm=float(np.clip(ventricle_mm, *VENTRICLE_MM)),
         atrophy=float(_between(ATROPHY, ageing) + random.normal(0, 0.1)) + planted.atrophy,
         class_means=(
             float(csf * _CSF_DARKENING + random.normal(0, 0.03)),
@@ -220,13 +221,12 @@ def _random_fields(random: np.random.Generator, count: int, lattice: Lattice, sc
     return torch.from_numpy(scipy.fft.irfftn(waves, s=lattice.shape, axes=(1, 2, 3)))
 
 
-def _draw_warp(random: np.random.Generator, ventricle_mm: float, left_mm: float) -> _Warp:
+def _draw_warp(random: np.random.Generator, ventricle_mm: float) -> _Warp:
     broad = _symmetrised(_random_fields(random, 3, WARP_LATTICE, _BROAD_WARP))
     fine = _symmetrised(_random_fields(random, 3, WARP_LATTICE, _FINE_WARP))
     towards_ventricles, normals = _guides()
     dents = (normals * (_BROAD_DAMPING * broad + fine)).sum(dim=0)
     velocity = STRENGTH * _registered(broad + fine - normals * dents) + ventricle_mm * towards_ventricles
-    velocity = velocity + left_mm * left_weight(WARP_LATTICE) * towards_ventricles
     weakening = 1.0
     while True:
         displacement = _exponential(weakening * velocity)
@@ -234,6 +234,20 @@ def _draw_warp(random: np.random.Generator, ventricle_mm: float, left_mm: float)
         if jacobian_min > _MIN_JACOBIAN:
             return _Warp(displacement, jacobian_min, weakening)
         weakening *= _WEAKENING_STEP
+
+
+def _with_walls(warp: _Warp, planted: Planted) -> _Warp:
+    """The warp, followed by the planted shift of the ventricle walls.
+
+    As part of the velocity, the shift would fold the widest ventricles, and all of the warp would be weakened.
+    """
+    if not (planted.ventricle_mm or planted.left_ventricle_mm):
+        return warp
+    millimetres = planted.ventricle_mm + planted.left_ventricle_mm * left_weight(WARP_LATTICE)
+    shift = _exponential(millimetres * _guides()[0])
+    origins = WARP_LATTICE.points() + warp.displacement.movedim(0, -1)
+    displacement = warp.displacement + WARP_LATTICE.sample(shift, origins)
+    return replace(warp, displacement=displacement, jacobian_min=_smallest_jacobian(displacement))
 
 
 @functools.cache

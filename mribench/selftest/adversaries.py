@@ -272,9 +272,9 @@ _ENTRANTS = (
         "asymmetry",
         "Asymmetry",
         "defect",
-        "5 mm, left only",
+        "4 mm, left only",
         "The left lateral ventricle of fresh volumes is wide, the right one is as it was.",
-        changed_anatomy(Planted(left_ventricle_mm=5)),
+        changed_anatomy(Planted(left_ventricle_mm=4)),
     ),
     Adversary(
         "thin_cortex",

@@ -215,9 +215,8 @@ def test_planted_ventricles_and_atrophy_move_the_truth_as_stated_and_leave_the_r
     wide, thin = (
         simulate(SEED, 1, 32, planted)[1] for planted in (Planted(ventricle_mm=3.0), Planted(atrophy=0.4))
     )
-    weakening = wide["strength"] / before["strength"]
-    assert changed(before, wide, "ventricle_mm") == pytest.approx(3.0 * weakening, rel=0.05)
     assert wide["csf_cm3"] > before["csf_cm3"] + 5 and wide["age"] == before["age"]
+    assert wide["strength"] == before["strength"]  # the rest of the warp is not weakened
     assert changed(before, thin, "atrophy") == pytest.approx(0.4)
     assert thin["csf_cm3"] > 1.05 * before["csf_cm3"] and thin["gm_cm3"] < before["gm_cm3"]
     assert thin["brain_cm3"] == pytest.approx(before["brain_cm3"])
@@ -230,6 +229,6 @@ def test_planted_youth_shrinks_the_years_above_the_youngest(subjects):
 
 
 def test_a_planted_left_ventricle_changes_the_left_side_of_the_brain_only(subjects):
-    change = np.abs(simulate(SEED, 3, 32, Planted(left_ventricle_mm=5.0))[0] - subjects[3][0])
+    change = np.abs(simulate(SEED, 3, 32, Planted(left_ventricle_mm=4.0))[0] - subjects[3][0])
     left, right = change[..., :16], change[..., 16:]
     assert left.max() > 0.3 and left.mean() > 4 * right.mean()

@@ -279,7 +279,7 @@ def test_anatomy_of_a_simulated_cohort_is_simulated_again_once_and_stays_in_the_
     ADVERSARIES["missing_age_mode"].volumes(real, 0)
     assert calls[10:] == [(name, Planted(ageing=0.4)) for name in real.fresh.names]
     ADVERSARIES["asymmetry"].volumes(split(simulated({"train": 10, "reference": 10, "holdout": 20}), 10), 0)
-    assert calls[20:] == [(name, Planted(left_ventricle_mm=5)) for name in real.fresh.names]
+    assert calls[20:] == [(name, Planted(left_ventricle_mm=4)) for name in real.fresh.names]
 
 
 def test_a_subject_is_simulated_again_by_its_name():
