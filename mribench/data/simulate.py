@@ -159,7 +159,7 @@ def _between(ends: tuple[float, float], fraction: float) -> float:
     return ends[0] + fraction * (ends[1] - ends[0])
 
 
-def _draw_traits(random: np.random.Generator, planted: Planted) -> _Traits:
+def _draw_traits(random: np.random.Generator, planted: Planted = _NOTHING) -> _Traits:
     ageing = planted.ageing * random.beta(1.2, 1.5)
     csf, gm, wm = mni_anatomy().class_means
     ventricle_mm = _between(VENTRICLE_MM, ageing) + random.normal(0, 0.8)
