@@ -21,6 +21,7 @@ _CERTAIN = 0.9  # voxels of at least this probability give a tissue's mean inten
 _VENTRICLE_BOX_MM = ((-30, 30), (-52, 37), (4, 33))
 _VENTRICLE_REACH_MM = 14.0  # tissue farther than this from a ventricle hardly follows its wall
 _HULL_REACH_MM = 10.0
+_MIDLINE_MM = 10.0  # what is done to the left hemisphere alone fades out within this distance of the midline
 _DISTANCE_SMOOTHING_MM = 3.0  # at 2 mm a warp that widens the ventricles by 4 mm can fold
 
 
@@ -138,6 +139,11 @@ def ventricle_field(lattice: Lattice) -> Tensor:
     distance, outward = _distance_and_normals(_lateral_ventricles(mni_anatomy()), lattice)
     nearness = np.exp(-((np.maximum(distance, 0) / _VENTRICLE_REACH_MM) ** 2))
     return torch.from_numpy(-outward * nearness)
+
+
+def left_weight(lattice: Lattice) -> Tensor:
+    """1 in the left hemisphere, 0 in the right one, rising within 10 mm of the midline: `[D,H,W]`."""
+    return (-lattice.points()[..., 0] / _MIDLINE_MM).clamp(0, 1)
 
 
 def hull_field(lattice: Lattice) -> Tensor:
