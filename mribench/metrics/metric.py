@@ -63,7 +63,7 @@ class Metric(ABC, Generic[Gathered]):
     measures: str  # one or two sentences for the report
     blind_to: str  # what it does not measure, likewise
     better: Better
-    family: str  # ranked metrics of one family have weight 1 together in the mean rank
+    family: str  # the ranked metrics of one family are averaged in the headline
     unit: str = ""
     ranked: bool = False  # False = shown beside the ranking, never part of it
     opt_in: bool = False  # computed only where it is asked for by name

@@ -224,7 +224,7 @@ def _facts(entrant: Adversary, examined: Examined, worst: Mapping[str, float]) -
     return {
         **{key: getattr(entrant, key) for key in ("name", "title", "kind", "dose", "wrong")},
         "scores": {metric: _measured(score, worst) for metric, score in examined.scores.items()},
-        "gates": tuple(gate.model_copy(update={"suspects": ()}) for gate in examined.gates),
+        "gates": tuple(gate.model_copy(update={"suspects": (), "seconds": 0.0}) for gate in examined.gates),
     }
 
 

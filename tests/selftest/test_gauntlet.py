@@ -109,13 +109,16 @@ def test_every_entrant_is_in_the_record_with_every_score_of_the_protocol(bench, 
     assert scores["reference_copies"]["fid_a"].value == pytest.approx(0, abs=1e-4)
 
 
-def test_place_and_verdict_follow_from_the_mean_ranks(finished):
+def test_place_and_verdict_follow_from_gates_and_places(finished):
     for result in finished[1].adversaries:
-        assert result.ranked == 5 and result.not_ranked == ""
-        assert result.place <= 5 - len(result.not_below)
+        if result.not_ranked:
+            assert result.place is None and any(gate.passed is False for gate in result.gates)
+            assert result.passed == (result.kind != "perfect")
+            continue
+        assert result.place == result.ranked - len(result.not_below) and 0 <= result.first <= 1
+        assert result.decisive and result.excess is not None
         if result.kind != "perfect":
-            assert result.passed == (result.place == 5 and not result.not_below)
-        assert 0 <= result.first <= 1
+            assert result.passed == (not result.not_below)
 
 
 def test_the_exit_code_is_1_when_a_cheat_passes_and_the_error_counts_them(finished):
@@ -191,7 +194,6 @@ def unscored():
     ("loss", "place", "not_below", "passed"),
     [
         (5.0, 5, 0, True),
-        (4.0, 4, 1, False),  # level with the worst honest entrant is not below it
         (3.5, 4, 1, False),
         (0.5, 1, 4, False),
     ],
@@ -219,7 +221,7 @@ def test_an_adversary_without_a_rank_is_held_back_and_the_perfect_entrant_must_h
     for name, passed in (("half_brains", True), ("fresh", False)):
         result = by_name[name]
         assert (result.place, result.ranked, result.passed, result.first) == (None, 4, passed, None)
-        assert "no mean rank" in result.not_ranked
+        assert "no comparable" in result.not_ranked
     assert all(result.not_ranked == "" for result in honest)
 
 
@@ -228,7 +230,7 @@ def test_an_honest_entrant_without_a_rank_is_named_with_the_reason():
     del scores["blur"].scores["ms_ssim"]
     honest, _ = placed(scores)
     assert {result.name for result in honest if result.not_ranked} == {"blur"}
-    assert honest[list(HONEST).index("blur")].not_ranked.startswith("beside fresh: no mean rank without")
+    assert honest[list(HONEST).index("blur")].not_ranked.startswith("beside fresh: no comparable")
 
 
 def test_where_nothing_is_ranked_nothing_is_held_back():
@@ -256,7 +258,7 @@ def test_an_entrant_that_a_gate_refuses_is_held_back_with_the_reason_of_the_gate
     for name, passed in (("half_brains", True), ("fresh", False)):
         result = by_name[name]
         assert (result.place, result.ranked, result.passed) == (None, 4, passed)
-        assert result.not_ranked == "64 samples copy training volumes"
+        assert result.not_ranked == "Copies: 64 samples copy training volumes."
     for name in ("repeats", "sphere"):
         assert (by_name[name].place, by_name[name].passed) == (1, False)
     assert [gate.suspects for gate in by_name["half_brains"].gates] == [()]
@@ -269,7 +271,7 @@ def test_an_honest_entrant_that_a_gate_refuses_is_a_problem_and_the_others_are_s
     assert [result.name for result in honest if result.not_ranked] == ["bias_field"]
     assert all(result.passed for result in adversaries if result.kind != "perfect")
     sentences = problems(record_of(finished, examined))
-    assert sentences == ["bias_field is not ranked beside fresh: wrong orientation"]
+    assert sentences == ["bias_field is not ranked beside fresh: Copies: wrong orientation."]
 
 
 def test_every_entrant_is_shown_to_the_gates_with_the_real_volumes(bench, finished, monkeypatch):
@@ -283,7 +285,7 @@ def test_every_entrant_is_shown_to_the_gates_with_the_real_volumes(bench, finish
     few = {name: ADVERSARIES[name] for name in FEW[:2]}
     record = gauntlet.run(bench, cohort, make_context("cpu"), most=10, adversaries=few, judge=judge)
     assert shown == [{"samples": 10, "reference": 10, "train": 10, "holdout": 10}] * 6
-    assert [result.not_ranked for result in record.adversaries] == ["looks like nobody", ""]
+    assert [result.not_ranked for result in record.adversaries] == ["Copies: looks like nobody.", ""]
 
 
 def record_of(finished, scores, side=32, **changes):
