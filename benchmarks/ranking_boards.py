@@ -70,13 +70,15 @@ class Features:
         self._of = {"reference": reference, "samples": samples}
         self.sets = {name: _Volumes(len(views[0]), f"{name}{owner}") for name, views in self._of.items()}
 
+    def positions(self, view: str) -> tuple[int, ...]:
+        return (0,)
+
     def features(self, name: str, view: str) -> np.ndarray:
-        return self._of[name][list(VIEWS).index(view)]
+        return self._of[name][list(VIEWS).index(view)][:, None]
 
     def distances(self, view: str) -> np.ndarray:
-        return squared_distances(
-            np.concatenate([self.features(name, view) for name in ("reference", "samples")])
-        )
+        both = [self.features(name, view)[:, 0] for name in ("reference", "samples")]
+        return squared_distances(np.concatenate(both))
 
     def pairs(self, a: str, b: str, kernel: object = None) -> np.ndarray:
         return np.exp(-squared_distances(self._of[a][0]) / 400)
