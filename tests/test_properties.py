@@ -23,7 +23,7 @@ from mribench.metrics.fid import frechet_distance
 from mribench.metrics.kid import kid
 from mribench.metrics.mmd import mmd2
 from mribench.metrics.prdc import prdc
-from mribench.metrics.statistics.comparison import mean_ranks
+from mribench.metrics.statistics.headline import Headlines, rank_chances
 
 EXAMPLES = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 TEXTS = st.text(max_size=20)
@@ -152,9 +152,15 @@ def test_similarities_and_neighbours_do_not_depend_on_memory(seed, rows, columns
 
 
 @EXAMPLES
-@given(arrays.arrays(np.float64, (3, 5), elements=st.integers(0, 6).map(float)), st.permutations(range(5)))
-def test_ranks_move_with_the_entrants_and_do_not_depend_on_their_order(keys, order):
-    table = dict(zip("abc", keys, strict=True))
-    ranks = mean_ranks(table.__getitem__, [["a", "b"], ["c"]])
-    moved = mean_ranks(lambda metric: table[metric][order], [["a", "b"], ["c"]])
-    assert moved == pytest.approx(ranks[order]) and ranks.sum() == pytest.approx(15)
+@given(
+    arrays.arrays(np.float64, 4, elements=st.integers(-6, 6).map(float)),
+    arrays.arrays(np.float64, (4, 4), elements=st.integers(-2, 2).map(float)),
+    st.permutations(range(4)),
+)
+def test_chances_move_with_the_entrants_and_do_not_depend_on_their_order(values, root, order):
+    covariance = root @ root.T + np.eye(4)
+    families = np.zeros(4, dtype=int)
+    chances = rank_chances(Headlines(values, covariance, families))
+    moved = rank_chances(Headlines(values[order], covariance[np.ix_(order, order)], families))
+    assert moved == pytest.approx(chances[order], abs=0.03)  # both are counts of 20 000 draws
+    assert chances.sum(axis=0) == pytest.approx(1) and chances.sum(axis=1) == pytest.approx(1)

@@ -102,6 +102,4 @@ def test_mosaics_stand_out_and_honest_volumes_do_not(fresh, reference):
     honest = [score(fresh), score(gaussian_filter(fresh, (0, 0.5, 0.5, 0.5)))]
     values = {name: score(volumes) for name, volumes in mosaics(fresh).items()}
     assert max(map(abs, honest)) < 0.6, honest
-    # Two halves meet in one seam of one axis, the others in seams of every axis.
-    assert values.pop("halves of two subjects") > 0.9
     assert min(values.values()) > 2, values
