@@ -19,7 +19,7 @@ from mribench.data.grid import to_model_range
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError
 from mribench.files import append_json_line, atomic, digest_file
-from mribench.models import get_model
+from mribench.models import MODEL_REGISTRY, get_model
 from mribench.models.generator import Generator, GeneratorConfig
 from mribench.runtime import Context, derive, seed_everything, to_device
 
@@ -27,7 +27,7 @@ CHECKPOINT_SECONDS = 60.0
 CHEAP_SECONDS = 2.0  # a checkpoint that takes longer to write is written that much less often
 RECORD_SECONDS = 1.0  # at most one line of training.jsonl per this time
 
-Outcome = Literal["done", "up to date"]
+Outcome = Literal["done", "up to date", "kept"]  # "kept": cannot be made again here
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def plan_training(
     record = RunRecord(
         kind="model",
         model=model,
+        package=MODEL_REGISTRY.package(model),
         title=kind.title,
         preset=chosen,
         config=config.model_dump(mode="json"),
@@ -102,9 +103,12 @@ def train(
 def load_generator(run: Run, settings: dict[str, Any] | None = None) -> Generator:
     """A generator with the settings of run.json and, until trained, fresh seeded weights.
 
-    `settings` overrides settings of the sampler; raises UsageError for any other.
+    `settings` overrides settings of the sampler; raises UsageError for any other, MribenchError when the model is
+    not installed here.
     """
     record = run.read_record()
+    if reason := MODEL_REGISTRY.why_unusable(str(record.model), record.package):
+        raise MribenchError(f"The generator {record.model!r} of the run {run.name} cannot be used: {reason}.")
     kind = get_model(str(record.model))
     if fixed := set(settings or {}) - set(kind.sampler_settings):
         kind.check_names(fixed)

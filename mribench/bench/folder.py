@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -15,12 +15,13 @@ import filelock
 import numpy as np
 
 from mribench import __version__
-from mribench.bench.protocol import Protocol, differences, load_protocol
+from mribench.bench.protocol import EvaluationSpec, Protocol, differences, load_protocol
 from mribench.bench.records import BenchRecord, RunRecord, SampleFile, SamplesRecord, WeightsRecord
 from mribench.data.nifti import read_nifti
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_file, digest_volume
+from mribench.metrics import METRIC_REGISTRY
 
 DEFAULT_PROTOCOL = "demo"
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,79}")
@@ -174,6 +175,7 @@ class Bench:
 
     folder: Path
     protocol: Protocol
+    packages: Mapping[str, str] = field(default_factory=dict)  # as in BenchRecord
 
     @property
     def cohort_folder(self) -> Path:
@@ -256,9 +258,23 @@ def create_bench(folder: Path, protocol: Protocol) -> Bench:
                 + "\nUse that protocol, or another --bench DIR."
             )
         return bench
-    record = BenchRecord(protocol=protocol, protocol_digest=protocol.digest, versions=versions())
+    record = BenchRecord(
+        protocol=protocol,
+        protocol_digest=protocol.digest,
+        versions=versions(),
+        packages=_packages(protocol.evaluation),
+    )
     record.write(folder / "bench.json")
-    return Bench(folder, protocol)
+    return Bench(folder, protocol, record.packages)
+
+
+def _packages(evaluation: EvaluationSpec) -> dict[str, str]:
+    """The plug-ins that a protocol asks for, and their packages."""
+    from mribench.metrics.features import slices  # it loads torch, which opening a bench does not need
+
+    asked = {f"metric {name}": METRIC_REGISTRY.package(name) for name in evaluation.metrics}
+    asked[f"extractor {evaluation.extractor}"] = slices.EXTRACTOR_REGISTRY.package(evaluation.extractor)
+    return {what: package for what, package in asked.items() if package}
 
 
 def start_bench(folder: Path, protocol: str | None, simulated: bool = False) -> Bench:
@@ -281,7 +297,7 @@ def open_bench(folder: Path) -> Bench:
             f"{path} was changed by hand: protocol digest expected {record.protocol_digest[:12]}, "
             f"got {record.protocol.digest[:12]}. Restore it, or start a new bench."
         )
-    return Bench(folder, record.protocol)
+    return Bench(folder, record.protocol, record.packages)
 
 
 def check_same_run(run: Run, wanted: RunRecord, verb: str) -> None:

@@ -29,7 +29,7 @@ def as_text(table: Table) -> str:
 def _table(table: Table) -> list[str]:
     """Contestants, controls and the real baseline, each group below a rule."""
     table = table.of("paper", "score", "rank", "chance")
-    header = ["model", *(column.title for column in table.columns)]
+    header = ["model", *(plain(column.title) for column in table.columns)]
     lines = _aligned([header, *(_row(row) for row in table.rows)])
     rule, rest = "-" * max(len(line) for line in lines), iter(lines[1:])
     ruled = [line for rows in table.groups for line in (rule, *(next(rest) for _ in rows))]
