@@ -36,7 +36,10 @@ def facts(bench: Bench, cohort: Cohort | None) -> list[_Fact]:
         ("Origin", f"{_numbers(grid.origin_mm)} mm, the world position of the first voxel's centre, RAS+"),
         ("Asked of every entrant", f"{protocol.evaluation.samples} samples"),
         ("Feature extractor", protocol.evaluation.extractor),
-        *((what[0].upper() + what[1:], f"a plug-in of {package}") for what, package in bench.packages.items()),
+        *(
+            (what[0].upper() + what[1:], f"a plug-in of {package}")
+            for what, package in bench.packages.items()
+        ),
         *_cohort_facts(bench, cohort),
         ("Versions (bench)", ", ".join(f"{k} {v}" for k, v in _versions(bench).items())),
     ]

@@ -12,8 +12,8 @@ from mribench.models.generator import Generator, GeneratorConfig, NextBatch
 from mribench.runtime import Noise
 
 
-class BlurredNoiseConfig(GeneratorConfig):
-    """Settings of BlurredNoise."""
+class IndependentVoxelsConfig(GeneratorConfig):
+    """Settings of IndependentVoxels."""
 
     learning_rate: float = Field(default=0.05, gt=0, lt=1)
     temperature: float = Field(default=1.0, ge=0)  # factor of the deviation in sampling
@@ -28,11 +28,11 @@ class VoxelStatistics(nn.Module):
         self.log_deviation = nn.Parameter(torch.zeros(1, size, size, size))
 
 
-class BlurredNoise(Generator):
+class IndependentVoxels(Generator):
     """Maximum likelihood of independent voxels."""
 
-    Config = BlurredNoiseConfig
-    title = "BlurredNoise"
+    Config = IndependentVoxelsConfig
+    title = "IndependentVoxels"
     summary = "independent voxels around the mean volume"
     source = "brainkit 2026"
     needs = ("voxels",)
@@ -40,9 +40,9 @@ class BlurredNoise(Generator):
     PRESETS: ClassVar = {"tiny": {"size": 32, "batch_size": 8, "budget": 800}}
     SMALLEST: ClassVar = {"size": 16}
 
-    def __init__(self, config: BlurredNoiseConfig) -> None:
+    def __init__(self, config: IndependentVoxelsConfig) -> None:
         super().__init__(config)
-        self.config: BlurredNoiseConfig = config
+        self.config: IndependentVoxelsConfig = config
         self.voxels = VoxelStatistics(config.size)
         self.optimizers = {"voxels": torch.optim.Adam(self.voxels.parameters(), lr=config.learning_rate)}
 
