@@ -149,8 +149,8 @@ class Registry(Generic[T]):
         if self.kind != "generator":
             fits = isinstance(value, base) and value.name == plugin.name
         if not fits:
-            wanted = "subclass" if self.kind == "generator" else f"object named {plugin.name!r}"
-            raise PluginFailure(f"{what} must be a {wanted} of {self.base}, but is {value!r:.80}.")
+            wanted = "a subclass" if self.kind == "generator" else f"an object named {plugin.name!r}"
+            raise PluginFailure(f"{what} must be {wanted} of {self.base}, but is {value!r:.80}.")
         if absent := [fact for fact in base.__annotations__ if not hasattr(value, fact)]:
             raise PluginFailure(f"{what} must define {', '.join(absent)}.")
         return value
