@@ -49,6 +49,46 @@ def controls() -> str:
     return table(["metric", "target", *(f"`{control}`" for control in CONTROLS)], rows)
 
 
+def slice_positions_count() -> str:
+    """z of every entrant by number of positions, and by slice consistency."""
+    found = read("slice-positions")
+    choices = list(found["choices"])
+    header = [f"{metric}, {choice}" for metric in ("FID", "MMD") for choice in choices]
+    rows = []
+    for name, of in found["entrants"].items():
+        fid = [_largest_z(of, "averaged", choice) for choice in choices]
+        mmd = [of["mmd"][choice]["z"] for choice in choices]
+        cells = [*fid, *mmd, of["slice_consistency"]["all"]["z"]]
+        rows.append([name, *(f"{z + 0:.1f}" for z in cells)])
+    return table(["entrant", *header, "`slice_consistency`"], rows)
+
+
+def slice_positions_ways() -> str:
+    """z of every entrant by FID of three positions, then the value of a perfect entrant and its standard error."""
+    found, ways = read("slice-positions"), ("averaged", "joined", "pooled")
+    rows = [
+        [name, *(f"{_largest_z(of, way, '3'):.1f}" for way in ways)] for name, of in found["entrants"].items()
+    ]
+    cells = [[found["perfect"]["3"][f"fid_{view} {way}"] for view in "acs"] for way in ways]
+    rows.append(["FID of a perfect entrant", *(f"{sum(c['value'] for c in of) / 3:.1f}" for of in cells)])
+    errors = [100 * sum(c["sd"] / c["value"] for c in of) / 3 for of in cells]
+    rows.append(["its standard error, %", *(f"{error:.1f}" for error in errors)])
+    return table(["entrant", *ways], rows)
+
+
+def _largest_z(entrant: dict[str, Any], way: str, choice: str) -> float:
+    return max(float(entrant[f"fid_{view} {way}"][choice]["z"]) for view in "acs")
+
+
+def seam_alarms() -> str:
+    """Slice consistency over many draws: quantiles, and how often it lies beyond what faultless samples score."""
+    rows = [
+        [name, f"{of['median']:.2f}", f"{of['low']:.2f} to {of['high']:.2f}", f"{100 * of['beyond']:.1f} %"]
+        for name, of in read("seam-alarms")["entrants"].items()
+    ]
+    return table(["entrant", "median", "1 % to 99 %", "alarms"], rows)
+
+
 def conventions() -> str:
     """MS-SSIM of one pair of volumes under several conventions."""
     return table(

@@ -14,8 +14,13 @@ import argparse
 import re
 from pathlib import Path
 
+import anatomy_tables
 import cost_tables
 import evidence_tables
+import fault_tables
+import gate_tables
+import gauntlet_tables
+import ranking_tables
 import results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,7 +28,15 @@ PLACE = re.compile(r"<!--= (?P<expression>[^>]+?) -->(?P<text>.*?)<!--/-->", re.
 FIGURE = re.compile(r"(?P<path>\S+/.+?)(?: \* (?P<factor>[\d.]+))? (?P<format>\S+)")
 FUNCTIONS = {
     name: value
-    for module in (cost_tables, evidence_tables)
+    for module in (
+        anatomy_tables,
+        cost_tables,
+        evidence_tables,
+        fault_tables,
+        gate_tables,
+        gauntlet_tables,
+        ranking_tables,
+    )
     for name, value in vars(module).items()
     if getattr(value, "__module__", "") == module.__name__
 }

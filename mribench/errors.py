@@ -1,5 +1,7 @@
 """The two kinds of failure a user can meet; only cli.py turns them into an exit code."""
 
+import errno
+import re
 from collections.abc import Sequence
 
 
@@ -29,10 +31,22 @@ def finish(failures: Sequence[str]) -> None:
         raise MribenchError("these failed:\n  " + "\n  ".join(failures))
 
 
+_OUT_OF_MEMORY = re.compile(
+    "can't allocate|cannot allocate|failed to map segment|bad_alloc|can't start new thread|out of memory",
+    re.IGNORECASE,
+)  # as torch, the system's loader, C++ and Python say it
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python or torch ran out of memory (told by name and words: on a CPU torch has no type for it)."""
-    words = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return words or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    """Whether an error, or one that it was raised from, says that Python, torch or the system had no more memory."""
+    first: BaseException | None = error
+    while first is not None:
+        if isinstance(first, MemoryError) or type(first).__name__ == "OutOfMemoryError":
+            return True
+        if getattr(first, "errno", None) == errno.ENOMEM or _OUT_OF_MEMORY.search(str(first)):
+            return True
+        first = first.__cause__ or first.__context__
+    return False
 
 
 def out_of_memory(error: BaseException) -> str:

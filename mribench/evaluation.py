@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mribench import __version__
+from mribench.bench.controls import CONTROLS
 from mribench.bench.folder import Bench, Run
 from mribench.bench.records import EmbeddingRecord, NearestPair, NearestRecord, ScoresRecord
 from mribench.data.cohort import Cohort
@@ -24,9 +25,14 @@ from mribench.metrics import METRIC_REGISTRY, default_metrics, get_metric, plugi
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.arrays.distances import join_views
 from mribench.metrics.features.slices import EXTRACTOR_REGISTRY, get_extractor
+from mribench.metrics.gates.judge import judge
+from mribench.metrics.gates.result import GateResult
+from mribench.metrics.gates.thresholds import GateThresholds
 from mribench.metrics.memorisation import COPY_RATIO, copies
+from mribench.metrics.regions import RegionRow
 from mribench.metrics.score import Missing, Score
 from mribench.metrics.scoring import score_all
+from mribench.metrics.statistics.regions import compare_regions
 from mribench.metrics.statistics.tsne import joint_embedding
 from mribench.runtime import Context, make_context
 from mribench.training import Outcome
@@ -40,10 +46,12 @@ Source = VolumeSet | Path | str | np.ndarray  # volumes of one role
 
 
 class Evaluation(NamedTuple):
-    """The scores of one set of samples, and the metrics that have none."""
+    """The scores of one set of samples, the metrics that have none, rows per region of anatomy, and the gates."""
 
     scores: list[Score]
     missing: list[Missing]
+    regions: tuple[RegionRow, ...] = ()
+    gates: tuple[GateResult, ...] = ()
 
     @property
     def failures(self) -> list[str]:
@@ -97,7 +105,15 @@ def evaluate(
     _warn_of_other_grids(sets)
     if metrics is None:
         metrics = [*default_metrics(), *plugin_metrics(), *(["fid_3d"] if context.weights_3d else [])]
-    return Evaluation(*score_all(Arrays(sets, cache, extractor, context), metrics))
+    arrays = Arrays(sets, cache, extractor, context)
+    scores, missing = score_all(arrays, metrics)
+    return Evaluation(scores, missing, _regions(arrays, scores), judge(arrays))
+
+
+def _regions(arrays: Arrays, scores: Sequence[Score]) -> tuple[RegionRow, ...]:
+    if "anatomy" not in {score.metric for score in scores}:
+        return ()
+    return tuple(compare_regions(arrays.region_volumes("reference"), arrays.region_volumes("samples")))
 
 
 def _opened(
@@ -164,6 +180,8 @@ def evaluate_run(
             reference_digest=sets["reference"].digest,
             scores=tuple(scores),
             missing=tuple(missing),
+            regions=_regions(arrays, scores),
+            gates=judge(arrays, own=_own_sets(run)),
             seconds=round(sum(score.seconds for score in scores), 3),
         ).write(run.scores)
     return "done", missing
@@ -248,6 +266,7 @@ def _made_from(bench: Bench, cohort: Cohort, run: Run, context: Context) -> str:
             "samples": run.samples().digest,
             "extractor": get_extractor(bench.protocol.evaluation.extractor).definition(),
             "weights": _weights_digests(context),
+            "gates": GateThresholds().model_dump(),
             "mribench": __version__,  # a new version may define a metric otherwise
         }
     )
@@ -265,14 +284,23 @@ def _is_scored(run: Run, stamp: str, metrics: Sequence[str]) -> bool:
     if not (run.scores.exists() and run.nearest.exists()):
         return False
     try:
-        record = ScoresRecord.read(run.scores)
+        record, nearest = ScoresRecord.read(run.scores), NearestRecord.read(run.nearest)
         packages = {score.metric: score.package for score in record.scores}
         packages |= {absent.metric: absent.package for absent in record.missing}
         same = all(METRIC_REGISTRY.package(name) in ("", packages.get(name)) for name in metrics)
-        return same and record.made_from == stamp and all(m.by_design for m in record.missing)
+        current = record.made_from == nearest.made_from == stamp
+        return same and current and all(m.by_design for m in record.missing)
     except MribenchError as error:
         log.warning("%s cannot be used (%s); scoring %s again", run.scores, error, run.name)
         return False
+
+
+def _own_sets(run: Run) -> list[str]:
+    """The set that a control is made from by design; copies of training volumes are what `train_copy` must show."""
+    record = run.read_record()
+    control = CONTROLS.get(record.model or "") if record.kind == "control" else None
+    source = control.draws_on if control else None
+    return [source] if source and source != "train" else []
 
 
 def _nearest(arrays: Arrays, stamp: str) -> NearestRecord:
@@ -320,9 +348,8 @@ def embed(bench: Bench, cohort: Cohort, runs: Sequence[Run], context: Context) -
             "count": evaluation.tsne_samples,
         }
     )
-    record = bench.embedding.with_suffix(".json")
     with bench.lock("embedding"):
-        if record.exists() and bench.embedding.exists() and EmbeddingRecord.read(record).made_from == stamp:
+        if _is_embedded(bench.embedding, stamp):
             return
         features = {}
         for run in whole:
@@ -333,7 +360,21 @@ def embed(bench: Bench, cohort: Cohort, runs: Sequence[Run], context: Context) -
         points = joint_embedding(features, seed=bench.protocol.seed)
         table = pd.DataFrame(_embedding_rows(cohort, whole, points))
         write_text(bench.embedding, table.to_csv(index=False))
-        EmbeddingRecord(made_from=stamp).write(record)
+        record = EmbeddingRecord(made_from=stamp, table_digest=digest_file(bench.embedding))
+        record.write(bench.embedding.with_suffix(".json"))
+
+
+def _is_embedded(table: Path, stamp: str) -> bool:
+    """Whether tsne.csv was made from exactly this, and is what was written."""
+    record = table.with_suffix(".json")
+    if not (record.exists() and table.exists()):
+        return False
+    try:
+        embedding = EmbeddingRecord.read(record)
+    except MribenchError as error:
+        log.warning("%s Making the t-SNE again.", error)
+        return False
+    return embedding.made_from == stamp and embedding.table_digest == digest_file(table)
 
 
 def _embedding_rows(

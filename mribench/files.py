@@ -1,4 +1,8 @@
-"""Every file is written here: to a temporary name, fsynced, renamed; also records with a schema, and digests."""
+"""Every file is written here: to a temporary name, fsynced, renamed, with a digest that proves it when it is read.
+
+A record carries its digest as the field "sha256", a line of a .jsonl file too; an array and a checkpoint end with a
+seal; `SHA256SUMS` lists the files beside it that carry none.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,13 @@ import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import IO, Any, ClassVar, Self, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +24,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mribench.errors import MribenchError
 
 log = logging.getLogger(__name__)
+
+SUMS = "SHA256SUMS"
+_PROOF = "sha256"  # the field of a record and of a line
+_SEAL = re.compile(rb"\nmribench/seal/1 ([0-9a-f]{64}) end\n")
+_SEAL_BYTES = 86
+_DAMAGED_DIGEST = re.compile(r'": .[^ ]{64}.}$')  # at a line's end, under a damaged key
+_LINE = re.compile(r'(.*), "sha256": "([0-9a-f]{64})"}')
 
 
 @contextmanager
@@ -79,7 +92,7 @@ def read_json(path: Path, *keys: str) -> Any:
     """Read JSON; raises MribenchError naming the file when it is missing, torn or an object without `keys`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MribenchError(f"{path} must be readable JSON, but: {error}") from error
     if keys and not (isinstance(value, dict) and all(key in value for key in keys)):
         raise MribenchError(
@@ -89,10 +102,11 @@ def read_json(path: Path, *keys: str) -> Any:
 
 
 class Record(BaseModel):
-    """A JSON file of one kind, read and written by the same class; its first key is "schema".
+    """A JSON file of one kind, read and written by the same class; it begins with "schema" and "sha256".
 
     `SCHEMA` is "mribench/KIND/VERSION"; a file without one is of version 0.1.0 and read as version 1 when it fits.
-    `REMEDY` says what to do when a file cannot be read.
+    "sha256" is the digest of everything else in it; a file without one was written by a version before 0.2.0 or
+    changed on purpose, and is read. `REMEDY` says what to do when a file cannot be read.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -108,20 +122,25 @@ class Record(BaseModel):
     def json_schema(cls) -> dict[str, Any]:
         """The JSON Schema of the file."""
         schema = cls.model_json_schema()
-        properties = {"schema": {"const": cls.SCHEMA}, **schema.get("properties", {})}
+        first = {"schema": {"const": cls.SCHEMA}, _PROOF: {"type": "string", "pattern": "^[0-9a-f]{64}$"}}
+        properties = {**first, **schema.get("properties", {})}
         return {"$id": cls.SCHEMA, **schema, "properties": properties}
 
     def write(self, path: Path) -> None:
-        """Write the file atomically."""
-        write_json(path, self.as_json())
+        """Write the file atomically, with its digest."""
+        value = self.as_json()
+        schema = value.pop("schema")
+        write_json(path, {"schema": schema, _PROOF: digest_json({"schema": schema, **value}), **value})
 
     @classmethod
     def from_json(cls, value: Any, where: object) -> Self:
         """The record of a JSON object; raises MribenchError, naming `where`, for another schema or a bad field."""
         if not isinstance(value, dict):
             raise MribenchError(f"{where} must hold a JSON object, but does not. {cls.REMEDY}")
+        _check_schema(cls.SCHEMA, value.get("schema"), where, cls.REMEDY)
         fields = dict(value)
-        _check_schema(cls.SCHEMA, fields.pop("schema", None), where, cls.REMEDY)
+        _check_proof(fields, where, cls.REMEDY)
+        fields.pop("schema", None)
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
@@ -133,6 +152,32 @@ class Record(BaseModel):
     def read(cls, path: Path) -> Self:
         """The record in that file; raises MribenchError when it is missing, torn, damaged or newer."""
         return cls.from_json(read_json(path), path)
+
+
+def _check_proof(fields: dict[str, Any], where: object, remedy: str) -> None:
+    """Take the digest out of a record's fields; raise MribenchError when it is another than theirs."""
+    if _PROOF not in fields:
+        return
+    given = fields.pop(_PROOF)
+    try:
+        intact = given == digest_json(fields)
+    except (ValueError, RecursionError):  # NaN, or nested without end
+        intact = False
+    if not intact:
+        raise MribenchError(
+            f"{where} must be as it was written, but its content does not have the digest that it carries: the file "
+            f"is damaged, or was changed by hand. {remedy} (A file that you changed on purpose is read without its "
+            f'line "{_PROOF}".)'
+        )
+
+
+def is_proven(path: Path) -> bool:
+    """Whether a record carries its digest; raises MribenchError when it is unreadable or has another content."""
+    fields = read_json(path)
+    carries = isinstance(fields, dict) and _PROOF in fields
+    if carries:
+        _check_proof(fields, path, Record.REMEDY)
+    return carries
 
 
 def first_error(error: ValidationError) -> str:
@@ -157,34 +202,141 @@ def _check_schema(readable: str, given: Any, where: object, remedy: str) -> None
 
 
 def append_json_line(path: Path, value: Any) -> None:
-    """Add one line to a JSON-lines file; a line that a killed process left torn is closed first.
+    """Add one object, with its digest, to a JSON-lines file; a line that a killed process left torn is closed first.
 
     Raises MribenchError when the disk refuses.
     """
+    text = json.dumps(value)
+    line = f'{text[:-1]}, "{_PROOF}": "{hashlib.sha256(text.encode()).hexdigest()}"}}\n'
     with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab+") as file:
             if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
                 file.write(b"\n")
-            file.write(json.dumps(value).encode() + b"\n")
+            file.write(line.encode())
+
+
+def read_json_lines(path: Path) -> tuple[list[str], int]:
+    """The lines of a JSON-lines file without their digests, and the number of torn or damaged ones, left out.
+
+    A line without a digest is of a version before 0.2.0 and is given as it is. Raises MribenchError when the file
+    cannot be read.
+    """
+    try:
+        content = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise MribenchError(f"{path} must be readable, but: {error.strerror}.") from error
+    texts = content.removesuffix("\n").split("\n") if content else []
+    lines = [line for text in texts if (line := _proven_line(text)) is not None]
+    return lines, len(texts) - len(lines)
+
+
+def _proven_line(text: str) -> str | None:
+    """The object of one line; None when it is no object, or not the one that was written."""
+    parts = _LINE.fullmatch(text)
+    if parts is None:
+        plain = text.startswith("{") and text.endswith("}") and _PROOF not in text
+        return text if plain and not _DAMAGED_DIGEST.search(text) else None
+    line = f"{parts[1]}}}"
+    return line if hashlib.sha256(line.encode()).hexdigest() == parts[2] else None
+
+
+def drop_damaged_lines(path: Path) -> None:
+    """Write a JSON-lines file again without its torn and damaged lines."""
+    texts = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    write_text(path, "".join(f"{text}\n" for text in texts if _proven_line(text) is not None))
+
+
+class _Hashed:
+    """A binary file that hashes what is written to it."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file, self._hasher = file, _seal_hasher(path)
+
+    def write(self, data: bytes) -> int:
+        self._hasher.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def seal(self) -> None:
+        self._file.write(b"\nmribench/seal/1 %s end\n" % self._hasher.hexdigest().encode())
+
+
+def _seal_hasher(path: Path) -> Any:
+    """The name is hashed first, because it says what an array was computed from; the folders above it may move."""
+    return hashlib.sha256("/".join(path.parts[-2:]).encode() + b"\n")
+
+
+@contextmanager
+def sealed(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a binary file; on success it is sealed with the digest of its name and content, and takes its place.
+
+    Readers of .npy and of torch's files pass over the seal. Raises MribenchError when the disk refuses.
+    """
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        hashed = _Hashed(file, path)
+        yield cast(IO[bytes], hashed)
+        hashed.seal()
+
+
+def check_seal(path: Path) -> bool:
+    """Whether a file is sealed (False: of a version before 0.2.0); raises MribenchError when it is damaged."""
+    hasher, size = _seal_hasher(path), path.stat().st_size - _SEAL_BYTES
+    with open(path, "rb") as file:
+        while size > 0 and (block := file.read(min(size, 1 << 20))):
+            hasher.update(block)
+            size -= len(block)
+        tail = file.read()
+    seal = _SEAL.fullmatch(tail)
+    if seal is None and b"\nmribench/sea" not in tail and not tail.endswith(b" end\n"):
+        return False
+    if seal is None or seal[1].decode() != hasher.hexdigest():
+        raise MribenchError(f"{path} must be as it was written, but its content is not what its seal says.")
+    return True
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Write one .npy array atomically."""
-    with atomic(path) as temporary:
-        np.save(temporary, array, allow_pickle=False)
+    """Write one .npy array atomically and sealed."""
+    content = BytesIO()
+    np.save(content, array, allow_pickle=False)
+    with sealed(path) as file:
+        file.write(content.getvalue())
 
 
 def read_array(path: Path, rows: int) -> np.ndarray | None:
-    """A .npy array of that many rows; None, and a warning if the file is torn, when there is no such file."""
+    """A sealed .npy array of that many rows; None when there is none, with a warning where the file is damaged."""
     if not path.exists():
         return None
     try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
+        content = path.read_bytes()
+        seal, hasher = _SEAL.fullmatch(content[-_SEAL_BYTES:]), _seal_hasher(path)
+        hasher.update(memoryview(content)[:-_SEAL_BYTES])
+        if seal is None or seal[1].decode() != hasher.hexdigest():
+            raise ValueError("its content is not what its seal says")
+        array: np.ndarray = np.load(BytesIO(content), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        log.warning("%s cannot be read (%s); computing it again", path, error)
+        log.warning("%s cannot be used (%s); computing it again", path, error)
         return None
     return array if array.ndim and len(array) == rows else None
+
+
+def write_sums(folder: Path, names: Sequence[str]) -> None:
+    """Write `SHA256SUMS` for files of a folder, in the form that `sha256sum --check` reads."""
+    write_text(folder / SUMS, "".join(f"{digest_file(folder / name)}  {name}\n" for name in sorted(names)))
+
+
+def differing(folder: Path) -> list[str]:
+    """Names in a folder's `SHA256SUMS` whose files are missing or other; and its own name when a line is damaged."""
+    names = []
+    for line in (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():
+        entry = re.fullmatch(r"([0-9a-f]{64})  ([\w.-]+)", line)
+        if entry is None:
+            names.append(SUMS)
+        elif not (folder / entry[2]).is_file() or digest_file(folder / entry[2]) != entry[1]:
+            names.append(entry[2])
+    return names
 
 
 def digest_json(value: Any) -> str:

@@ -147,7 +147,7 @@ def seed_everything(seed: int) -> None:
 def without_autocast(like: Tensor) -> AbstractContextManager[Any]:
     """Computes as the inputs are, whatever the autocast type; the meta device, which counts only, has no autocast."""
     kind = like.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

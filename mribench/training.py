@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -10,18 +11,21 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from mribench.bench.folder import Bench, Run, start_run, versions
-from mribench.bench.records import RunRecord, TrainingStep, WeightsRecord
+from mribench.bench.records import Checkpoint, RunRecord, TrainingStep, WeightsRecord
 from mribench.data.cohort import Cohort
 from mribench.data.grid import to_model_range
 from mribench.data.volume_set import VolumeSet
-from mribench.errors import MribenchError, UsageError
-from mribench.files import append_json_line, atomic, digest_file
+from mribench.errors import MribenchError, UsageError, is_out_of_memory
+from mribench.files import append_json_line, check_seal, digest_file, first_error, sealed
 from mribench.models import MODEL_REGISTRY, get_model
 from mribench.models.generator import Generator, GeneratorConfig
 from mribench.runtime import Context, derive, seed_everything, to_device
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0
 CHEAP_SECONDS = 2.0  # a checkpoint that takes longer to write is written that much less often
@@ -94,10 +98,21 @@ def train(
         start_run(run, plan.record.model_copy(update={"device": context.described()}), "train")
         if run.is_trained():
             return "up to date"
+        _check_checkpoint_of_weights(run)
         for step in training_steps(load_generator(run), cohort.set("train"), run, context):
             if on_step:
                 on_step(step)
     return "done"
+
+
+def _check_checkpoint_of_weights(run: Run) -> None:
+    """Weights that cannot be proven are written again from the checkpoint; without one the user must decide."""
+    if run.weights.exists() and not run.checkpoint.exists():
+        raise MribenchError(
+            f"{run.weights} must be the weights that weights.json and run.json record, but is not, and there is no "
+            f"checkpoint to write it from. Restore it from a copy, or train from the start: {run.command('train')} "
+            "--overwrite"
+        )
 
 
 def load_generator(run: Run, settings: dict[str, Any] | None = None) -> Generator:
@@ -202,16 +217,19 @@ def _check_finite(generator: Generator, losses: dict[str, Tensor], step: int) ->
 
 
 def _save_checkpoint(generator: Generator, run: Run, step: TrainingStep) -> None:
-    state = {
-        "run_digest": run.read_record().digest,
-        "step": step.step,
-        "seen": step.seen,
-        "seconds": step.seconds,
-        "model": generator.state_dict(),
-        "optimizers": {name: o.state_dict() for name, o in generator.optimizers.items()},
-    }
-    with atomic(run.checkpoint) as temporary, open(temporary, "wb") as file:
-        torch.save(state, file)
+    checkpoint = Checkpoint(
+        run_digest=run.read_record().digest,
+        step=step.step,
+        seen=step.seen,
+        seconds=step.seconds,
+        model=generator.state_dict(),
+        optimizers={name: o.state_dict() for name, o in generator.optimizers.items()},
+    )
+    with sealed(run.checkpoint) as file:
+        try:
+            torch.save(dict(checkpoint), file)
+        except RuntimeError as error:  # torch puts it in the place of the full disk or signal that stopped it
+            raise error.__context__ or error from None
 
 
 def _resume(generator: Generator, run: Run, batches: Batches) -> tuple[int, float]:
@@ -219,26 +237,42 @@ def _resume(generator: Generator, run: Run, batches: Batches) -> tuple[int, floa
     if not run.checkpoint.exists():
         return 0, 0.0
     state = _read_checkpoint(run)
-    if state["run_digest"] != run.read_record().digest:
+    if state.run_digest != run.read_record().digest:
         raise MribenchError(
             f"{run.checkpoint} must belong to the settings in run.json, but was made with others. "
             f"Run: {run.command('train')} --overwrite"
         )
-    generator.load_state_dict(state["model"])
-    for name, optimizer in generator.optimizers.items():
-        optimizer.load_state_dict(state["optimizers"][name])
-    batches.seen = state["seen"]
-    return state["step"], state["seconds"]
-
-
-def _read_checkpoint(run: Run) -> dict[str, Any]:
     try:
-        return torch.load(run.checkpoint, map_location="cpu", weights_only=True)
+        generator.load_state_dict(state.model)
+        for name, optimizer in generator.optimizers.items():
+            optimizer.load_state_dict(state.optimizers[name])
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _no_checkpoint(run, error) from error
+    batches.seen = state.seen
+    return state.step, state.seconds
+
+
+def _read_checkpoint(run: Run) -> Checkpoint:
+    """The checkpoint, after its seal was checked; raises MribenchError when it is damaged or none."""
+    try:
+        if not check_seal(run.checkpoint):
+            log.warning("%s is of an earlier version and has no seal; it is used unchecked.", run.checkpoint)
+        state = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
+        return Checkpoint.model_validate(state)
+    except MemoryError:
+        raise
     except Exception as error:  # torch raises a dozen kinds for a torn or foreign file
-        raise MribenchError(
-            f"{run.checkpoint} must be a whole checkpoint, but: {str(error).splitlines()[0]} "
-            f"Run: {run.command('train')} --overwrite"
-        ) from error
+        if is_out_of_memory(error):
+            raise
+        raise _no_checkpoint(run, error) from error
+
+
+def _no_checkpoint(run: Run, error: Exception) -> MribenchError:
+    reason = first_error(error) if isinstance(error, ValidationError) else str(error) or type(error).__name__
+    return MribenchError(
+        f"{run.checkpoint} must be a whole checkpoint, but: {reason.splitlines()[0]} "
+        f"Restore it from a copy, or train from the start: {run.command('train')} --overwrite"
+    )
 
 
 def _save_weights(generator: Generator, run: Run, step: TrainingStep, context: Context) -> None:

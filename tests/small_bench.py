@@ -28,7 +28,8 @@ holdout = 9
 samples = 8
 tsne_samples = 8
 metrics = ["ms_ssim", "mmd", "fid_a", "fid_c", "fid_s", "memorisation", "copy_rate", "kid_a", "kid_c", "kid_s",
-    "precision", "recall", "density", "coverage", "mmd_voxel", "mmd_legacy"]
+    "precision", "recall", "density", "coverage", "mmd_voxel", "mmd_legacy",
+    "fid_a_central", "fid_c_central", "fid_s_central", "slice_consistency"]
 [training]
 preset = "tiny"
 """

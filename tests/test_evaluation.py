@@ -29,7 +29,8 @@ from mribench.metrics.scoring import score_all
 from mribench.runtime import Context
 
 SHAPE = (14, 18, 16)
-OF_VIEWS = {f"{kind}_{view}" for kind in ("fid", "kid") for view in "acs"}
+CENTRAL = {f"fid_{view}_central" for view in "acs"}
+OF_VIEWS = {f"{kind}_{view}" for kind in ("fid", "kid") for view in "acs"} | CENTRAL
 OF_FEATURES = OF_VIEWS | {"mmd", "precision", "recall", "density", "coverage"}
 
 
@@ -97,8 +98,8 @@ def cached(sets, tmp_path_factory):
 
 def test_every_default_metric_is_scored_in_order(cached):
     (scores, missing), _ = cached
-    assert [one.metric for one in scores] == list(default_metrics())
-    assert missing == []
+    assert [one.metric for one in scores] == [name for name in default_metrics() if name != "anatomy"]
+    assert [(one.metric, one.by_design) for one in missing] == [("anatomy", True)]  # the blobs are too coarse
 
 
 def test_scores_are_the_public_functions_of_the_sets(cached, sets):
@@ -109,13 +110,16 @@ def test_scores_are_the_public_functions_of_the_sets(cached, sets):
     flat = [volumes.reshape(len(volumes), -1).astype(float) for volumes in (reference, samples)]
     joined = [join_views(arrays.features, name) for name in ("reference", "samples")]
     coronal = [arrays.features(name, "coronal") for name in ("reference", "samples")]
+    by_position = list(zip(*(features.swapaxes(0, 1) for features in coronal), strict=True))
+    assert arrays.positions("coronal") == (3, 9, 15)
     expected = {
         "ms_ssim": ms_ssim_matrix(samples)[np.triu_indices(7, 1)].mean(),
         "mmd": mmd2(*joined, kernel="gaussian-bank"),
         "mmd_voxel": mmd2(*flat) / reference[0].size,
         "mmd_legacy": mmd2(*flat, estimator="biased"),
-        "fid_c": frechet_distance(*coronal),
-        "kid_c": kid(*coronal),
+        "fid_c": np.mean([frechet_distance(*at) for at in by_position]),
+        "fid_c_central": frechet_distance(*by_position[1]),
+        "kid_c": np.mean([kid(*at) for at in by_position]),
         **prdc(*joined)._asdict(),
     }
     assert {name: found[name].value for name in expected} == pytest.approx(expected, rel=1e-6)
@@ -127,7 +131,7 @@ def test_a_second_evaluation_computes_no_block(cached, sets, no_network, monkeyp
     before = sorted(path.name for path in folder.iterdir())
     monkeypatch.setattr(cache_module, "pair_matrix", lambda *a, **k: pytest.fail("a pair was computed again"))
     second, missing = score_all(Arrays(sets, folder))
-    assert missing == []
+    assert set(reasons(missing)) == {"anatomy"}
     assert [one.value for one in second] == [one.value for one in first]
     assert [one.replicates for one in second] == [one.replicates for one in first]
     assert sorted(path.name for path in folder.iterdir()) == before
@@ -144,8 +148,8 @@ def test_other_samples_reuse_the_real_blocks(cached, sets):
     _, folder = cached
     before = {path.name for path in folder.iterdir()}
     score_all(Arrays({**sets, "samples": several("samples", 900, 7)}, folder))
-    # features; two symmetric matrices; voxels x reference; nearest of train and of holdout, mirrored too
-    assert len({path.name for path in folder.iterdir()} - before) == 8
+    # features; seams; two symmetric matrices; voxels x reference; nearest of train and of holdout, mirrored too
+    assert len({path.name for path in folder.iterdir()} - before) == 9
 
 
 def test_torn_cache_files_are_computed_again(sets, tmp_path, caplog):
@@ -220,9 +224,9 @@ def test_a_missing_holdout_costs_memorisation_alone(sets, no_network):
 
 def test_missing_weights_cost_the_feature_metrics_alone(sets):
     scores, missing = score_all(Arrays(sets, None, "inception-2015"))
-    assert set(reasons(missing)) == OF_FEATURES
+    assert set(reasons(missing)) == OF_FEATURES | {"anatomy"}
     assert "--weights PATH" in reasons(missing)["fid_a"]
-    assert len(scores) == len(default_metrics()) - len(OF_FEATURES)
+    assert len(scores) == len(default_metrics()) - len(OF_FEATURES) - 1
 
 
 def test_too_few_samples_are_named(sets):
@@ -278,21 +282,25 @@ def slab(sets):
 def test_a_slab_is_compared_with_the_same_slab(cached, sets, slab):
     (whole, _), folder = cached
     scores, missing = score_all(Arrays({**sets, "samples": slab}, folder))
-    assert set(reasons(missing)) == {"fid_c", "fid_s", "kid_c", "kid_s"}
+    across = {"fid_c", "fid_s", "kid_c", "kid_s", "fid_c_central", "fid_s_central"}
+    assert set(reasons(missing)) == {*across, "anatomy"}
     assert "axial slices 5 to 9" in reasons(missing)["fid_c"]
     by_name, full = ({one.metric: one for one in many} for many in (scores, whole))
-    assert by_name["fid_a"].value == pytest.approx(full["fid_a"].value, rel=1e-4)
-    assert by_name["fid_a"].version == full["fid_a"].version
-    assert [one.metric for one in scores if one.ranked] == ["fid_a"]
-    assert "not ranked" in by_name["ms_ssim"].notes[0]
-    assert by_name["kid_a"].version == full["kid_a"].version
-    assert by_name["ms_ssim"].version != full["ms_ssim"].version
+    central = "fid_a_central"
+    assert by_name[central].value == pytest.approx(full[central].value, rel=1e-4)
+    assert by_name[central].version == full[central].version
+    assert not [one.metric for one in scores if one.ranked]
+    for name in ("ms_ssim", "fid_a", "kid_a", "slice_consistency"):
+        assert "not ranked" in by_name[name].notes[0]
+        assert by_name[name].version != full[name].version
+    assert by_name["fid_a"].value == by_name[central].value  # the slab holds one of the three positions
 
 
-def test_a_slab_beside_the_central_slice_has_no_fid(sets):
+def test_a_slab_beside_the_central_slice_has_no_fid_of_it(sets):
     samples = volume_set("samples", [v[:5] for v in sets["samples"].stack()], slab=(0, 5))
-    _, missing = score_all(Arrays({**sets, "samples": samples}, None), ("fid_a",))
-    assert "central axial slice 7" in reasons(missing)["fid_a"]
+    (score,), missing = score_all(Arrays({**sets, "samples": samples}, None), ("fid_a", "fid_a_central"))
+    assert "central axial slice 7" in reasons(missing)["fid_a_central"]
+    assert "slice:2" in score.signature
 
 
 def test_duplicates_are_noted(sets):

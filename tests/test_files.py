@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 
 import numpy as np
 import pytest
 
 from mribench.errors import MribenchError
-from mribench.files import Record, append_json_line, atomic, digest_json, digest_volume, read_json, write_json
+from mribench.files import (
+    Record,
+    append_json_line,
+    atomic,
+    check_seal,
+    differing,
+    digest_json,
+    digest_volume,
+    read_array,
+    read_json,
+    read_json_lines,
+    sealed,
+    write_array,
+    write_json,
+    write_sums,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path):
@@ -80,7 +96,64 @@ def test_a_torn_line_spoils_no_later_one(tmp_path):
     with open(path, "a") as file:
         file.write('{"torn')
     append_json_line(path, {"b": 2})
-    assert path.read_text() == '{"a": 1}\n{"torn\n{"b": 2}\n'
+    assert read_json_lines(path) == (['{"a": 1}', '{"b": 2}'], 1)
+
+
+def flips(content, seed, count):
+    """Copies of `content`, each with one bit flipped."""
+    rng = np.random.default_rng(seed)
+    for place, bit in zip(rng.integers(len(content), size=count), rng.integers(8, size=count), strict=True):
+        yield content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
+
+
+def test_a_line_with_a_flipped_bit_is_left_out_and_one_without_digest_is_read(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    append_json_line(path, {"step": 1, "loss": float("nan")})
+    line = path.read_bytes()
+    for damaged in flips(line[:-1], 0, 300):
+        path.write_bytes(damaged + b"\n")
+        lines, torn = read_json_lines(path)
+        assert lines == [] and torn
+    path.write_text('{"step": 1}\n')
+    assert read_json_lines(path) == (['{"step": 1}'], 0)
+
+
+def test_an_array_with_a_flipped_bit_another_name_or_no_seal_is_computed_again(tmp_path):
+    path, array = tmp_path / "pairs-1.npy", np.arange(12.0).reshape(3, 4)
+    write_array(path, array)
+    content = path.read_bytes()
+    assert np.array_equal(read_array(path, 3), array) and np.array_equal(np.load(path), array)
+    assert check_seal(path)
+    for damaged in (*flips(content, 1, 300), content[:-86], content[:100], b""):
+        path.write_bytes(damaged)
+        assert read_array(path, 3) is None
+    path.write_bytes(content)
+    assert read_array(path.rename(tmp_path / "pairs-2.npy"), 3) is None
+
+
+def test_a_seal_shows_every_flipped_bit(tmp_path):
+    path = tmp_path / "state.pt"
+    with sealed(path) as file:
+        file.write(b"x" * 500)
+    content = path.read_bytes()
+    for damaged in flips(content, 2, 300):
+        path.write_bytes(damaged)
+        with pytest.raises(MribenchError, match="seal says"):
+            check_seal(path)
+    path.write_bytes(content[:500])
+    assert not check_seal(path)
+
+
+def test_sums_are_those_of_sha256sum(tmp_path):
+    for name in ("a.csv", "b.html"):
+        (tmp_path / name).write_text(name)
+    write_sums(tmp_path, ["b.html", "a.csv"])
+    command = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    assert subprocess.run(command, cwd=tmp_path, stdout=subprocess.DEVNULL).returncode == 0
+    assert differing(tmp_path) == []
+    (tmp_path / "a.csv").write_text("other")
+    (tmp_path / "b.html").unlink()
+    assert differing(tmp_path) == ["a.csv", "b.html"]
 
 
 class Pet(Record):
@@ -96,8 +169,39 @@ class Pet(Record):
 def test_a_record_is_read_as_it_was_written_and_begins_with_its_schema(tmp_path):
     pet = Pet(name="Mia", legs=(1, 2))
     pet.write(tmp_path / "pet.json")
-    assert list(json.loads((tmp_path / "pet.json").read_text())) == ["schema", "name", "legs"]
+    assert list(json.loads((tmp_path / "pet.json").read_text())) == ["schema", "sha256", "name", "legs"]
     assert Pet.read(tmp_path / "pet.json") == pet
+
+
+def test_a_record_with_a_flipped_bit_is_refused_or_says_the_same(tmp_path):
+    pet, path = Pet(name="Mia", legs=(1, 2)), tmp_path / "pet.json"
+    pet.write(path)
+    content, refused = path.read_bytes(), 0
+    for damaged in flips(content, 3, 400):
+        path.write_bytes(damaged)
+        try:
+            assert Pet.read(path) == pet  # a space for a line break, say
+        except MribenchError:
+            refused += 1
+    assert refused > 390
+
+
+def test_a_record_changed_on_purpose_is_read_without_its_digest(tmp_path):
+    path = tmp_path / "pet.json"
+    Pet(name="Mia").write(path)
+    value = {**read_json(path), "name": "Leo"}
+    write_json(path, value)
+    with pytest.raises(MribenchError, match=r'changed by hand. Run: adopt .* without its line "sha256"'):
+        Pet.read(path)
+    del value["sha256"]
+    write_json(path, value)
+    assert Pet.read(path).name == "Leo"
+
+
+def test_json_nested_without_end_is_refused_with_a_sentence(tmp_path):
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    with pytest.raises(MribenchError, match="must be readable JSON"):
+        read_json(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,10 @@ def test_training_volumes_add_the_search_for_copies():
     honest = mribench.evaluate(samples, real, train, metrics=chosen, device="cpu")
     copied = mribench.evaluate(train[:4], real, train, metrics=chosen, device="cpu")
     assert honest.score("copy_rate").value == 0 and copied.score("copy_rate").value == 1
+    tripped = [
+        [gate.gate for gate in each.gates if gate.passed is False] for each in (without, honest, copied)
+    ]
+    assert tripped == [[], [], ["copies"]]
     assert honest.score("memorisation").n["holdout"] == len(real)
 
 

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from mribench.bench.controls import CONTROLS
 from mribench.bench.folder import open_bench
+from mribench.bench.records import ScoresRecord
 from mribench.cli import main
 from mribench.errors import MribenchError
 
@@ -57,11 +58,27 @@ def test_the_report_names_every_entrant(bench):
     assert "cDPM" in page and "imulated" in page
     table = pd.read_csv(bench / "report" / "table.csv")
     assert list(table.columns[:2]) == ["run", "model"]
-    assert list(table.columns[2:8]) == ["MS-SSIM (%)", "gap", "MMD (x10³)", "FID-A", "FID-C", "FID-S"]
+    assert list(table.columns[2:8]) == [
+        "MS-SSIM (%)",
+        "gap",
+        "MMD (x10³)",
+        *(f"FID-{v} (central)" for v in "ACS"),
+    ]
     assert table["run"][0] == "cdpm" and set(table["run"]) - {"real baseline"} == {"cdpm", *CONTROLS}
     scores = pd.read_csv(bench / "report" / "scores.csv")
     assert len(scores) >= 8 * len({"cdpm", *CONTROLS})
     assert (bench / "report" / "table.tex").exists()
+
+
+def test_gates_hold_back_copies_and_repeats_and_never_real_people(bench):
+    tripped = {}
+    for run in open_bench(bench).runs():
+        gates = ScoresRecord.read(run.scores).gates
+        assert [gate.gate for gate in gates] == ["copies", "identical", "repeats", "orientation"]
+        tripped[run.name] = {gate.gate for gate in gates if gate.passed is False}
+    assert tripped["train_copy"] == {"copies"}
+    assert tripped["mean_volume"] == {"repeats"}
+    assert tripped["real_heldout"] == tripped["blurred_real"] == set()
 
 
 def test_scores_tell_controls_apart(bench):

@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from mribench import training
+from mribench import files, training
 from mribench.bench.folder import Run
 from mribench.bench.records import RunRecord
 from mribench.data.volume_set import VolumeSet
@@ -118,6 +118,65 @@ def test_a_torn_or_hostile_checkpoint_is_refused(tmp_path, volumes):
     with pytest.raises(MribenchError, match="whole checkpoint"):
         list(fit(run, volumes))
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("stop", "kind"),
+    [(OSError(28, "No space left on device"), MribenchError), (SystemExit(1), SystemExit)],
+    ids=["full disk", "SIGTERM"],
+)
+def test_what_stops_a_checkpoint_half_way_is_said_and_leaves_the_last_one(
+    tmp_path, volumes, monkeypatch, stop, kind
+):
+    run = new_run(tmp_path / "run")
+    list(itertools.islice(fit(run, volumes, checkpoint_seconds=-1), 2))
+    before, write = run.checkpoint.read_bytes(), files._Hashed.write
+
+    def stopped(file, data):
+        if file._file.tell() > 5000:
+            raise stop
+        return write(file, data)
+
+    monkeypatch.setattr(files._Hashed, "write", stopped)
+    with pytest.raises(kind):
+        list(fit(run, volumes, checkpoint_seconds=-1))
+    assert run.checkpoint.read_bytes() == before and len(list(run.checkpoint.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": -1},
+        {"seen": 1.5},
+        {"model": []},
+        {"optimizers": {"net": {}}},
+        {"optimizers": {}},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_with_strange_contents_is_refused(tmp_path, volumes, change):
+    run = new_run(tmp_path / "run")
+    list(itertools.islice(fit(run, volumes, checkpoint_seconds=-1), 2))
+    state = torch.load(run.checkpoint, weights_only=True)
+    for content in ({**state, **change}, list(state)):
+        torch.save(content, run.checkpoint)
+        with pytest.raises(MribenchError, match="must be a whole checkpoint, but: "):
+            list(fit(run, volumes))
+
+
+def test_weights_that_cannot_be_proven_are_written_again_from_the_checkpoint_or_refused(tmp_path, volumes):
+    run = new_run(tmp_path / "run")
+    list(fit(run, volumes))
+    content = run.weights.read_bytes()
+    run.weights.write_bytes(content[:-1] + b"x")
+    assert not run.is_trained()
+    list(fit(run, volumes))
+    assert run.is_trained() and run.weights.read_bytes() == content
+    run.weights_record.write_text("{")
+    run.checkpoint.unlink()
+    with pytest.raises(MribenchError, match="no checkpoint to write it from"):
+        training._check_checkpoint_of_weights(run)
 
 
 def test_divergence_stops_the_run_and_keeps_the_checkpoint(tmp_path, volumes):

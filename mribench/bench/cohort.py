@@ -11,7 +11,8 @@ from mribench.errors import UsageError
 
 def start_cohort(bench: Bench, progress: Progress) -> Cohort:
     """The bench's cohort; a simulated one is made if it is absent, a prepared one must be there already."""
-    if (bench.cohort_folder / "volumes.json").exists():
+    record = bench.cohort_folder / "volumes.json"
+    if record.exists():
         return open_cohort(bench.cohort_folder)
     if bench.protocol.cohort.source != "simulated":
         raise UsageError(
@@ -20,4 +21,6 @@ def start_cohort(bench: Bench, progress: Progress) -> Cohort:
             "(or start another bench with --simulated to try it on simulated brains)."
         )
     with bench.lock("cohort"):
+        if record.exists():  # another command has just finished it
+            return open_cohort(bench.cohort_folder)
         return simulated_cohort(bench.cohort_folder, bench.protocol.cohort_plan, progress)

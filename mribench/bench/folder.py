@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import re
 import shutil
@@ -11,10 +12,10 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-import filelock
 import numpy as np
 
 from mribench import __version__
+from mribench.bench.locks import hold
 from mribench.bench.protocol import EvaluationSpec, Protocol, differences, load_protocol
 from mribench.bench.records import BenchRecord, RunRecord, SampleFile, SamplesRecord, WeightsRecord
 from mribench.data.nifti import read_nifti
@@ -23,7 +24,10 @@ from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_file, digest_volume
 from mribench.metrics import METRIC_REGISTRY
 
+log = logging.getLogger(__name__)
+
 DEFAULT_PROTOCOL = "demo"
+_SECONDS_TO_CREATE = 30.0  # to wait for another process that makes the same bench
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,79}")
 
 
@@ -109,7 +113,11 @@ class Run:
         """Whether the weights on disk are those of this run's settings, whole and unaltered; reads the file."""
         if not self.weights_record.exists() or not self.weights.exists():
             return False
-        record = WeightsRecord.read(self.weights_record)
+        try:
+            record = WeightsRecord.read(self.weights_record)
+        except MribenchError as error:
+            log.warning("%s", error)
+            return False
         return record.run_digest == self.read_record().digest and record.digest == digest_file(self.weights)
 
     def read_samples(self) -> SamplesRecord:
@@ -223,17 +231,8 @@ class Bench:
     @contextmanager
     def lock(self, what: str) -> Iterator[None]:
         """Hold an OS lock that dies with this process; raises MribenchError when somebody else holds it."""
-        path = self.folder / "locks" / f"{what}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path)
-        try:
-            with lock.acquire(timeout=0):
-                yield
-        except filelock.Timeout as error:
-            raise MribenchError(
-                f"{what} of {self.folder} must be worked on by one process at a time, and another is at it now. "
-                "Wait for it or stop it, then run the same command again."
-            ) from error
+        with hold(self.folder, what):
+            yield
 
     @contextmanager
     def run_lock(self, run: Run) -> Iterator[None]:
@@ -248,24 +247,26 @@ def create_bench(folder: Path, protocol: Protocol) -> Bench:
 
     Raises UsageError when the folder holds a bench of another protocol.
     """
-    if (folder / "bench.json").exists():
-        bench = open_bench(folder)
-        if bench.protocol.digest != protocol.digest:
-            lines = differences(bench.protocol.model_dump(mode="json"), protocol.model_dump(mode="json"))
-            raise UsageError(
-                f"{folder} already holds a bench of another protocol:\n  "
-                + "\n  ".join(lines)
-                + "\nUse that protocol, or another --bench DIR."
-            )
-        return bench
-    record = BenchRecord(
-        protocol=protocol,
-        protocol_digest=protocol.digest,
-        versions=versions(),
-        packages=_packages(protocol.evaluation),
-    )
-    record.write(folder / "bench.json")
-    return Bench(folder, protocol, record.packages)
+    path = folder / "bench.json"
+    if not path.exists():
+        with hold(folder, "bench", seconds=_SECONDS_TO_CREATE):
+            if not path.exists():  # two commands may make it at the same moment
+                record = BenchRecord(
+                    protocol=protocol,
+                    protocol_digest=protocol.digest,
+                    versions=versions(),
+                    packages=_packages(protocol.evaluation),
+                )
+                record.write(path)
+    bench = open_bench(folder)
+    if bench.protocol.digest != protocol.digest:
+        lines = differences(bench.protocol.model_dump(mode="json"), protocol.model_dump(mode="json"))
+        raise UsageError(
+            f"{folder} already holds a bench of another protocol:\n  "
+            + "\n  ".join(lines)
+            + "\nUse that protocol, or another --bench DIR."
+        )
+    return bench
 
 
 def _packages(evaluation: EvaluationSpec) -> dict[str, str]:

@@ -12,6 +12,7 @@ from mribench.data.records import CohortRecord
 from mribench.data.volume_set import Slab
 from mribench.files import Record, digest_json, first_error
 from mribench.metrics.gates.result import GateResult
+from mribench.metrics.regions import RegionRow
 from mribench.metrics.score import Missing, Score
 from mribench.runtime import DeviceRecord
 
@@ -71,6 +72,9 @@ class WeightsRecord(Record):
     """weights.json: the end of a training."""
 
     SCHEMA: ClassVar[str] = "mribench/weights/1"
+    REMEDY: ClassVar[str] = (
+        "Run `mribench train` again: it writes weights and record anew from the checkpoint."
+    )
 
     digest: str  # of weights.safetensors
     run_digest: str
@@ -78,6 +82,19 @@ class WeightsRecord(Record):
     seen: NonNegativeInt
     seconds: NonNegativeFloat
     device: DeviceRecord | None = None
+
+
+class Checkpoint(BaseModel):
+    """What checkpoint/state.pt holds: the state after `step` steps and `seen` volumes of the run with this digest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    run_digest: str
+    step: NonNegativeInt
+    seen: NonNegativeInt
+    seconds: NonNegativeFloat
+    model: dict[str, Any]
+    optimizers: dict[str, dict[str, Any]]
 
 
 class TrainingStep(_Part):
@@ -139,6 +156,7 @@ class ScoresRecord(Record):
     scores: tuple[Score, ...] = ()
     missing: tuple[Missing, ...] = ()
     gates: tuple[GateResult, ...] = ()
+    regions: tuple[RegionRow, ...] = ()  # where anatomy has a score
     seconds: NonNegativeFloat = 0.0
 
     @model_validator(mode="before")
@@ -186,11 +204,13 @@ class NearestRecord(Record):
 
 
 class EmbeddingRecord(Record):
-    """embedding/tsne.json: the digest of what tsne.csv was made from."""
+    """embedding/tsne.json: the digests of what tsne.csv was made from and of tsne.csv itself."""
 
     SCHEMA: ClassVar[str] = "mribench/embedding/1"
+    REMEDY: ClassVar[str] = "Run: mribench report"
 
     made_from: str
+    table_digest: str = ""  # "": written before version 0.2.0
 
 
 # File, below the folder of a bench -> its record.

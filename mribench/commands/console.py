@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -43,7 +43,8 @@ class Display:
         self._said[what] = now
         speed = f", {rate:.3g}/s" if rate > 0 else ""
         left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
-        print(f"{what}: {done}/{total}{speed}{left} {note}".rstrip(), file=sys.stderr, flush=True)
+        with suppress(OSError):  # a terminal that is gone, or a full disk under the log, stops no work
+            print(f"{what}: {done}/{total}{speed}{left} {note}".rstrip(), file=sys.stderr, flush=True)
 
 
 @contextmanager

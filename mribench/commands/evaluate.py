@@ -136,7 +136,12 @@ def _score_folders(
         )
     name = samples.resolve().name
     record = ScoresRecord(
-        entrant=name, rescale=rescale, scores=tuple(result.scores), missing=tuple(result.missing)
+        entrant=name,
+        rescale=rescale,
+        scores=tuple(result.scores),
+        missing=tuple(result.missing),
+        regions=result.regions,
+        gates=result.gates,
     )
     record.write(out / "scores.json")
     board = leaderboard.from_set(name, result.scores, result.missing)

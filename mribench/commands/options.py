@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -24,22 +29,44 @@ class Group(click.Group):
     """A click group that turns our errors and the system's into one sentence and an exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        _open_closed_streams()
+        logging.raiseExceptions = False  # a closed stderr stops no training
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _stop)
         try:
             return super().main(*args, **kwargs)
         except MribenchError as error:
             _fail(str(error), error.exit_code)
-        except OSError as error:
+        except Exception as error:
+            if is_out_of_memory(error):
+                _fail(out_of_memory(error), 1)
+            if not isinstance(error, OSError):
+                raise
             where = f"{error.filename}: " if error.filename else ""
             _fail(f"The system refused: {where}{error.strerror or error}.", 1)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            _fail(out_of_memory(error), 1)
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(f"Error: {message}", err=True)
+    with suppress(OSError):  # nobody reads it, but the exit code says it too
+        click.echo(f"Error: {message}", err=True)
     sys.exit(code)
+
+
+def _stop(number: int, frame: object) -> None:
+    """On SIGTERM: leave as from any failure, so that no temporary file stays."""
+    signal.signal(number, signal.SIG_IGN)
+    _fail("Stopped by SIGTERM. Run the same command again: it goes on where it stopped.", 1)
+
+
+def _open_closed_streams() -> None:
+    """Give a closed stdin, stdout or stderr a descriptor, so that no file of the bench gets its number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def bench_folder(default: str) -> Callable[[Command], Command]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mribench.commands.options import bench_option, overwrite_option, parse_settings
-from mribench.errors import UsageError
+from mribench.errors import MribenchError, UsageError
 
 if TYPE_CHECKING:
     from mribench.bench.folder import Bench
@@ -133,19 +133,41 @@ def prepare_cohort(
             if not overwrite:
                 cohort = open_cohort(bench.cohort_folder)
                 _check_same(cohort, request)
-                return bench, cohort, False
+                if not cohort.altered():
+                    return bench, cohort, False
+                return bench, _restored(bench, cohort, request, progress), True
             _forget_cohort(bench)
         return bench, own_cohort(bench.cohort_folder, bench.protocol.cohort_plan, request, progress), True
 
 
+def _restored(bench: Bench, cohort: Cohort, request: Request, progress: Progress) -> Cohort:
+    """The cohort with its damaged volumes made anew; raises MribenchError when they come out otherwise."""
+    from mribench.data.prepare.own import own_cohort
+
+    if request.source is None and request.manifest is None:
+        raise UsageError(
+            f"{', '.join(cohort.altered())} in {cohort.folder} must be what volumes.json records, but differ. Name the "
+            "scans again, and they are made anew."
+        )
+    again = own_cohort(bench.cohort_folder, bench.protocol.cohort_plan, request, progress)
+    if again.digest != cohort.digest:
+        cohort.record.write(cohort.folder / "volumes.json")
+        raise MribenchError(
+            f"The damaged volumes in {cohort.folder} came out otherwise than they were: the scans or the programs have "
+            "changed. Restore them from a copy, or prepare another --bench."
+        )
+    return again
+
+
 def _forget_cohort(bench: Bench) -> None:
+    from mribench.files import SUMS
     from mribench.reports.page.quality import PAGE
 
     if bench.runs():
         raise UsageError(
             f"{bench.folder} has runs that were trained on its cohort. Prepare into another --bench."
         )
-    for name in ("volumes.json", PAGE):
+    for name in ("volumes.json", PAGE, SUMS):
         (bench.cohort_folder / name).unlink(missing_ok=True)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from mribench.bench.cohort import start_cohort
-from mribench.bench.controls import possible_controls
+from mribench.bench.controls import Control, possible_controls
 from mribench.bench.folder import Bench, Run
 from mribench.bench.records import ScoresRecord, TrainingStep
 from mribench.commands.console import Display, display
@@ -80,10 +80,12 @@ class Session:
         wanted = self.bench.protocol.evaluation.samples
         for control, count in possible_controls(self.cohort(), wanted):
             with self.collect_failures(control.name):
-                outcome = make_control(
-                    self.bench, self.cohort(), control, count, self.context, overwrite=overwrite
-                )
-                self._say("make", control.name, outcome)
+                self.make_control(control, count, overwrite)
+
+    def make_control(self, control: Control, count: int, overwrite: bool = False) -> None:
+        """Make a control's volumes."""
+        outcome = make_control(self.bench, self.cohort(), control, count, self.context, overwrite=overwrite)
+        self._say("make", control.name, outcome)
 
     def add_folder(self, name: str, folder: Path, rescale: Rescale | None, overwrite: bool) -> None:
         """Make a folder of NIfTI an entrant of the bench."""
@@ -124,7 +126,8 @@ class Session:
         scored = self.evaluate()
         with self.collect_failures("t-SNE"):
             embed(self.bench, self.cohort(), scored, self.context)
-        page = write_report(self.bench)
+        with self.bench.lock("report"):
+            page = write_report(self.bench)
         click.echo(self.table(), err=True)
         click.echo(page)
 
@@ -135,9 +138,10 @@ class Session:
             yield
         except TooLittleMemory:
             raise
-        except MribenchError as error:
-            self.failures.append(f"{name}: {error}")
-        except (MemoryError, RuntimeError) as error:
+        except (MribenchError, OSError) as error:
+            reason = out_of_memory(error) if is_out_of_memory(error) else error
+            self.failures.append(f"{name}: {reason}")
+        except Exception as error:
             if not is_out_of_memory(error):
                 raise
             self.failures.append(f"{name}: {out_of_memory(error)}")

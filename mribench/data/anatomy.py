@@ -15,12 +15,13 @@ import torch.nn.functional as functional
 from scipy import ndimage
 from torch import Tensor
 
-_TEMPLATE_ORIGIN_MM = (-98.0, -134.0, -72.0)
+TEMPLATE_ORIGIN_MM = (-98.0, -134.0, -72.0)
 _CERTAIN = 0.9  # voxels of at least this probability give a tissue's mean intensity
 # MNI millimetres (x, y, z) that hold the lateral ventricles and leave out the basal cisterns.
 _VENTRICLE_BOX_MM = ((-30, 30), (-52, 37), (4, 33))
 _VENTRICLE_REACH_MM = 14.0  # tissue farther than this from a ventricle hardly follows its wall
 _HULL_REACH_MM = 10.0
+_MIDLINE_MM = 10.0  # what is done to the left hemisphere alone fades out within this distance of the midline
 _DISTANCE_SMOOTHING_MM = 3.0  # at 2 mm a warp that widens the ventricles by 4 mm can fold
 
 
@@ -79,7 +80,7 @@ class Anatomy:
 @functools.cache
 def mni_anatomy() -> Anatomy:
     """The MNI152 anatomy at 1 mm; loaded once per process (about 3 s)."""
-    t1, gm, wm = _load_maps()
+    t1, gm, wm = load_maps()
     brain = (t1 > 0).astype(np.float32)
     tissues = np.stack([np.clip(1 - gm - wm, 0, 1), gm, wm]) * brain
     tissues /= np.maximum(tissues.sum(axis=0), 1e-6)
@@ -87,7 +88,7 @@ def mni_anatomy() -> Anatomy:
     means = np.array([csf_mean, gm_mean, wm_mean], dtype=np.float32) / np.float32(wm_mean)
     residual = (t1 / wm_mean - np.einsum("c,cdhw->dhw", means, tissues)) * brain
     return Anatomy(
-        lattice=Lattice(_TEMPLATE_ORIGIN_MM, (1.0, 1.0, 1.0), t1.shape),
+        lattice=Lattice(TEMPLATE_ORIGIN_MM, (1.0, 1.0, 1.0), t1.shape),
         tissues=torch.from_numpy(tissues),
         residual=torch.from_numpy(residual.astype(np.float32))[None],
         brain=torch.from_numpy(brain)[None],
@@ -95,7 +96,8 @@ def mni_anatomy() -> Anatomy:
     )
 
 
-def _load_maps() -> list[np.ndarray]:
+def load_maps() -> list[np.ndarray]:
+    """T1, grey and white matter maps of MNI152 at 1 mm, float32 `[D,H,W]` on TEMPLATE_ORIGIN_MM."""
     # nilearn takes seconds to import, so only those who simulate pay for it.
     from nilearn import datasets
 
@@ -128,7 +130,7 @@ def _distance_and_normals(inside: np.ndarray, lattice: Lattice) -> tuple[np.ndar
     distance = ndimage.distance_transform_edt(~inside, 2) - ndimage.distance_transform_edt(inside, 2)
     distance = ndimage.gaussian_filter(distance.astype(np.float32), _DISTANCE_SMOOTHING_MM / 2)
     fields = torch.from_numpy(np.stack([distance, *np.gradient(distance, 2.0)[::-1]]))
-    values = Lattice(_TEMPLATE_ORIGIN_MM, (2.0, 2.0, 2.0), distance.shape).sample(fields, lattice.points())
+    values = Lattice(TEMPLATE_ORIGIN_MM, (2.0, 2.0, 2.0), distance.shape).sample(fields, lattice.points())
     return values[0].numpy(), values[1:].numpy()
 
 
@@ -137,6 +139,11 @@ def ventricle_field(lattice: Lattice) -> Tensor:
     distance, outward = _distance_and_normals(_lateral_ventricles(mni_anatomy()), lattice)
     nearness = np.exp(-((np.maximum(distance, 0) / _VENTRICLE_REACH_MM) ** 2))
     return torch.from_numpy(-outward * nearness)
+
+
+def left_weight(lattice: Lattice) -> Tensor:
+    """1 in the left hemisphere, 0 in the right one, rising within 10 mm of the midline: `[D,H,W]`."""
+    return (-lattice.points()[..., 0] / _MIDLINE_MM).clamp(0, 1)
 
 
 def hull_field(lattice: Lattice) -> Tensor:

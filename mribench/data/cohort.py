@@ -15,7 +15,7 @@ from mribench.data.grid import Grid, dequantise, paper_grid
 from mribench.data.records import CohortRecord, VolumeEntry
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError
-from mribench.files import digest_volume
+from mribench.files import check_seal, digest_volume
 
 ROLES = ("train", "reference", "holdout")
 
@@ -89,6 +89,7 @@ class Cohort:
             digests=tuple(volume.digest for volume in chosen),
             shape=self.grid.shape,
             load=lambda i: dequantise(self._verified_voxels(chosen[i])),
+            affine=tuple(map(tuple, self.grid.affine.tolist())),
         )
 
     @cached_property
@@ -139,12 +140,15 @@ def read_voxels(folder: Path, name: str) -> np.ndarray:
         voxels: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise MribenchError(f"{path} must be a readable volume of the cohort, but: {error}") from error
+    if voxels.dtype != np.uint16:
+        raise MribenchError(f"{path} must hold uint16 voxels, but holds {voxels.dtype}.")
     return voxels
 
 
 def is_intact(folder: Path, name: str, digest: str, grid: Grid) -> bool:
-    """Whether the voxels on disk have the digest."""
+    """Whether the voxels on disk have the digest, and the file's seal, if it has one, is whole."""
     try:
+        check_seal(volume_path(folder, name))
         return digest_volume(read_voxels(folder, name), grid.affine) == digest
-    except MribenchError:
+    except (MribenchError, OSError):
         return False

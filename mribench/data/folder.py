@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from mribench.data.formats import scan_stem
 from mribench.data.grid import Grid, dequantise, quantise
 from mribench.data.nifti import Rescale, check_range, is_nifti_name, read_nifti
 from mribench.data.volume_set import Progress, VolumeSet
 from mribench.errors import MribenchError
-from mribench.files import digest_json, digest_volume, write_json
+from mribench.files import Record, digest_json, digest_volume
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,12 @@ class _Checked(BaseModel):
     affine: list[list[float]]
 
 
-_CACHE = TypeAdapter(dict[str, _Checked])
+class _Checks(Record):
+    """checks-NAME.json: every file of a folder that was checked, by its name, size, time and rescaling."""
+
+    SCHEMA: ClassVar[str] = "mribench/checks/1"
+
+    files: dict[str, _Checked] = {}
 
 
 def open_folder(
@@ -98,7 +104,7 @@ def _check_all(
         if progress is not None:
             progress(file.name, done, len(files))
     if cache is not None and checks != cached:
-        write_json(cache, {key: check.model_dump() for key, check in checks.items()})
+        _Checks(files=checks).write(cache)
     _raise_problems(problems, len(files))
     return list(checks.values())
 
@@ -136,9 +142,9 @@ def _read_cache(cache: Path | None) -> dict[str, _Checked]:
     if cache is None or not cache.exists():
         return {}
     try:
-        return _CACHE.validate_json(cache.read_bytes())
-    except (OSError, ValidationError):
-        log.warning("%s cannot be read; every file is checked again.", cache)
+        return _Checks.read(cache).files
+    except MribenchError as error:
+        log.warning("%s Every file is checked again.", error)
         return {}
 
 

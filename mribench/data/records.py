@@ -84,7 +84,10 @@ class CohortRecord(Record):
     """volumes.json: which volumes make up the cohort, in their order, and what they were made of."""
 
     SCHEMA: ClassVar[str] = "mribench/cohort/1"
-    REMEDY: ClassVar[str] = "Restore the file, or make the cohort again in a new bench: mribench prepare SRC"
+    REMEDY: ClassVar[str] = (
+        "Restore the file, or remove it and run the same mribench prepare (or init, of simulated volumes) again: no "
+        "finished volume is made anew."
+    )
 
     source: Literal["simulated", "prepared"]
     recipe: dict[str, Any]  # plain JSON, because an earlier version's recipe must still be shown and compared

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.fft
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from mribench.data.anatomy import Lattice, hull_field, mni_anatomy, ventricle_field
+from mribench.data.anatomy import Lattice, hull_field, left_weight, mni_anatomy, ventricle_field
 from mribench.data.grid import paper_grid
 from mribench.errors import UsageError
 from mribench.runtime import derive
@@ -63,6 +63,24 @@ _BIAS_LATTICE = Lattice((-96.0, -114.0, -54.0), (8.0, 8.0, 8.0), (18, 25, 25))
 
 
 @dataclass(frozen=True)
+class Planted:
+    """What is changed in a subject, all else the same.
+
+    `ageing`: factor on the years above the youngest age; `ventricle_mm` and `left_ventricle_mm`: added outward shift of
+    the ventricle walls in mm of the template, of both sides or of the left one (the truth's ventricle_mm stays);
+    `atrophy`: added to the offset of the CSF logit.
+    """
+
+    ageing: float = 1.0
+    ventricle_mm: float = 0.0
+    left_ventricle_mm: float = 0.0
+    atrophy: float = 0.0
+
+
+_NOTHING = Planted()
+
+
+@dataclass(frozen=True)
 class _Traits:
     """A subject's scalars; `class_means`: T1 of CSF, GM, WM; `affine` `[3,4]`: from subject to template, mm."""
 
@@ -93,7 +111,9 @@ class _Brain:
     residual: np.ndarray  # [N] T1 that the tissues do not explain
 
 
-def simulate(seed: int, index: int, size: int) -> tuple[np.ndarray, dict[str, float]]:
+def simulate(
+    seed: int, index: int, size: int, planted: Planted = _NOTHING
+) -> tuple[np.ndarray, dict[str, float]]:
     """Subject `index` of cohort `seed`: float32 `[D,H,W]` in [0,1] on `paper_grid(size)`, and its truth.
 
     The anatomy depends on (seed, index) alone, so every size shows the same subject; only the scanner noise
@@ -110,8 +130,8 @@ def simulate(seed: int, index: int, size: int) -> tuple[np.ndarray, dict[str, fl
             f"a simulated subject needs size >= 4 and index >= 0; got size {size}, index {index}. "
             "Choose them so."
         )
-    traits = _draw_traits(_generator(seed, index, "traits"))
-    warp = _draw_warp(_generator(seed, index, "warp"), traits.ventricle_mm)
+    traits = _draw_traits(_generator(seed, index, "traits"), planted)
+    warp = _with_walls(_draw_warp(_generator(seed, index, "warp"), traits.ventricle_mm), planted)
     oversampling = _oversampling(size)
     lattice = _output_lattice(size * oversampling)
     brain = _warped_brain(lattice, traits, warp, _generator(seed, index, "folds"))
@@ -139,14 +159,14 @@ def _between(ends: tuple[float, float], fraction: float) -> float:
     return ends[0] + fraction * (ends[1] - ends[0])
 
 
-def _draw_traits(random: np.random.Generator) -> _Traits:
-    ageing = random.beta(1.2, 1.5)
+def _draw_traits(random: np.random.Generator, planted: Planted = _NOTHING) -> _Traits:
+    ageing = planted.ageing * random.beta(1.2, 1.5)
     csf, gm, wm = mni_anatomy().class_means
     ventricle_mm = _between(VENTRICLE_MM, ageing) + random.normal(0, 0.8)
     return _Traits(
         age=float(_between(_AGE_YEARS, ageing)),
         ventricle_mm=float(np.clip(ventricle_mm, *VENTRICLE_MM)),
-        atrophy=float(_between(ATROPHY, ageing) + random.normal(0, 0.1)),
+        atrophy=float(_between(ATROPHY, ageing) + random.normal(0, 0.1)) + planted.atrophy,
         class_means=(
             float(csf * _CSF_DARKENING + random.normal(0, 0.03)),
             float(gm - _between(_GM_DARKENING, ageing) + random.normal(0, 0.025)),
@@ -214,6 +234,20 @@ def _draw_warp(random: np.random.Generator, ventricle_mm: float) -> _Warp:
         if jacobian_min > _MIN_JACOBIAN:
             return _Warp(displacement, jacobian_min, weakening)
         weakening *= _WEAKENING_STEP
+
+
+def _with_walls(warp: _Warp, planted: Planted) -> _Warp:
+    """The warp, followed by the planted shift of the ventricle walls.
+
+    As part of the velocity, the shift would fold the widest ventricles, and all of the warp would be weakened.
+    """
+    if not (planted.ventricle_mm or planted.left_ventricle_mm):
+        return warp
+    millimetres = planted.ventricle_mm + planted.left_ventricle_mm * left_weight(WARP_LATTICE)
+    shift = _exponential(millimetres * _guides()[0])
+    origins = WARP_LATTICE.points() + warp.displacement.movedim(0, -1)
+    displacement = warp.displacement + WARP_LATTICE.sample(shift, origins)
+    return replace(warp, displacement=displacement, jacobian_min=_smallest_jacobian(displacement))
 
 
 @functools.cache

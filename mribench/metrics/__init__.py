@@ -18,6 +18,9 @@ METRICS: dict[str, str] = {
     "fid_s": "mribench.metrics.fid:FID_S",
     "memorisation": "mribench.metrics.memorisation:MEMORISATION",
     "copy_rate": "mribench.metrics.memorisation:COPY_RATE",
+    "fid_a_central": "mribench.metrics.fid:FID_A_CENTRAL",
+    "fid_c_central": "mribench.metrics.fid:FID_C_CENTRAL",
+    "fid_s_central": "mribench.metrics.fid:FID_S_CENTRAL",
     "kid_a": "mribench.metrics.kid:KID_A",
     "kid_c": "mribench.metrics.kid:KID_C",
     "kid_s": "mribench.metrics.kid:KID_S",
@@ -29,6 +32,8 @@ METRICS: dict[str, str] = {
     "mmd_legacy": "mribench.metrics.mmd:MMD_LEGACY",
     "ms_ssim_kwon2019": "mribench.metrics.ms_ssim:MS_SSIM_KWON2019",
     "fid_3d": "mribench.metrics.fid:FID_3D",
+    "anatomy": "mribench.metrics.anatomy:ANATOMY",
+    "slice_consistency": "mribench.metrics.consistency:SLICE_CONSISTENCY",
 }
 
 

@@ -1,4 +1,4 @@
-"""Frechet distance of two Gaussians fitted to features (Heusel et al. 2017, equation 6), per view."""
+"""Frechet distance of two Gaussians fitted to features (Heusel et al. 2017, equation 6), per view and position."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mribench.data.volume_set import VIEWS
 from mribench.errors import NotApplicable
 from mribench.metrics.arrays.distances import checked_features
 from mribench.metrics.metric import ArraySource, Gathered, Keep, Metric
@@ -82,48 +83,57 @@ def _mean(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SliceMetric(Metric[Gathered]):
-    """A comparison of the features of one central slice per volume.
+    """A comparison of the features of slices of one view, position by position; the value is the mean over positions.
 
-    `in_slab` is "compared" for the axial view, whose slice a slab may hold, and "not applicable" for the others.
+    `central` takes the central slice alone. Of a slab, only the axial view is compared: at the positions inside it.
     """
 
     view: str
+    central: bool = False
     family: str = "fid"
     detects: tuple[str, ...] = ("mean_volume", "noise")
 
-    def check_slice(self, arrays: ArraySource) -> None:
-        """Raise NotApplicable when the samples are a slab that does not hold the whole central slice."""
-        if arrays.slab is None:
-            return
-        held = f"{arrays.slab[0]} to {arrays.slab[1] - 1}"
-        if self.in_slab == "not applicable":
-            raise NotApplicable(
-                f"{self.title} needs whole {self.view} slices, but the samples hold only axial slices {held}."
-            )
-        centre = arrays.full_depth // 2
-        if not arrays.slab[0] <= centre < arrays.slab[1]:
-            raise NotApplicable(
-                f"{self.title} needs the central axial slice {centre}, but the samples hold only {held}."
-            )
+    def definition(self, arrays: ArraySource) -> dict[str, Any]:
+        """The view, its slices and what else can move their features."""
+        features = arrays.feature_definition(self.view)
+        if self.central:
+            return {"view": self.view, **features, "slice": str(self._centre(arrays))}
+        return {"view": self.view, "positions": "mean", **features}
+
+    def features(self, arrays: ArraySource, set_name: str) -> np.ndarray:
+        """Features `[N,P,F]` of the positions compared; NotApplicable when the samples are a slab without them."""
+        if arrays.slab and self.in_slab == "not applicable":
+            raise NotApplicable(f"{self.title} needs whole {self.view} slices, but {_held(arrays)}.")
+        positions, centre = arrays.positions(self.view), self._centre(arrays)
+        if not self.central:
+            return arrays.features(set_name, self.view)
+        if centre not in positions:
+            raise NotApplicable(f"{self.title} needs the central axial slice {centre}, but {_held(arrays)}.")
+        return arrays.features(set_name, self.view)[:, [positions.index(centre)]]
+
+    def _centre(self, arrays: ArraySource) -> int:
+        depth = arrays.full_depth if self.view == "axial" else arrays.shape[VIEWS[self.view]]
+        return depth // 2
+
+
+def _held(arrays: ArraySource) -> str:
+    assert arrays.slab
+    return f"the samples hold only axial slices {arrays.slab[0]} to {arrays.slab[1] - 1}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SliceFID(SliceMetric[FrechetSubsets]):
-    """Frechet distance of the features of one central slice per volume."""
+class SliceFID(SliceMetric[tuple[FrechetSubsets, ...]]):
+    """Frechet distance of the features of slices, the mean over positions."""
 
-    ranked: bool = True
     better: Better = "lower"
     display: Display = field(default_factory=lambda: Display(family="FID"))
 
-    def definition(self, arrays: ArraySource) -> dict[str, Any]:
-        return {"view": self.view, **arrays.feature_definition(self.view)}
+    def gather(self, arrays: ArraySource) -> tuple[FrechetSubsets, ...]:
+        real, fake = (self.features(arrays, name) for name in ("reference", "samples"))
+        return tuple(FrechetSubsets(real[:, p], fake[:, p]) for p in range(real.shape[1]))
 
-    def gather(self, arrays: ArraySource) -> FrechetSubsets:
-        self.check_slice(arrays)
-        return FrechetSubsets(arrays.features("reference", self.view), arrays.features("samples", self.view))
-
-    def value(self, gathered: FrechetSubsets, keep: Keep) -> float:
-        return gathered.distance(keep["reference"], keep["samples"])
+    def value(self, gathered: tuple[FrechetSubsets, ...], keep: Keep) -> float:
+        return float(np.mean([part.distance(keep["reference"], keep["samples"]) for part in gathered]))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -147,14 +157,14 @@ FID_A = SliceFID(
     name="fid_a",
     title="FID-A",
     view="axial",
-    in_slab="compared",
+    ranked=True,
     measures=(
-        "The distance between two Gaussian distributions, fitted to features of the central axial slices of the "
-        "samples and of the reference. It grows with blur, noise and wrong contrast."
+        "The distance between two Gaussian distributions, fitted to features of axial slices of the samples and of the "
+        "reference: the mean over several positions. It grows with blur, noise, wrong contrast and wrong position."
     ),
     blind_to=(
-        "It does not detect copying and does not look at other slices. With few samples it is biased upwards, so "
-        "compare only equal numbers of samples, and it can prefer a collapsed generator."
+        "It does not detect copying, nor whether the slices of a volume belong together. With few samples it is biased "
+        "upwards, so compare only equal numbers of samples, and it can prefer a collapsed generator."
     ),
 )
 FID_C, FID_S = (
@@ -162,16 +172,30 @@ FID_C, FID_S = (
         name=f"fid_{view[0]}",
         title=f"FID-{view[0].upper()}",
         view=view,
+        ranked=True,
         in_slab="not applicable",
-        measures=f"The same as FID-A, for the central {view} slice.",
+        measures=f"The same as FID-A, for {view} slices.",
         blind_to="The same as FID-A.",
     )
     for view in ("coronal", "sagittal")
+)
+FID_A_CENTRAL, FID_C_CENTRAL, FID_S_CENTRAL = (
+    SliceFID(
+        name=f"fid_{view[0]}_central",
+        title=f"FID-{view[0].upper()} (central slice)",
+        view=view,
+        central=True,
+        in_slab="compared" if view == "axial" else "not applicable",
+        measures=f"The same as FID-{view[0].upper()}, for the central {view} slice alone, as older tables give it.",
+        blind_to="It does not look at any other slice, and has the limits of FID-A.",
+        display=Display(heading=f"FID-{view[0].upper()} (central)"),
+    )
+    for view in ("axial", "coronal", "sagittal")
 )
 FID_3D = VolumeFID(
     name="fid_3d",
     title="FID-3D",
     opt_in=True,
-    measures="The same as FID-A, with features of whole volumes instead of one slice.",
+    measures="The same as FID-A, with features of whole volumes instead of slices.",
     blind_to="It does not detect copying. With few samples it is biased upwards, as FID-A is.",
 )

@@ -1,4 +1,4 @@
-"""Kernel Inception distance (Binkowski et al., ICLR 2018, section 4), per view: unbiased where FID is not."""
+"""Kernel Inception distance (Binkowski et al., ICLR 2018, section 4), by view: unbiased where FID is not."""
 
 from __future__ import annotations
 
@@ -39,25 +39,24 @@ def _kernel(rows: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SliceKID(SliceMetric[tuple[np.ndarray, int]]):
-    """KID of the features of one central slice per volume."""
+    """KID of the features of slices, the mean over positions."""
 
     better: Better = "match"
 
     def definition(self, arrays: ArraySource) -> dict[str, Any]:
         return {
-            "view": self.view,
             "kernel": "cubic",
             "estimator": "unbiased",
             "subsets": "none",
             "p": TEST,
-            **arrays.feature_definition(self.view),
+            **super().definition(arrays),
         }
 
     def gather(self, arrays: ArraySource) -> tuple[np.ndarray, int]:
-        """Kernel values of reference then samples `[M+N,M+N]`, and M."""
-        self.check_slice(arrays)
-        reference, samples = (arrays.features(name, self.view) for name in ("reference", "samples"))
-        return _kernel(np.concatenate([reference, samples])), len(reference)
+        """Kernel values of reference then samples `[M+N,M+N]`, the mean over positions, and M."""
+        reference, samples = (self.features(arrays, name) for name in ("reference", "samples"))
+        both = np.concatenate([reference, samples])
+        return np.mean([_kernel(both[:, p]) for p in range(both.shape[1])], axis=0), len(reference)
 
     def value(self, gathered: tuple[np.ndarray, int], keep: Keep) -> float:
         gram, m = gathered
@@ -75,12 +74,11 @@ KID_A = SliceKID(
     name="kid_a",
     title="KID-A",
     view="axial",
-    in_slab="compared",
     measures=(
         "The same features as FID-A, compared with a polynomial kernel and without FID's bias. A perfect generator "
         "has the expected value 0 at any number of samples; small negative values are chance."
     ),
-    blind_to="It does not detect copying and does not look at other slices.",
+    blind_to="It does not detect copying, nor whether the slices of a volume belong together.",
 )
 KID_C, KID_S = (
     SliceKID(
@@ -88,7 +86,7 @@ KID_C, KID_S = (
         title=f"KID-{view[0].upper()}",
         view=view,
         in_slab="not applicable",
-        measures=f"The same as KID-A, for the central {view} slice.",
+        measures=f"The same as KID-A, for {view} slices.",
         blind_to="The same as KID-A.",
     )
     for view in ("coronal", "sagittal")

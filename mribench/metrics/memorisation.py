@@ -147,7 +147,6 @@ class CopyRate(CopyMetric):
 MEMORISATION = Memorisation(
     name="memorisation",
     title="Memorisation AUC",
-    ranked=True,
     better="match",
     needs={"samples": 2, "train": 2, "holdout": 2},
     measures=(

@@ -76,6 +76,14 @@ def _bank(squared: np.ndarray, median: float) -> np.ndarray:
     return kernel
 
 
+def exchangeable_kernel(squared: np.ndarray) -> np.ndarray:
+    """The three Gaussians of squared distances `[N,N]`, with a bandwidth that is the same for every split of the rows.
+
+    Equal rows do not count for the bandwidth, which a collapsed generator would pull to 0.
+    """
+    return _bank(squared, float(np.median(np.sqrt(squared[squared > 0]))))
+
+
 def mmd2_of_gram(gram: np.ndarray, m: int, estimator: Estimator) -> float:
     """MMD^2 from kernel values of the pooled rows `[M+N,M+N]`, real first.
 
@@ -94,7 +102,7 @@ def _mean_within(gram: np.ndarray, estimator: Estimator) -> float:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureMMD(Metric[JointDistances]):
-    """Unbiased MMD^2 on the features of three central slices, each over its RMS norm in the reference."""
+    """Unbiased MMD^2 on joined features of the three views, each over its RMS norm in the reference."""
 
     family: str = "mmd"
     better: Better = "match"
@@ -119,12 +127,8 @@ class FeatureMMD(Metric[JointDistances]):
         return 0.0
 
     def exchangeable(self, gathered: JointDistances) -> tuple[np.ndarray, int]:
-        """Scales and bandwidth come from all volumes here: those of the reference would favour one split.
-
-        Equal volumes do not count for the bandwidth, which a collapsed generator would pull to 0.
-        """
-        squared = gathered.exchangeable()
-        return _bank(squared, float(np.median(np.sqrt(squared[squared > 0])))), gathered.m
+        """Scales and bandwidth come from all volumes here: those of the reference would favour one split."""
+        return exchangeable_kernel(gathered.exchangeable()), gathered.m
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,11 +178,11 @@ MMD = FeatureMMD(
     ranked=True,
     detects=("mean_volume", "noise"),
     measures=(
-        "Whether the features of the three central slices have the same distribution in the samples as in the "
-        "reference. The estimate is unbiased: a perfect generator has the expected value 0, and small negative "
-        "values are chance."
+        "Whether the features of several slices of the three views, taken together, have the same distribution in the "
+        "samples as in the reference. The estimate is unbiased: the expected value of a perfect generator is 0, and "
+        "small negative values are chance."
     ),
-    blind_to="It does not detect copying and does not look outside the three central slices.",
+    blind_to="It does not detect copying, and hardly whether the slices of a volume belong together.",
     display=Display(heading="MMD (x10³)", aim="near 0", scale=1000),
 )
 MMD_VOXEL = VoxelMMD(

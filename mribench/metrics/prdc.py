@@ -69,7 +69,7 @@ def _needs() -> dict[str, int]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NeighbourMetric(Metric[JointDistances]):
-    """The field of `PRDC` called `name`, on the joined features of the three views (those of the headline MMD)."""
+    """The field of `PRDC` called `name`, on the joined features of the headline MMD."""
 
     family: str = "prdc"
     better: Better = "higher"

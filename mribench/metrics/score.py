@@ -73,6 +73,7 @@ class Score(_Record):
     replicates: dict[str, tuple[float, ...]]  # set name -> the value without each group of its volumes
     target_sides: tuple[str, ...] = ()  # sets whose replicates are of the target instead
     least_variance: float = 0.0  # that the samples' side has at least, for a metric that counts samples
+    second_order: float = 0.0  # variance that the jackknife of the samples' side counts a second time
     p_value: float | None = None  # of a permutation test that samples and reference have one distribution
     real_baseline: RealBaseline | None = None
     display: Display = Display()
@@ -84,10 +85,18 @@ class Score(_Record):
 
     @property
     def rank_key(self) -> float:
-        """The number to rank by, lower is better: |gap| for "match", the value or its negative otherwise."""
+        """The number to rank by, lower is better: |gap| for "match", the value or its negative otherwise.
+
+        An unbiased square has the gap with its sign: its expectation is never below the target.
+        """
         if self.better == "match":
-            return abs(self.gap)
+            return self.gap if self.unbiased_square else abs(self.gap)
         return self.value if self.better == "lower" else -self.value
+
+    @property
+    def unbiased_square(self) -> bool:
+        """Whether it estimates a squared kernel distance without bias: these are the scores with a permutation test."""
+        return self.better == "match" and self.p_value is not None
 
     @property
     def gap_interval(self) -> tuple[float, float]:
@@ -107,7 +116,7 @@ class Score(_Record):
         if self.better != "match":
             return varied if self.better == "lower" else -varied
         gaps = self.value - varied if side in self.target_sides else varied - (self.target or 0.0)
-        return np.asarray(gaps if self.gap >= 0 else -gaps)
+        return np.asarray(gaps if self.gap >= 0 or self.unbiased_square else -gaps)
 
     @property
     def _parts(self) -> dict[str, tuple[float, int]]:

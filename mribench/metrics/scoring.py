@@ -16,12 +16,20 @@ from mribench.metrics import METRIC_REGISTRY, default_metrics, get_metric
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.metric import Metric
 from mribench.metrics.score import Missing, Score
-from mribench.metrics.statistics.intervals import interval, interval_name, jackknife, least_variance
+from mribench.metrics.statistics.intervals import (
+    interval,
+    interval_name,
+    jackknife,
+    least_variance,
+    second_order,
+)
 from mribench.metrics.statistics.jackknife import jackknife_part
 from mribench.metrics.statistics.permutation import permutation_p
 from mribench.metrics.statistics.real_baseline import RealBaselines, has_real_baseline
 
 log = logging.getLogger(__name__)
+
+OVERLAP = "are volumes of the reference, voxel for voxel"  # ends the note about samples that are no samples
 
 
 def score_all(arrays: Arrays, metrics: Sequence[str] | None = None) -> tuple[list[Score], list[Missing]]:
@@ -103,6 +111,7 @@ def score(metric: Metric[Any], arrays: Arrays) -> Score:
         replicates=replicates,
         target_sides=metric.target_resampled,
         least_variance=least_variance(metric, value, n),
+        second_order=second_order(metric, prepared, everything, replicates),
         p_value=_p_value(metric, prepared),
         display=metric.display,
     )
@@ -141,4 +150,7 @@ def _notes(arrays: Arrays, comparable: bool) -> tuple[str, ...]:
     copies = len(digests) - len(set(digests))
     if copies:
         notes.append(f"{copies} of {len(digests)} samples are exact duplicates of others")
+    reference = arrays.sets["reference"].digests if "reference" in arrays.sets else ()
+    if same := sum(digest in set(reference) for digest in digests):
+        notes.append(f"{same} of {len(digests)} samples {OVERLAP}")
     return tuple(notes)

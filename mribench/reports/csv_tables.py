@@ -25,7 +25,7 @@ def as_csv(table: Table) -> str:
 
     The last row, of kind "real_baseline", is what real volumes of other subjects score.
     """
-    table = table.of("paper", "score", "rank", "cost")
+    table = table.of("paper", "score", "excess", "gates", "cost")
     rows = table.rows
     places = max((len(row.chances) for row in rows), default=0)
     columns: dict[str, list[object]] = {
@@ -36,7 +36,10 @@ def as_csv(table: Table) -> str:
         "notes": ["; ".join(row.notes) for row in rows],
         "kind": [row.kind for row in rows],
         **_scores(table, "score"),
-        **_values(table, "rank"),
+        **_values(table, "excess"),
+        **_values(table, "gates"),
+        "not ranked": [row.unranked for row in rows],
+        "ranked as one": [row.together for row in rows],
         **_values(table, "cost"),
     }
     for i, column in enumerate(table.columns):

@@ -14,12 +14,12 @@ _TEX = {
 
 def as_tex(table: Table) -> str:
     """table.tex: a table with booktabs rules; controls below a rule, the real baseline below another."""
-    table = table.of("paper", "score", "rank", "chance")
+    table = table.of("chance", "excess", "gates", "paper", "score")
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
         "\\centering",
-        f"\\caption{{{_escaped(table.caption)}}}",
+        f"\\caption{{{_escaped(' '.join((*table.lead, table.caption)))}}}",
         f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
         "\\toprule",
         " & ".join(["model", *(_escaped(column.title) for column in table.columns)]) + r" \\",

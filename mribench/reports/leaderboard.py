@@ -11,15 +11,19 @@ from mribench.bench.folder import Bench
 from mribench.bench.protocol import Protocol
 from mribench.data.cohort import Cohort
 from mribench.files import write_text
+from mribench.metrics.gates.result import GateResult
 from mribench.metrics.score import Missing, Score
+from mribench.metrics.scoring import OVERLAP
 from mribench.metrics.statistics.jackknife import jackknife_groups
 from mribench.reports import terminal
 from mribench.reports.csv_tables import as_csv, as_scores_csv
-from mribench.reports.grid import make_table
+from mribench.reports.fields import make_table
+from mribench.reports.gates import equal_samples, real_samples, without_gates
+from mribench.reports.gates import remarks as gate_remarks
 from mribench.reports.latex import as_tex
 from mribench.reports.markdown import as_markdown
 from mribench.reports.page import words
-from mribench.reports.ranking import mark_best, rank
+from mribench.reports.ranking import hold_back, mark_best, rank
 from mribench.reports.records import Entrant, read_cohort, read_entrants
 from mribench.reports.rows import (
     Leaderboard,
@@ -47,16 +51,20 @@ def from_bench(bench: Bench, cohort: Cohort | None, entrants: Sequence[Entrant])
     spec = bench.protocol.cohort
     reference = len(cohort.set("reference")) if cohort else spec.reference
     expected = {"samples": bench.protocol.evaluation.samples, "reference": reference}
-    return from_scores(entrants, expected, _absent_controls(bench.protocol, entrants))
+    absent = _absent_controls(bench.protocol, entrants)
+    return from_scores(entrants, expected, absent, real_samples(entrants, cohort))
 
 
 def from_scores(
-    entrants: Sequence[Entrant], expected: Mapping[str, int] | None = None, remarks: Iterable[str] = ()
+    entrants: Sequence[Entrant],
+    expected: Mapping[str, int] | None = None,
+    remarks: Iterable[str] = (),
+    held_back: Mapping[str, str] | None = None,
 ) -> Leaderboard:
     """The leaderboard of entrants given as scores.
 
     `expected` is the number of volumes per set that a comparable score has; without it, that of the scores
-    under the usual definition.
+    under the usual definition. `held_back` maps names of entrants to the reason why they are not ranked.
     """
     entrants = [_without_torn_scores(entrant) for entrant in entrants]
     usual = usual_scores(entrants)
@@ -65,29 +73,46 @@ def from_scores(
     rows = [Row(entrant, make_cells(entrant, columns, expected, usual)) for entrant in entrants]
     contestants = [row for row in rows if row.entrant.kind != "control"]
     controls = sorted((row for row in rows if row.entrant.kind == "control"), key=_control_order)
-    ranked, left_out = rank(mark_best(contestants))
-    said = [*_too_few(ranked), *left_out, *_same_samples(entrants), *remarks]
+    judged = hold_back(contestants, held_back or {})
+    result = rank(mark_best(judged), controls)
+    headline = result.headline or _too_few(contestants)
+    said = [*result.remarks, *without_gates(entrants), *remarks]
     board = Leaderboard(
-        tuple(ranked),
+        tuple(result.rows),
         tuple(controls),
         _real(usual),
         tuple(said),
         columns,
         baseline_cells(columns, usual),
+        headline=headline,
+        warnings=(*equal_samples(entrants), *_held_back(judged)),
     )
-    met = [remark for row in board.rows for cell in row.cells for remark in cell.remarks]
+    met = [remark for row in board.rows for remark in (*_cell_remarks(row), *gate_remarks(row.entrant))]
     met += [row.unranked for row in board.rows if row.unranked]
     return replace(board, footnotes=tuple(dict.fromkeys(met)))
 
 
-def from_set(name: str, scores: Iterable[Score], missing: Iterable[Missing]) -> Leaderboard:
+def _cell_remarks(row: Row) -> list[str]:
+    return [remark for cell in row.cells for remark in cell.remarks]
+
+
+def _held_back(rows: Sequence[Row]) -> list[str]:
+    return [f"Not ranked: {row.title}. {row.unranked}" for row in rows if row.unranked]
+
+
+def from_set(
+    name: str, scores: Iterable[Score], missing: Iterable[Missing], gates: Iterable[GateResult] = ()
+) -> Leaderboard:
     """The leaderboard of one set of samples that belongs to no bench."""
     entrant = Entrant(
         name=name,
         scores={score.metric: score for score in scores},
         missing={absent.metric: absent.reason for absent in missing},
+        gates=tuple(gates),
     )
-    return from_scores([entrant])
+    notes = dict.fromkeys(note for score in entrant.scores.values() for note in score.notes)
+    overlap = "; ".join(note for note in notes if note.endswith(OVERLAP))
+    return from_scores([entrant], held_back={name: overlap} if overlap else None)
 
 
 def as_text(board: Leaderboard) -> str:
@@ -120,20 +145,6 @@ def _replicates_fit(score: Score, side: str) -> bool:
     return count > 1 and len(score.replicates[side]) == len(jackknife_groups(count))
 
 
-def _same_samples(entrants: Sequence[Entrant]) -> list[str]:
-    """A sentence for every set of samples that is in the table under several names."""
-    names: dict[tuple[str, ...], list[str]] = {}
-    for entrant in entrants:
-        if entrant.samples:
-            digests = tuple(sorted(file.digest for file in entrant.samples.files))
-            names.setdefault(digests, []).append(entrant.name)
-    return [
-        f"{' and '.join(same)} are the same samples, volume for volume."
-        for same in names.values()
-        if len(same) > 1
-    ]
-
-
 def _usual_counts(usual: Mapping[str, Score]) -> dict[str, int]:
     score = usual.get("ms_ssim") or next(iter(usual.values()), None)
     return {side: n for side, n in score.n.items() if side in ("samples", "reference")} if score else {}
@@ -144,11 +155,11 @@ def _real(usual: Mapping[str, Score]) -> str:
     return fixed(100 * score.target, 2) if score and score.target is not None else ""
 
 
-def _too_few(contestants: Sequence[Row]) -> list[str]:
-    """A sentence when nothing could be ranked, which says why the ranks are missing."""
-    if any(row.rank is not None for row in contestants):
-        return []
-    return [words.ONE_MODEL if sum(bool(row.entrant.scores) for row in contestants) < 2 else words.NO_RANKS]
+def _too_few(contestants: Sequence[Row]) -> str:
+    """Why nothing is ranked; "" without any contestant."""
+    if not contestants:
+        return ""
+    return words.ONE_MODEL if sum(bool(row.entrant.scores) for row in contestants) < 2 else words.NO_RANKS
 
 
 def _control_order(row: Row) -> tuple[int, str]:

@@ -13,9 +13,10 @@ _MARKUP = re.compile(r"([\\`*_\[\]<>#|~$&@]|:(?=\S)|(?<=www)\.)", re.IGNORECASE)
 
 def as_markdown(table: Table) -> str:
     """table.md: the columns of the page; controls and real baseline in italics below the models."""
-    table = table.of("paper", "score", "rank", "chance")
+    table = table.of("chance", "excess", "gates", "paper", "score")
     titles = ["model", *(column.title for column in table.columns)]
     lines = [
+        *(f"**{_escaped(sentence)}**\n" for sentence in table.lead),
         _escaped(table.caption),
         "",
         _line(_escaped(title) for title in titles),

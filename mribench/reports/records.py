@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 from mribench.bench.controls import CONTROLS
 from mribench.bench.folder import Bench, Run
 from mribench.bench.records import (
+    EmbeddingRecord,
     Kind,
     NearestRecord,
     RunRecord,
@@ -24,7 +25,9 @@ from mribench.bench.records import (
 from mribench.data.cohort import Cohort, open_cohort
 from mribench.data.volume_set import Slab, VolumeSet
 from mribench.errors import MribenchError
-from mribench.files import Record
+from mribench.files import Record, digest_file, read_json_lines
+from mribench.metrics.gates.result import GateResult
+from mribench.metrics.regions import RegionRow
 from mribench.metrics.score import Score
 
 _R = TypeVar("_R", bound=Record)
@@ -63,6 +66,8 @@ class Entrant:
     samples: SamplesRecord | None = None
     nearest: NearestRecord | None = None
     training: tuple[TrainingStep, ...] = ()
+    regions: tuple[RegionRow, ...] = ()
+    gates: tuple[GateResult, ...] = ()
 
     @property
     def label(self) -> str:
@@ -179,6 +184,8 @@ def read_entrant(bench: Bench, run: Run, cohort: Cohort | None) -> Entrant:
         samples=samples,
         nearest=reader.optional(NearestRecord, run.nearest),
         training=training,
+        regions=scored.regions if scored else (),
+        gates=scored.gates if scored else (),
         problems=tuple(reader.problems),
         doubts=tuple(_doubts(bench, run, cohort, record, scored, scores)) if scored and scores else (),
     )
@@ -224,11 +231,10 @@ def read_training(path: Path, reader: Reader) -> list[TrainingStep]:
     """The records by step; of a step recorded twice (resumed runs) the last wins; torn lines are left out."""
     records: dict[int, TrainingStep] = {}
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        reader.note(f"{path} cannot be read: {error.strerror}.")
+        lines, torn = read_json_lines(path)
+    except MribenchError as error:
+        reader.note(error)
         return []
-    torn = 0
     for line in lines:
         try:
             record = TrainingStep.model_validate_json(line)
@@ -236,13 +242,17 @@ def read_training(path: Path, reader: Reader) -> list[TrainingStep]:
         except ValueError:  # ValidationError is one
             torn += 1
     if torn > 1:
-        reader.note(f"{path}: {torn} of {len(lines)} lines are no training records and were left out.")
+        count = len(lines) + torn
+        reader.note(f"{path}: {torn} of {count} lines are no training records and were left out.")
     return [records[step] for step in sorted(records)]
 
 
 def read_embedding(path: Path) -> list[Point]:
     """The joint t-SNE; raises MribenchError when it is absent or not what it should be."""
+    record = path.with_suffix(".json")
     try:
+        if record.exists() and EmbeddingRecord.read(record).table_digest not in ("", digest_file(path)):
+            raise ValueError(f"it is not the table that {record.name} records")
         with open(path, encoding="utf-8", newline="") as file:
             points = [
                 Point(

@@ -10,7 +10,6 @@ from typing import Any
 from mribench.metrics import METRIC_REGISTRY, METRICS, get_metric
 from mribench.metrics.metric import Metric, SlabRule
 from mribench.metrics.score import Display, RealBaseline, Score
-from mribench.metrics.statistics.comparison import COULD_BE_FIRST
 from mribench.reports.records import Entrant
 
 
@@ -59,7 +58,8 @@ class Column:
         return fixed(value, digits), fixed(low, digits), fixed(high, digits)
 
 
-TABLE_1 = ("ms_ssim", "gap", "mmd", "fid_a", "fid_c", "fid_s")  # keys of the columns of Peng et al. 2023
+# Keys of the columns of Peng et al. 2023.
+TABLE_1 = ("ms_ssim", "gap", "mmd", "fid_a_central", "fid_c_central", "fid_s_central")
 
 
 def columns_of(scores: Mapping[str, Score], missing: Iterable[str] = ()) -> tuple[Column, ...]:
@@ -131,7 +131,7 @@ class Cell:
 
     `why_not` says why it cannot be compared with the others (an asterisk), `notes` what else to know,
     `absent` why there is no value. `group` holds the letters of its tie groups ("" = not compared): two
-    cells of a column share a letter unless they differ after Holm's correction. `tied`: with the best.
+    cells of a column share a letter unless they differ after Holm's correction.
     """
 
     column: Column
@@ -140,7 +140,6 @@ class Cell:
     why_not: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     best: bool = False
-    tied: bool = False
     group: str = ""
 
     @property
@@ -163,12 +162,6 @@ class Cell:
         return self.texts[0]
 
     @property
-    def interval(self) -> str:
-        """ "[low, high]", or nothing."""
-        _, low, high = self.texts
-        return f"[{low}, {high}]" if low else ""
-
-    @property
     def texts(self) -> tuple[str, str, str]:
         """Value, low and high with the same number of decimals."""
         if self.score is None:
@@ -178,29 +171,40 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One entrant. `rank` is its mean rank over the families, None with `unranked` saying why.
+    """One entrant. `place` and `excess` are None where it is not ranked, with `unranked` saying why.
 
-    `chances`: the probabilities that its mean rank is the lowest, the second lowest, ... of those ranked.
+    `excess` is the headline, and `decisive` the title of the family that it comes from.
+    `chances`: the probabilities that it is the best, the second best, ... of those ranked. Several trainings of one
+    model share all of these, and `together` says so.
     """
 
     entrant: Entrant
     cells: tuple[Cell, ...]
-    rank: float | None = None
-    unranked: str = ""
-    best: bool = False
+    place: int | None = None
+    excess: float | None = None
+    decisive: str = ""
     chances: tuple[float, ...] = ()
+    best: bool = False
+    together: str = ""
+    unranked: str = ""
 
     def cell(self, key: str) -> Cell:
         return next(cell for cell in self.cells if cell.column.key == key)
 
     @property
-    def could_be_first(self) -> bool:
-        return bool(self.chances) and self.chances[0] >= COULD_BE_FIRST
-
-    @property
     def whole(self) -> bool:
         """Whether it makes whole volumes."""
         return self.entrant.slab is None
+
+    @property
+    def title(self) -> str:
+        """The paper's name, followed by the run's where that says more."""
+        entrant = self.entrant
+        model = entrant.run.model if entrant.run else None
+        plain_run = entrant.name in (model, entrant.label)
+        if plain_run and entrant.kind != "control":
+            return entrant.label
+        return f"{entrant.label} ({entrant.name})"
 
 
 @dataclass(frozen=True)
@@ -223,9 +227,10 @@ class BaselineCell:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Contestants (best first), controls and, if any score has one, the real baseline of each column.
+    """Contestants (the ranked ones first), controls and, if any score has one, the real baseline of each column.
 
-    `footnotes` are in the order in which the table meets them.
+    `headline` is the result in one sentence, `warnings` are what a reader must know before it. `footnotes` are in
+    the order in which the table meets them.
     """
 
     contestants: tuple[Row, ...]
@@ -235,6 +240,8 @@ class Leaderboard:
     columns: tuple[Column, ...]
     real_baseline: tuple[BaselineCell, ...] = ()
     footnotes: tuple[str, ...] = field(default=())
+    headline: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def rows(self) -> tuple[Row, ...]:

@@ -14,6 +14,8 @@ def as_text(table: Table) -> str:
     alone = len(table.contestants + table.controls) == 1
     real = [f"Real MS-SSIM: {table.real_ms_ssim} %"] if table.real_ms_ssim else []
     lines = [
+        *map(plain, table.warnings if alone else table.lead),
+        "",
         *(_list(table) if alone else _table(table)),
         "",
         *real,
@@ -27,8 +29,8 @@ def as_text(table: Table) -> str:
 
 
 def _table(table: Table) -> list[str]:
-    """Contestants, controls and the real baseline, each group below a rule."""
-    table = table.of("paper", "score", "rank", "chance")
+    """Ranked and other contestants, controls and the real baseline, each group below a rule."""
+    table = table.of("chance", "excess", "gates", "paper", "score")
     header = ["model", *(plain(column.title) for column in table.columns)]
     lines = _aligned([header, *(_row(row) for row in table.rows)])
     rule, rest = "-" * max(len(line) for line in lines), iter(lines[1:])
@@ -49,7 +51,7 @@ def _cell(cell: TableCell) -> str:
 
 def _list(table: Table) -> list[str]:
     """One line a score; columns for real baseline and p only where some score has one."""
-    table = table.of("paper", "score", "companion")
+    table = table.of("paper", "score", "companion", "gates")
     row, *baseline = table.rows
     lines = [["metric", "value", "95 % interval", "real baseline", "95 % interval", "p"]]
     reals = baseline[0].cells if baseline else [TableCell()] * len(row.cells)

@@ -16,7 +16,7 @@ from mribench.data.volume_set import VolumeSet
 from mribench.runtime import derive
 
 _SLAB_SLICES = 10  # cDPM makes slabs of ten slices (Peng 2023)
-_COPY_NOISE = 0.01  # in the brain only: noise in the background is noticed by itself
+COPY_NOISE = 0.01  # in the brain only: noise in the background is noticed by itself
 _BIAS_SMOOTHNESS = 6  # a bias field's SD in voxels is the side over this
 
 
@@ -167,7 +167,7 @@ def training_copies(material: Material, dose: float, generators: _Generators) ->
     volumes = material.probes.stack()
     for i in range(round(dose * len(volumes))):
         copied = material.train[i % len(material.train)]
-        volumes[i] = noise_in_brain(copied, _COPY_NOISE, generators[i])
+        volumes[i] = noise_in_brain(copied, COPY_NOISE, generators[i])
     return volumes
 
 

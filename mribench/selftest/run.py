@@ -69,22 +69,24 @@ def material_of(cohort: Cohort, most: int) -> Material:
 
 @dataclass
 class Scorer:
-    """Scores sets of samples against the same real volumes by every metric that is not opt-in."""
+    """Scores sets of samples against the same real volumes by `metrics`; default: every one that is not opt-in."""
 
     real: Mapping[str, VolumeSet]
     grid: Grid
     cache: Path
     extractor: str
     context: Context
+    metrics: tuple[str, ...] | None = None
     failures: dict[str, str] = field(default_factory=dict)  # metric -> why it could not be computed
 
     def score(self, samples: VolumeSet) -> Scores:
         """Metric -> score; what fails is left out and noted in `failures`."""
-        scores, missing = score_all(self._arrays(samples))
+        scores, missing = score_all(self.arrays(samples), self.metrics)
         self.failures |= {one.metric: one.reason for one in missing if not one.by_design}
         return {score.metric: score for score in scores}
 
-    def _arrays(self, samples: VolumeSet) -> Arrays:
+    def arrays(self, samples: VolumeSet) -> Arrays:
+        """The arrays of these samples and the real volumes."""
         return Arrays({"samples": samples, **self.real}, self.cache, self.extractor, self.context)
 
     def score_array(self, volumes: np.ndarray) -> Scores:
@@ -105,7 +107,7 @@ class Scorer:
     def planted(self, material: Material, per_kind: int, seed: int) -> PlantedResult:
         """Which of the copies planted among the probes are found."""
         garden = planted.plant(material.probes, material.train, per_kind, seed)
-        return planted.outcome(garden, copies(self._arrays(self.samples(garden.volumes))))
+        return planted.outcome(garden, copies(self.arrays(self.samples(garden.volumes))))
 
 
 def _doses_of(fault: Degradation, quick: bool) -> tuple[float, ...]:

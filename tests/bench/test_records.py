@@ -80,10 +80,10 @@ def test_the_published_schema_names_every_field_that_is_written(record):
 
 
 def test_a_bench_of_version_0_1_0_is_opened(tmp_path):
-    """Its files have no schema."""
+    """Its files have no schema and no digest."""
     bench = create_bench(tmp_path / "bench", PROTOCOL)
     record = read_json(bench.folder / "bench.json")
-    del record["schema"]
+    del record["schema"], record["sha256"]
     write_json(bench.folder / "bench.json", record)
     assert open_bench(bench.folder).protocol == PROTOCOL
 
@@ -94,6 +94,10 @@ def test_a_bench_changed_by_hand_is_refused(tmp_path):
     record["protocol"]["evaluation"]["samples"] = 3
     write_json(bench.folder / "bench.json", record)
     with pytest.raises(MribenchError, match="changed by hand"):
+        open_bench(bench.folder)
+    del record["sha256"]
+    write_json(bench.folder / "bench.json", record)
+    with pytest.raises(MribenchError, match="protocol digest expected"):
         open_bench(bench.folder)
 
 

@@ -11,7 +11,7 @@ import torch
 from mribench.data import simulate as simulator
 from mribench.data.anatomy import mni_anatomy
 from mribench.data.grid import paper_grid
-from mribench.data.simulate import simulate
+from mribench.data.simulate import Planted, simulate
 from mribench.errors import UsageError
 from mribench.metrics.ms_ssim import mean_of_pairs, ms_ssim_matrix
 from mribench.metrics.statistics.jackknife import leave_out, squared_error
@@ -203,3 +203,32 @@ def test_subjects_are_as_diverse_as_real_ones():
     value = mean_of_pairs(matrix, np.arange(16))
     variance = squared_error(value, leave_out(lambda keep: mean_of_pairs(matrix, keep), 16), 16)
     assert abs(value - 0.792) < 0.01 + 2 * variance**0.5
+
+
+def changed(subject: dict[str, float], planted: dict[str, float], name: str) -> float:
+    return planted[name] - subject[name]
+
+
+def test_planted_ventricles_and_atrophy_move_the_truth_as_stated_and_leave_the_rest(subjects):
+    """The same subject with 3 mm wider ventricles, and with a CSF logit that is 0.4 higher."""
+    before = subjects[1][1]
+    wide, thin = (
+        simulate(SEED, 1, 32, planted)[1] for planted in (Planted(ventricle_mm=3.0), Planted(atrophy=0.4))
+    )
+    assert wide["csf_cm3"] > before["csf_cm3"] + 5 and wide["age"] == before["age"]
+    assert wide["strength"] == before["strength"]  # the rest of the warp is not weakened
+    assert changed(before, thin, "atrophy") == pytest.approx(0.4)
+    assert thin["csf_cm3"] > 1.05 * before["csf_cm3"] and thin["gm_cm3"] < before["gm_cm3"]
+    assert thin["brain_cm3"] == pytest.approx(before["brain_cm3"])
+
+
+def test_planted_youth_shrinks_the_years_above_the_youngest(subjects):
+    young = simulate(SEED, 2, 32, Planted(ageing=0.4))[1]
+    assert young["age"] == pytest.approx(55 + 0.4 * (subjects[2][1]["age"] - 55))
+    assert young["ventricle_mm"] < subjects[2][1]["ventricle_mm"]
+
+
+def test_a_planted_left_ventricle_changes_the_left_side_of_the_brain_only(subjects):
+    change = np.abs(simulate(SEED, 3, 32, Planted(left_ventricle_mm=4.0))[0] - subjects[3][0])
+    left, right = change[..., :16], change[..., 16:]
+    assert left.max() > 0.3 and left.mean() > 4 * right.mean()

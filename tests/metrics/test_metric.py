@@ -244,7 +244,11 @@ def test_every_metric_is_in_the_table_under_its_own_name():
         assert metric.measures.endswith(".") and metric.blind_to.endswith(".")
 
 
-MATCH = {"ms_ssim", "mmd", "memorisation", "kid_a", "kid_c", "kid_s", "mmd_voxel", "ms_ssim_kwon2019"}
+MATCH = {
+    *("ms_ssim", "mmd", "memorisation", "kid_a", "kid_c", "kid_s", "mmd_voxel", "ms_ssim_kwon2019"),
+    "anatomy",
+    "slice_consistency",
+}
 
 
 def test_a_metric_that_opts_in_is_no_default():

@@ -85,13 +85,15 @@ def test_the_biased_form_prefers_a_collapsed_generator():
 def test_views_weigh_equally_whatever_their_scale():
     rng = np.random.default_rng(0)
     views = {
-        (name, view): rng.normal(size=(4, 3)) * scale
+        (name, view): rng.normal(size=(4, 2, 3)) * scale
         for name in ("reference", "samples")
         for view, scale in (("axial", 1), ("coronal", 100), ("sagittal", 0.01))
     }
     joined = join_views(lambda name, view: views[name, view], "reference")
-    assert joined.shape == (4, 9)
-    assert [(joined[:, 3 * i : 3 * i + 3] ** 2).sum(1).mean() for i in range(3)] == pytest.approx([1, 1, 1])
+    assert joined.shape == (4, 18)
+    assert [(joined[:, 6 * i : 6 * i + 6] ** 2).sum(1).mean() for i in range(3)] == pytest.approx([1, 1, 1])
+    first = views["reference", "axial"].reshape(4, 6)
+    assert joined[:, :6] / first == pytest.approx(np.full((4, 6), joined[0, 0] / first[0, 0]))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from mribench.metrics.score import RealBaseline
 from mribench.reports import leaderboard
 from mribench.reports.csv_tables import as_csv
-from mribench.reports.grid import _duration, _millions, make_table
+from mribench.reports.fields import _duration, _millions, make_table
 from mribench.reports.latex import as_tex
 from mribench.reports.markdown import as_markdown
 from mribench.reports.page.html import render

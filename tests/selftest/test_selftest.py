@@ -29,6 +29,9 @@ from mribench.selftest.contract import phantoms
 from mribench.selftest.degradations import DEGRADATIONS, Material
 from mribench.selftest.record import FreshVolumes, PlantedResult, SelfTest
 
+# The bench of 24^3 has voxels larger than anatomy allows.
+COMPUTED = [name for name in default_metrics() if name != "anatomy"]
+
 
 def protocol(train, reference, holdout, size=32):
     cohort = CohortSpec(source="simulated", size=size, train=train, reference=reference, holdout=holdout)
@@ -75,19 +78,19 @@ def finished(bench):
         patch.setattr(features, "load_network", lambda *_: Coarse())
         result = call("selftest", "--quick", "--bench", bench.folder)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result, json.loads((bench.folder / "selftest.json").read_text())
+    return result, SelfTest.read(bench.folder / "selftest.json").as_json()
 
 
 def test_every_fault_and_metric_is_in_the_record_and_the_table(finished):
     result, record = finished
     assert record["metrics"] == list(default_metrics())
-    asked = {(fault, metric) for fault in DEGRADATIONS for metric in default_metrics()}
+    asked = {(fault, metric) for fault in DEGRADATIONS for metric in COMPUTED}
     assert {(v["degradation"], v["metric"]) for v in record["verdicts"]} == asked
     assert record["n"] == {"samples": 8, "reference": 8, "train": 8, "holdout": 8}
     assert record["failures"] == []
     for fault in DEGRADATIONS.values():
         assert f"| {fault.title} ({fault.unit}" in result.stdout
-    detects = {(control, name) for name in default_metrics() for control in get_metric(name).detects}
+    detects = {(control, name) for name in COMPUTED for control in get_metric(name).detects}
     assert {(c["control"], c["metric"]) for c in record["controls"]} == detects
     assert set(record["first_component"]) == {"age"}
 
@@ -102,7 +105,7 @@ def test_the_csv_holds_every_dose_with_its_verdict(bench, finished):
     _, record = finished
     table = pd.read_csv(bench.folder / "selftest.csv")
     doses = sum(1 + len(d["doses"]) for d in record["degradations"])
-    assert len(table) == doses * len(default_metrics()) == len(record["cells"])
+    assert len(table) == doses * len(COMPUTED) == len(record["cells"])
     zero = table[table.dose == 0]
     assert (zero.difference == 0).all()
     assert table.groupby("metric").value.nunique().min() > 1

@@ -14,7 +14,7 @@ from mribench.data.cohort import Cohort, CohortPlan, is_intact, volume_path
 from mribench.data.grid import Grid
 from mribench.data.records import CohortRecord, RefusedScan, VolumeEntry, VolumeRecord
 from mribench.data.volume_set import Progress
-from mribench.files import append_json_line, digest_json, digest_volume, write_array
+from mribench.files import append_json_line, digest_json, digest_volume, read_json_lines, write_array
 
 LEDGER = "ledger.jsonl"  # stays, so that making the cohort again makes only what must differ
 
@@ -101,9 +101,9 @@ def _finished(folder: Path, grid: Grid, tasks: Sequence[Task]) -> dict[str, Ledg
 
 
 def _read_ledger(path: Path) -> dict[str, LedgerLine]:
-    """The last line of each volume; one that a killed process left torn is passed over."""
+    """The last line of each volume; one that is torn or damaged is passed over, and its volume made again."""
     lines: dict[str, LedgerLine] = {}
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for text in read_json_lines(path)[0] if path.exists() else ():
         try:
             line = LedgerLine.model_validate_json(text)
         except ValueError:

@@ -60,6 +60,7 @@ def own_cohort(folder: Path, plan: CohortPlan, request: Request, progress: Progr
     refused = [_refused(scan, f"{scan.name} is {scan.skipped}.") for scan in scans if scan.skipped]
     refused += [_refused(each.scan, each.reason) for each in inputs if each.reason]
     tasks = _tasks([each for each in inputs if not each.reason], grid, recipe)
+    _roles([(scan.subject, scan.source) for scan in tasks], plan, refused)  # before hours of work
     run = in_this_process  # a stripped scan takes about a second, a raw one 14 to 23
     if isinstance(recipe, RawRecipe):
         run = partial(in_workers, count=request.workers or default_workers())
@@ -153,13 +154,19 @@ def _in_roles(
     subjects = [
         (line.record.subject, line.record.source) for line in usable if isinstance(line.record, ScanRecord)
     ]
-    try:
-        roles = assign_roles(subjects, plan)
-    except UsageError as error:
-        left_out = "".join(f"\n  {scan.name}: {scan.reason}" for scan in refused[:10])
-        raise UsageError(f"{error} {len(refused)} scans were left out.{left_out}") from error
+    roles = _roles(subjects, plan, refused)
     return [
         line.as_volume(roles[subject])
         for line, (subject, _) in zip(usable, subjects, strict=True)
         if subject in roles
     ]
+
+
+def _roles(
+    subjects: Sequence[tuple[str, str]], plan: CohortPlan, refused: Sequence[RefusedScan]
+) -> dict[str, tuple[str, ...]]:
+    try:
+        return assign_roles(subjects, plan)
+    except UsageError as error:
+        left_out = "".join(f"\n  {scan.name}: {scan.reason}" for scan in refused[:10])
+        raise UsageError(f"{error} {len(refused)} scans were left out.{left_out}") from error

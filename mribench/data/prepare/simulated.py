@@ -10,10 +10,12 @@ import numpy as np
 from mribench.data.cohort import ROLES, Cohort, CohortPlan
 from mribench.data.grid import quantise
 from mribench.data.prepare.builder import Product, Task, make_volumes, write_cohort
-from mribench.data.simulate import RECIPE, simulate
+from mribench.data.simulate import RECIPE, Planted, simulate
 from mribench.data.volume_set import Progress
 from mribench.files import digest_json
 from mribench.runtime import derive
+
+_PREFIX = "sim-"
 
 
 def simulated_cohort(folder: Path, plan: CohortPlan, progress: Progress) -> Cohort:
@@ -26,12 +28,24 @@ def simulated_cohort(folder: Path, plan: CohortPlan, progress: Progress) -> Coho
             volume, traits = simulate(plan.seed, index, plan.spec.size)
             return Product(quantise(volume), traits)
 
-        return Task(f"sim-{index:05d}", digest_json({**settings, "subject": index}), make)
+        return Task(f"{_PREFIX}{index:05d}", digest_json({**settings, "subject": index}), make)
 
     tasks = [task(index) for index in range(len(roles))]
     lines = make_volumes(folder, plan.spec.voxels, tasks, progress)
     volumes = [lines[task.name].as_volume(of) for task, of in zip(tasks, roles, strict=True)]
     return write_cohort(folder, plan, {**settings, "count": len(roles)}, volumes)
+
+
+def is_simulated_now(cohort: Cohort) -> bool:
+    """Whether the present simulator made this cohort, so that `simulated_again` gives its subjects."""
+    return cohort.source == "simulated" and cohort.record.recipe.get("name") == RECIPE
+
+
+def simulated_again(cohort: Cohort, name: str, planted: Planted) -> np.ndarray:
+    """The subject of that name with something planted in it: `[D,H,W]` in [0,1]."""
+    recipe = cohort.record.recipe
+    volume, _ = simulate(recipe["seed"], int(name.removeprefix(_PREFIX)), recipe["size"], planted)
+    return volume
 
 
 def _roles(plan: CohortPlan) -> list[tuple[str, ...]]:

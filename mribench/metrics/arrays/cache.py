@@ -12,17 +12,19 @@ import numpy as np
 import torch
 from torch import nn
 
+from mribench.data.anatomy import Lattice
 from mribench.data.volume_set import VIEWS, VolumeSet
 from mribench.errors import MribenchError
 from mribench.files import digest_file, digest_json
-from mribench.metrics.arrays.distances import squared_distances
+from mribench.metrics.arrays import alignment
+from mribench.metrics.arrays.distances import side_by_side, squared_distances
 from mribench.metrics.arrays.nearest import nearest_neighbours
 from mribench.metrics.arrays.pairs import Kernel, checked, pair_matrix
 from mribench.metrics.arrays.similarity import definition_for
 from mribench.metrics.arrays.store import Store
-from mribench.metrics.features import medicalnet
+from mribench.metrics.features import anatomy, medicalnet, seams
 from mribench.metrics.features import slices as feature_module
-from mribench.metrics.features.extraction import slice_features, volume_features
+from mribench.metrics.features.extraction import brain_regions, slice_features, volume_features
 from mribench.runtime import Context
 
 
@@ -73,15 +75,15 @@ class Arrays:
         return definition_for(min(self.shape)).name
 
     def features(self, set_name: str, view: str) -> np.ndarray:
-        """Features of the central slices of a set, `[N,F]` float64; view "axial", "coronal" or "sagittal"."""
+        """Features of the slices of a set at the P positions of a view, `[N,P,F]` float64."""
         volumes = self._set(set_name)
         definition = self.feature_definition(*VIEWS)
         key = digest_json(["features", volumes.digest, definition])
-        indices = {name: self._slice(name) for name in VIEWS}
+        planes = [(name, index) for name in VIEWS for index in self._within(name)]
 
         def cut(number: int) -> list[np.ndarray]:
             volume = self._volume(volumes, number)
-            return [feature_module.grey_slice(volume, name, index) for name, index in indices.items()]
+            return [feature_module.grey_slice(volume, name, index) for name, index in planes]
 
         def compute(parts: Path | None) -> np.ndarray:
             network, report = self._slice_network, self._counted(f"features {volumes.name}", len(volumes))
@@ -89,8 +91,8 @@ class Arrays:
                 cut, len(volumes), network, self.extractor, self.context.device, parts, report
             )
 
-        array = self.store.get(f"features-{key[:24]}", compute, len(volumes))  # [N,3,F] float32
-        chosen: np.ndarray = array[:, list(VIEWS).index(view)].astype(np.float64)
+        array = self.store.get(f"features-{key[:24]}", compute, len(volumes))  # [N,planes,F] float32
+        chosen: np.ndarray = array[:, [name == view for name, _ in planes]].astype(np.float64)
         return chosen
 
     def volume_features(self, set_name: str) -> np.ndarray:
@@ -107,13 +109,39 @@ class Arrays:
 
         return self.store.get(f"volumes-{key[:24]}", compute, len(volumes)).astype(np.float64)
 
+    def region_volumes(self, set_name: str) -> np.ndarray:
+        """Volumes in ml of `REGIONS` in every brain of a set, `[N,R]` float64; NotApplicable outside MNI152."""
+        volumes, lattice = self._set(set_name), self._lattice
+        key = digest_json(["regions", volumes.digest, self.region_definition()])
+
+        def compute(parts: Path | None) -> np.ndarray:
+            report = self._counted(f"regions {volumes.name}", len(volumes))
+            return brain_regions(lambda i: self._volume(volumes, i), lattice, len(volumes), parts, report)
+
+        return self.store.get(f"regions-{key[:24]}", compute, len(volumes))
+
+    def seams(self, set_name: str) -> np.ndarray:
+        """Seam profiles of the volumes of a set, `[N,P]` float64."""
+        volumes = self._set(set_name)
+        key = digest_json(["seams", volumes.digest, self.seam_definition()])
+
+        def compute(_: Path | None) -> np.ndarray:
+            return np.stack([seams.seam_profile(self._volume(volumes, i)) for i in range(len(volumes))])
+
+        return self.store.get(f"seams-{key[:24]}", compute, len(volumes))
+
     def distances(self, view: str) -> np.ndarray:
-        """Squared distances of the features of reference then samples `[M+N,M+N]` float64; in memory only."""
+        """Squared distances of reference then samples `[M+N,M+N]` float64, by the features of all positions of a view.
+
+        In memory only.
+        """
         sets = ("reference", "samples")
         key = digest_json(["distances", *(self._set(name).digest for name in sets), view])
 
         def compute() -> np.ndarray:
-            return squared_distances(np.concatenate([self.features(name, view) for name in sets]))
+            return squared_distances(
+                np.concatenate([side_by_side(self.features(name, view)) for name in sets])
+            )
 
         return self.store.in_memory(key, compute)
 
@@ -151,16 +179,88 @@ class Arrays:
         both = self.store.get(f"nearest-{key[:24]}", compute, len(rows))
         return both[:, 0].astype(np.intp), both[:, 1]
 
+    def positions(self, view: str) -> tuple[int, ...]:
+        """Indices of the slices of a view that have features, in the whole volume also when the samples are a slab."""
+        first = self.slab[0] if self.slab and view == "axial" else 0
+        return tuple(first + index for index in self._within(view))
+
+    def coarse(self, set_name: str) -> np.ndarray:
+        """The volumes of a set on a grid of at most 32 voxels a side, `[N,d,h,w]` float32."""
+        volumes = self._set(set_name)
+        key = digest_json(["coarse", volumes.digest, alignment.COARSE_SIDE])
+        report = self._counted(f"coarse {volumes.name}", len(volumes))
+
+        def compute(_: Path | None) -> np.ndarray:
+            small = []
+            for i in range(len(volumes)):
+                small.append(alignment.coarse(torch.from_numpy(self._volume(volumes, i))).numpy())
+                report(i + 1)
+            return np.stack(small)
+
+        return self.store.get(f"coarse-{key[:24]}", compute, len(volumes))
+
+    @property
+    def framing(self) -> str:
+        """The set whose mean the volumes are aligned to."""
+        return "train" if "train" in self.sets else "reference"
+
+    @property
+    def frame_digest(self) -> str:
+        """Identity of the frame."""
+        return digest_json(["frame", self._set(self.framing).digest, alignment.DEFINITION])
+
+    @cached_property
+    def frame(self) -> alignment.Frame:
+        """The mean of the training volumes, else of the reference, that all volumes are aligned to."""
+        mean = self.coarse(self.framing).mean(axis=0, dtype=np.float64)
+        return alignment.Frame(torch.from_numpy(mean.astype(np.float32)))
+
+    def forms(self, set_name: str, mirrored: bool = False) -> np.ndarray:
+        """The voxels of a set in the brain of the frame, as they lie and aligned, `[N,2,V]` float32.
+
+        `mirrored`: of the volumes with left and right exchanged.
+        """
+        volumes = self._set(set_name)
+        key = digest_json(["forms", volumes.digest, mirrored, self.frame_digest])
+        report = self._counted(f"align {'mirrored ' if mirrored else ''}{volumes.name}", len(volumes))
+
+        def compute(_: Path | None) -> np.ndarray:
+            small, parts = self.coarse(set_name), []
+            for start in range(0, len(small), alignment.BATCH):
+                batch = small[start : start + alignment.BATCH]
+                batch = np.ascontiguousarray(batch[..., ::-1]) if mirrored else batch
+                parts.append(self.frame.forms(torch.from_numpy(batch)).numpy())
+                report(start + len(batch))
+            return np.concatenate(parts)
+
+        return self.store.get(f"forms-{key[:24]}", compute, len(volumes))
+
     def feature_definition(self, *views: str) -> dict[str, Any]:
         """What can move the features of `views`: the slices, the extractor and its weights."""
-        first = self.slab[0] if self.slab else 0  # as indices in the whole volume, for a slab too
-        indices = [self._slice(view) + (first if view == "axial" else 0) for view in views]
-        return {"slice": "-".join(map(str, indices)), **self.extractor.definition()}
+        slices = "-".join(".".join(map(str, self.positions(view))) for view in views)
+        return {"slice": slices, **self.extractor.definition()}
 
     def volume_definition(self) -> dict[str, Any]:
         """What can move the features of whole volumes: the slab, the extractor and its weights."""
-        slab = f"{self.slab[0]}-{self.slab[1]}" if self.slab else "whole"
-        return {"volume": slab, **medicalnet.definition(self._volume_weights)}
+        return {"volume": self._extent(), **medicalnet.definition(self._volume_weights)}
+
+    def seam_definition(self) -> dict[str, Any]:
+        """What can move a seam profile: the slab, and the definition of a seam."""
+        return {"volume": self._extent(), **seams.definition()}
+
+    def _extent(self) -> str:
+        return f"{self.slab[0]}-{self.slab[1]}" if self.slab else "whole"
+
+    def region_definition(self) -> dict[str, Any]:
+        """What can move the volume of a region: the segmentation and where the voxels lie."""
+        sides = zip(self._lattice.spacing_mm, self._lattice.origin_mm, strict=True)
+        grid = "-".join(f"{spacing:.4f}@{origin:.3f}" for spacing, origin in sides)
+        return {**anatomy.definition(), "grid": grid}
+
+    @property
+    def _lattice(self) -> Lattice:
+        """Of all sets, by the affine of the reference: samples often carry none of their own."""
+        return anatomy.lattice_of(self.shape, self.sets["reference"].affine)
 
     @cached_property
     def _volume_weights(self) -> str:
@@ -182,8 +282,8 @@ class Arrays:
     def _slice_network(self) -> nn.Module:
         return feature_module.load_network(self.extractor, self.context.weights, self.context.device)
 
-    def _slice(self, view: str) -> int:
-        return feature_module.central_index(view, self.shape, self.slab, self.full_depth)
+    def _within(self, view: str) -> tuple[int, ...]:
+        return feature_module.slices_within(view, self.shape, self.slab, self.full_depth)
 
     def _set(self, name: str) -> VolumeSet:
         if name not in self.sets:

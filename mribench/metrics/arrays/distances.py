@@ -50,18 +50,29 @@ def pooled(keep: Keep, m: int) -> np.ndarray:
     return np.concatenate([keep["reference"], keep["samples"] + m])
 
 
+def side_by_side(features: np.ndarray) -> np.ndarray:
+    """`[N,P,F]` -> `[N,PF]`: the features of all positions of a volume in one row."""
+    return features.reshape(len(features), -1)
+
+
 def join_views(features: Callable[[str, str], np.ndarray], set_name: str) -> np.ndarray:
-    """Features of the three views of a set side by side `[N,3F]`, each over its RMS norm in the reference."""
+    """Features of all positions and views of a set side by side, each view over its RMS norm in the reference."""
     scaled = []
     for view in VIEWS:
-        rms = float(np.sqrt((features("reference", view) ** 2).sum(axis=1).mean()))
-        scaled.append(features(set_name, view) / rms)
+        rms = float(np.sqrt(_norms(features("reference", view)).mean()))
+        scaled.append(side_by_side(features(set_name, view)) / rms)
     return np.concatenate(scaled, axis=1)
+
+
+def _norms(features: np.ndarray) -> np.ndarray:
+    """Squared norms `[N]` of `[N,P,F]`."""
+    norms: np.ndarray = (features**2).sum(axis=(1, 2))
+    return norms
 
 
 @dataclass(frozen=True)
 class JointDistances:
-    """Distances of the features of three views side by side, each over its RMS norm in the reference.
+    """Distances of the features of all positions side by side, each view over its RMS norm in the reference.
 
     The scales come from the reference volumes that stay, so that leaving one out changes them too.
     """
@@ -76,9 +87,7 @@ class JointDistances:
     def of(cls, arrays: ArraySource) -> JointDistances:
         """Of the reference and the samples."""
         norms = tuple(
-            np.concatenate(
-                [(arrays.features(name, view) ** 2).sum(axis=1) for name in ("reference", "samples")]
-            )
+            np.concatenate([_norms(arrays.features(name, view)) for name in ("reference", "samples")])
             for view in VIEWS
         )
         distances = tuple(arrays.distances(view) for view in VIEWS)

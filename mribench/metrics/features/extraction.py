@@ -1,9 +1,10 @@
-"""Volumes through a network in one pass: each is read once, finished parts survive a kill."""
+"""Volumes through a network or a segmentation in one pass: each is read once, finished parts survive a kill."""
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mribench.data.anatomy import Lattice
 from mribench.files import read_array, write_array
 from mribench.metrics.arrays.workers import workers
+from mribench.metrics.features.anatomy import region_volumes
 from mribench.metrics.features.slices import BATCH, Extractor, network_input
 
 _Job = Callable[[], np.ndarray]
 _Device = torch.device | str
 _Report = Callable[[int], None]  # volumes done
+
+_PART = 16  # volumes whose features are kept together when a command is killed
 
 
 def slice_features(
@@ -32,15 +37,24 @@ def slice_features(
 ) -> np.ndarray:
     """Features `[N,V,F]` float32 of V uint8 slices `[S,S]` per volume; `cut(i)` reads volume i and cuts it.
 
-    A batch holds one view of 16 volumes that follow each other, the last filled up with zeros, so that a
-    feature depends on nothing but its slice, whatever the device makes of a batch's size.
+    A batch holds 4 slices of one size from volumes that follow each other, the last filled up with zeros, so
+    that a feature depends on nothing but its slice, whatever the device makes of a batch's size.
     """
 
     def jobs(start: int, stop: int) -> list[_Job]:
-        views = zip(*(cut(index) for index in range(start, stop)), strict=True)
-        return [partial(_batch_features, view, network, extractor, device) for view in views]
+        columns = zip(*(cut(index) for index in range(start, stop)), strict=True)
+        slices = itertools.chain.from_iterable(columns)
+        batches = [
+            batch for _, of_size in itertools.groupby(slices, key=np.shape) for batch in _batches(of_size)
+        ]
+        return [partial(_batch_features, batch, network, extractor, device) for batch in batches]
 
-    return _in_parts(jobs, count, BATCH, device, parts, progress)
+    return _in_parts(jobs, count, _PART, device, parts, progress)
+
+
+def _batches(slices: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    while batch := list(itertools.islice(slices, BATCH)):
+        yield batch
 
 
 def _batch_features(
@@ -67,6 +81,21 @@ def volume_features(
     return _in_parts(jobs, count, 1, device, parts, progress)[:, 0]
 
 
+def brain_regions(
+    read: Callable[[int], np.ndarray],
+    lattice: Lattice,
+    count: int,
+    parts: Path | None = None,
+    progress: _Report | None = None,
+) -> np.ndarray:
+    """Volumes in ml of `REGIONS` `[N,R]` float64; `read(i)` is the brain `[D,H,W]` in [0,1], 0 outside."""
+
+    def jobs(start: int, stop: int) -> list[_Job]:
+        return [lambda: region_volumes(read(start), lattice)[None]]
+
+    return _in_parts(jobs, count, 1, "cpu", parts, progress)[:, 0]
+
+
 def infer(network: nn.Module, pixels: Tensor) -> np.ndarray:
     """float32 features of one batch; TF32 is off, which would change their third digit on recent GPUs."""
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -82,7 +111,7 @@ def _in_parts(
     folder: Path | None,
     progress: _Report | None,
 ) -> np.ndarray:
-    """`[N,J,F]`: the rows of volumes start..stop are the results `[stop-start,F]` of the J jobs(start, stop).
+    """`[N,V,F]`: the results of jobs(start, stop), one after the other, are V rows of every volume, column by column.
 
     Jobs are made in order, while those made before run; each part of `size` volumes is written to `folder`.
     """
@@ -96,7 +125,8 @@ def _in_parts(
 
     def finish() -> None:
         start, stop, results = running.popleft()
-        part = np.stack([result.result() for result in results], axis=1)
+        rows = np.concatenate([result.result() for result in results])
+        part = rows.reshape(-1, stop - start, rows.shape[-1]).swapaxes(0, 1)
         if folder:
             write_array(_part(folder, start, stop), part)
         keep(start, part)

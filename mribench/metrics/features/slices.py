@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,10 @@ from mribench.errors import MribenchError
 from mribench.files import digest_file
 from mribench.plugins import Registry, imported
 
-BATCH = 16  # fixed, because features may depend on it on some devices
+BATCH = 4  # fixed, because features may depend on it on some devices; fits the cache of a core
+# Positions are every second, third... twelfth of a side; beyond the fourth from the centre there is little brain.
+_PARTS, _OUTERMOST = 12, 4
+_STEPS = ((48, 4), (math.inf, 2))  # (smallest side below, in twelfths): 3 and 5 positions
 
 
 @dataclass(frozen=True)
@@ -101,15 +105,29 @@ EXTRACTOR_REGISTRY: Registry[Extractor] = Registry(
 get_extractor = EXTRACTOR_REGISTRY.get
 
 
-def central_index(view: str, shape: tuple[int, ...], slab: Slab | None, full_depth: int) -> int:
-    """Index of the slice that represents a volume `[D,H,W]`: n // 2 of the whole volume.
+def spread_indices(side: int, smallest: int) -> tuple[int, ...]:
+    """Indices of the slices that represent a `side` of a volume whose smallest side is `smallest`.
 
-    Of a slab that does not hold the volume's central axial slice, the slab's own central one.
+    They lie symmetrically about side // 2, up to a third of the side away: more of them in larger volumes.
     """
+    step = next(step for limit, step in _STEPS if smallest < limit)
+    reach, steps = (
+        (side - 1) // 2,
+        range(-_OUTERMOST, _OUTERMOST + 1, step),
+    )  # two slices have only one position
+    return tuple(side // 2 + max(-reach, min(round(k * side / _PARTS), reach)) for k in steps)
+
+
+def slices_within(view: str, shape: tuple[int, ...], slab: Slab | None, full_depth: int) -> tuple[int, ...]:
+    """`spread_indices` of a view of volumes `[D,H,W]`; of a slab those inside it, counted from its first slice.
+
+    Of a slab that holds none of them, its own central slice.
+    """
+    smallest = min(full_depth, *shape[1:])
     if view != "axial" or slab is None:
-        return shape[VIEWS[view]] // 2
-    inside = full_depth // 2 - slab[0]
-    return inside if 0 <= inside < shape[0] else shape[0] // 2
+        return spread_indices(shape[VIEWS[view]], smallest)
+    inside = tuple(i - slab[0] for i in spread_indices(full_depth, smallest) if slab[0] <= i < slab[1])
+    return inside or (shape[0] // 2,)
 
 
 def grey_slice(volume: np.ndarray, view: str, index: int) -> np.ndarray:

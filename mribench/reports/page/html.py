@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
-from mribench.files import write_text
-from mribench.reports.leaderboard import from_bench, write_tables
+from mribench.files import write_sums, write_text
+from mribench.reports.leaderboard import FILES, from_bench, write_tables
 from mribench.reports.page import templating, words
 from mribench.reports.page.sections import SECTIONS, Material
 from mribench.reports.records import read_cohort, read_entrants
@@ -25,6 +25,7 @@ def write_report(bench: Bench) -> Path:
     write_tables(board, bench.report)
     page = bench.report / "index.html"
     write_text(page, render(bench, cohort, board, trouble))
+    write_sums(bench.report, [*FILES, page.name])
     return page
 
 

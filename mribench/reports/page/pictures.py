@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from mribench.data.cohort import Cohort
 from mribench.data.grid import Grid
 from mribench.data.volume_set import Slab, VolumeSet
 from mribench.errors import MribenchError
+from mribench.metrics.gates.result import Suspect
 from mribench.metrics.memorisation import DUPLICATE
 from mribench.reports.page.figures import Picture, central_pictures, embedding_panel, training_curves
 from mribench.reports.page.profiles import measure, profile_plot
@@ -45,12 +46,21 @@ class PairOfVolumes:
 
 
 @dataclass(frozen=True)
+class SuspectPictures:
+    """A sample that a gate objects to, and, where there is one, the volume that it resembles and their difference."""
+
+    strips: tuple[Strip, ...]
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Group:
     """What one entrant shows in a section."""
 
     entrant: Entrant
     strips: tuple[Strip, ...] = ()
     pairs: tuple[PairOfVolumes, ...] = ()
+    suspects: tuple[SuspectPictures, ...] = ()
     picture: Picture | None = None
     problem: str = ""
 
@@ -89,8 +99,43 @@ class Gallery:
         return groups
 
     def neighbours(self, entrants: Sequence[Entrant]) -> list[Group]:
-        """The pairs of sample and training volume that are most alike, per entrant."""
-        return [self._tried(entrant, self._nearest) for entrant in _sampled(entrants)]
+        """The suspects of failed gates, and the pairs of sample and training volume that are most alike."""
+        return [
+            replace(self._tried(entrant, self._nearest), suspects=self._suspects(entrant))
+            for entrant in _sampled(entrants)
+        ]
+
+    def _suspects(self, entrant: Entrant) -> tuple[SuspectPictures, ...]:
+        suspects = [(gate, s) for gate in entrant.gates if gate.passed is False for s in gate.suspects]
+        shown = suspects[: _PAIRS_SHOWN if entrant.kind != "control" else 1]
+        return tuple(self._suspect(entrant, gate.title, suspect) for gate, suspect in shown)
+
+    def _suspect(self, entrant: Entrant, gate: str, suspect: Suspect) -> SuspectPictures:
+        """Pictures of a pair whose numbers still belong to the named volumes."""
+        how = f", {suspect.how}" if suspect.how else ""
+        match = (
+            f"resembles {suspect.match} of {suspect.source}" if suspect.match else f"against {suspect.source}"
+        )
+        p = "" if suspect.p_value is None else f", p = {suspect.p_value:.2g}"
+        sentence = f"{gate}: {suspect.sample} {match}{how}{p}"
+        try:
+            samples = self._samples(entrant)
+            volumes = [(_named(samples, suspect.sample_index, suspect.sample), suspect.sample)]
+            if suspect.match_index is not None:
+                others = samples if suspect.source == "samples" else self._real(suspect.source, entrant)
+                other = _named(others, suspect.match_index, suspect.match)
+                volumes += [(other, suspect.match), (abs(volumes[0][0] - other), "Absolute difference")]
+            strips = [
+                self._drawn(v, samples.slab, title, _COARSE_PIXELS, entrant.name) for v, title in volumes
+            ]
+        except _UNREADABLE as error:
+            strips = [Strip(suspect.sample, problem=self._said(error))]
+        return SuspectPictures(tuple(strips), sentence)
+
+    def _real(self, role: str, entrant: Entrant) -> VolumeSet:
+        if self._cohort is None:
+            raise MribenchError(f"Without the cohort there are no {role} volumes.")
+        return self._cohort.set(role).crop(entrant.slab)
 
     def embedding(self, entrants: Sequence[Entrant]) -> tuple[list[Group], str]:
         """One t-SNE panel per entrant of the joint fit, or the reason why there are none."""
@@ -187,6 +232,15 @@ class Gallery:
             ratio=ratio,
             copy=ratio < copy_threshold or 1 - pair.similarity < DUPLICATE,
         )
+
+
+def _named(volumes: VolumeSet, index: int, name: str) -> np.ndarray:
+    """The volume of that number; raises MribenchError when another one has that number now."""
+    if volumes.names[index : index + 1] != (name,):
+        raise MribenchError(
+            f"Number {index} of {volumes.name} is no longer {name}. Evaluate the entrant again."
+        )
+    return volumes[index]
 
 
 def _sampled(entrants: Sequence[Entrant]) -> list[Entrant]:

@@ -14,7 +14,7 @@ from mribench.metrics import METRIC_REGISTRY, METRICS, get_metric
 from mribench.metrics.score import Score
 from mribench.models import MODEL_REGISTRY, get_model
 from mribench.models.generator import Generator
-from mribench.reports.grid import counts
+from mribench.reports.fields import counts
 from mribench.reports.page import words
 from mribench.reports.records import Entrant
 from mribench.reports.rows import Leaderboard, Row, significant, usual_scores

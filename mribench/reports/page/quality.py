@@ -17,7 +17,7 @@ from mribench.data.grid import Grid, dequantise, index_map
 from mribench.data.prepare.quality import template
 from mribench.data.records import RawRecord
 from mribench.errors import MribenchError
-from mribench.files import write_text
+from mribench.files import write_sums, write_text
 from mribench.reports.page import templating
 from mribench.reports.page.figures import Picture, central_pictures
 
@@ -68,6 +68,7 @@ def quality_page(cohort: Cohort, *, new: bool) -> Path:
     path = cohort.folder / PAGE
     if new or not path.exists():
         write_text(path, _render(cohort))
+        write_sums(cohort.folder, [PAGE])
     return path
 
 

@@ -10,17 +10,19 @@ from markupsafe import Markup
 
 from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
-from mribench.reports.grid import Table, TableRow, make_table
+from mribench.reports.fields import make_table
+from mribench.reports.grid import Table, TableRow
 from mribench.reports.leaderboard import FILES
 from mribench.reports.page import published, words
 from mribench.reports.page.evidence import read_evidence
 from mribench.reports.page.intervals import interval_plots
 from mribench.reports.page.pictures import Gallery
 from mribench.reports.page.provenance import cards, facts, metric_facts, refused
+from mribench.reports.page.regions import forests
 from mribench.reports.page.templating import filled
 from mribench.reports.page.viewer import Viewer, make_viewer
 from mribench.reports.records import Entrant
-from mribench.reports.rows import Leaderboard, percent
+from mribench.reports.rows import Leaderboard
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,14 @@ class Section:
 def _leaderboard(material: Material) -> dict[str, object]:
     table, bench, companions = material.table, material.bench, material.table.of("companion")
     return {
-        "table": table.of("rank", "paper", "score", "cost"),
-        "headline": _headline(material),
+        "table": table.of("chance", "excess", "gates", "paper", "score", "cost"),
         "controls": [row.entrant for row in material.board.controls],
         "chances": [row for row in table.contestants if row.chances],
         "companions": replace(
-            companions, contestants=_scored(companions.contestants), controls=_scored(companions.controls)
+            companions,
+            ranked=_scored(companions.ranked),
+            unranked=_scored(companions.unranked),
+            controls=_scored(companions.controls),
         ),
         "published": published if published.shown_beside(bench.protocol.name) else None,
         "files": [file for file in FILES if (bench.report / file).exists()],
@@ -84,19 +88,6 @@ def _leaderboard(material: Material) -> dict[str, object]:
 
 def _scored(rows: tuple[TableRow, ...]) -> tuple[TableRow, ...]:
     return tuple(row for row in rows if any(cell.values for cell in row.cells))
-
-
-def _headline(material: Material) -> str:
-    """The answer in one sentence; empty when there is none."""
-    rank = [column.kind for column in material.table.columns].index("rank")
-    ranked = [row for row in material.table.contestants if row.cells[rank].sort_key is not None]
-    first = [row for row in ranked if row.cells[rank].best]
-    if not first:
-        return ""
-    names = " and ".join(row.title for row in first)
-    chances = first[0].chances if len(first) == 1 else ()
-    sure = f", truly first with a probability of {percent(chances[0])}" if chances else ""
-    return f"Best of {len(ranked)} ranked models: {names} (mean rank {first[0].cells[rank].text}{sure})."
 
 
 def _intervals(material: Material) -> dict[str, object]:
@@ -126,6 +117,10 @@ def _tsne(material: Material) -> dict[str, object]:
 
 def _profiles(material: Material) -> dict[str, object]:
     return dict(zip(("groups", "reason"), material.gallery.profiles(material.entrants), strict=True))
+
+
+def _regions(material: Material) -> dict[str, object]:
+    return dict(zip(("groups", "reason"), forests(material.entrants), strict=True))
 
 
 def _training(material: Material) -> dict[str, object]:
@@ -161,6 +156,7 @@ SECTIONS = (
     ),
     Section("tsne", "t-SNE", "Where the samples lie among the training volumes", _tsne),
     Section("profiles", "Slice profiles", "Slice profiles: brightness and seams", _profiles),
+    Section("regions", "Anatomy", "Volumes of brain regions against the reference", _regions),
     Section("training", "Training", "Training", _training),
     Section("metrics", "Definitions", "What each metric detects, and how it is defined here", _metrics),
     Section("cards", "Model cards", "A card for every entrant", _cards),

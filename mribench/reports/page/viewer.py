@@ -16,7 +16,6 @@ from mribench.data.cohort import Cohort
 from mribench.data.grid import Grid
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError
-from mribench.reports.grid import full_name
 from mribench.reports.page.figures import grey_levels, image_uri, stretched, whole_volume
 from mribench.reports.rows import Row
 
@@ -80,7 +79,7 @@ def make_viewer(bench: Bench, cohort: Cohort | None, rows: Sequence[Row]) -> tup
     for row in rows:
         if row.entrant.samples is not None:
             count = 1 if row.entrant.kind == "control" else 2
-            sets.append((full_name(row), bench.run(row.entrant.name).samples(), count))
+            sets.append((row.title, bench.run(row.entrant.name).samples(), count))
     sprites = [sprite for label, volumes, n in sets for sprite in _sprites(label, volumes, n, grid, side)]
     if not sprites:
         return None, "No volume can be read."

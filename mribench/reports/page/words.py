@@ -20,7 +20,7 @@ NO_CLINICAL_USE = (
     "nothing here supports a clinical use."
 )
 ONE_MODEL = "No ranks and nothing in bold: that needs at least two models, and this table has fewer."
-NO_RANKS = "No mean rank: fewer than two models have comparable scores in all the families that count."
+NO_RANKS = "No ranks: fewer than two models pass the gates and have comparable scores in all the families that count."
 
 UNKNOWN_METRIC = "See the documentation of this metric."
 EVIDENCE = (

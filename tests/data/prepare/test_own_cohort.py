@@ -121,6 +121,29 @@ def test_too_few_subjects_and_wrong_protocols_are_refused(scans, tmp_path):
         start_cohort(bench, lambda *_: None)
 
 
+def test_too_few_scans_are_refused_before_any_is_worked_on(scans, tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text(PROTOCOL.replace("holdout = 2", "holdout = 9"))
+    with pytest.raises(UsageError, match="The roles need 12 subjects"):
+        prepare_cohort(tmp_path / "b", str(path), Request(scans), False, lambda *_: None)
+    assert not (tmp_path / "b" / "cohort").exists()
+
+
+def test_a_damaged_volume_is_made_again_by_the_same_command(scans, protocol, tmp_path):
+    arguments = (tmp_path / "b", str(protocol), Request(scans), False, lambda *_: None)
+    _, first, _ = prepare_cohort(*arguments)
+    path = first.folder / "volumes" / f"{first.set('train').names[0]}.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[:300] + bytes([content[300] ^ 1]) + content[301:])
+    assert len(first.altered()) == 1
+    _, again, new = prepare_cohort(*arguments)
+    assert new and again.digest == first.digest and path.read_bytes() == content
+    path.unlink()
+    nothing = (tmp_path / "b", None, Request(None), False, lambda *_: None)
+    with pytest.raises(UsageError, match="Name the scans again"):
+        prepare_cohort(*nothing)
+
+
 def test_a_manifest_needs_no_folder(scans, protocol, tmp_path):
     rows = [f"sub-{i:02d}/anat/sub-{i:02d}_T1w.nii.gz,s{i},site{i % 2}" for i in range(6)]
     manifest = scans / "list.csv"

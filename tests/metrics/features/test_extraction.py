@@ -16,7 +16,7 @@ from mribench.metrics.features.slices import EXTRACTORS, grey_slice, load_networ
 from mribench.runtime import Context
 
 EFFNET = EXTRACTORS["effnet-lite0"]
-COUNT = 18  # one batch of 16 and one of 2
+COUNT = 18  # a part of 16 volumes and one of 2; the last batch is not full
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from mribench.metrics.features import slices as features
 from mribench.metrics.features.effnet import EfficientNetLite0, SameConv2d
 from mribench.metrics.features.slices import (
     EXTRACTORS,
-    central_index,
     find_weights,
     for_grey,
     get_extractor,
@@ -23,6 +22,8 @@ from mribench.metrics.features.slices import (
     load_network,
     network_input,
     resize_matrix,
+    slices_within,
+    spread_indices,
 )
 
 EFFNET, INCEPTION = EXTRACTORS["effnet-lite0"], EXTRACTORS["inception-2015"]
@@ -40,7 +41,8 @@ def test_each_view_cuts_its_axis_at_the_middle():
     volume = np.zeros((6, 8, 10), dtype=np.float32)
     volume[3], volume[:, 4], volume[:, :, 5] = 0.2, 0.4, 0.6
     for view, value, ones in (("axial", 0.2, 8 * 10), ("coronal", 0.4, 6 * 10), ("sagittal", 0.6, 6 * 8)):
-        plane = grey_slice(volume, view, central_index(view, volume.shape, None, 6))
+        _, centre, _ = slices_within(view, volume.shape, None, 6)
+        plane = grey_slice(volume, view, centre)
         assert np.count_nonzero(plane) == ones
         assert np.median(plane[plane > 0]) == round(255 * value)
 
@@ -52,12 +54,41 @@ def test_planes_are_padded_to_a_square_with_zeros():
 
 
 @pytest.mark.parametrize(
-    ("slab", "index"), [(None, 8), ((4, 12), 4), ((8, 12), 0), ((10, 16), 3), ((0, 8), 4)]
+    ("side", "smallest", "indices"),
+    [
+        (32, 32, (5, 16, 27)),
+        (36, 36, (6, 18, 30)),
+        (64, 64, (11, 21, 32, 43, 53)),
+        (128, 128, (21, 43, 64, 85, 107)),
+        (160, 128, (27, 53, 80, 107, 133)),
+        (64, 32, (11, 32, 53)),
+    ],
 )
-def test_a_slab_gives_the_central_slice_of_the_whole_volume_where_it_can(slab, index):
+def test_positions_are_at_fixed_parts_of_the_side_and_more_in_larger_volumes(side, smallest, indices):
+    assert spread_indices(side, smallest) == indices
+
+
+@pytest.mark.parametrize("side", range(3, 200))
+def test_positions_lie_inside_and_alike_on_both_sides_of_the_centre(side):
+    indices = spread_indices(side, side)
+    assert indices[0] >= 0 and indices[-1] < side
+    assert [i - side // 2 for i in indices] == [side // 2 - i for i in reversed(indices)]
+
+
+@pytest.mark.parametrize(
+    ("slab", "indices"),
+    [
+        (None, (3, 8, 13)),
+        ((4, 12), (4,)),
+        ((8, 14), (0, 5)),
+        ((3, 14), (0, 5, 10)),
+        ((9, 13), (2,)),  # holds none of them: its own central slice
+    ],
+)
+def test_a_slab_gives_the_positions_of_the_whole_volume_that_it_holds(slab, indices):
     depth = 16 if slab is None else slab[1] - slab[0]
-    assert central_index("axial", (depth, 9, 9), slab, 16) == index
-    assert central_index("coronal", (depth, 9, 9), slab, 16) == 4
+    assert slices_within("axial", (depth, 9, 9), slab, 16) == indices
+    assert slices_within("coronal", (depth, 9, 9), slab, 16) == (1, 4, 7)
 
 
 def test_tensorflow_grid_equals_the_published_resize(grey, expected):

@@ -1,4 +1,4 @@
-"""Holm and letters by hand and by property; paired tests that hold their level; rank odds against brute force."""
+"""Holm and letters by hand and by property; paired tests that hold their level."""
 
 import itertools
 import math
@@ -9,11 +9,9 @@ from scipy.stats import norm, ttest_ind, ttest_rel
 
 from mribench.metrics.score import Score
 from mribench.metrics.statistics.comparison import (
-    _draw_gaps,
     differing,
     holm,
     p_value,
-    rank_chances,
     tie_letters,
 )
 from mribench.metrics.statistics.intervals import difference, paired
@@ -153,118 +151,3 @@ def test_more_groups_than_letters_stay_apart():
     count = 30
     found = tie_letters(np.arange(count), ~np.eye(count, dtype=bool))
     assert found[:2] == ["a", "b"] and found[25:28] == ["z", "a1", "b1"] and len(set(found)) == count
-
-
-METRICS = ("match", "low", "high")
-FAMILIES = (("match",), ("low", "high"))
-
-
-def brute_force(means, covariance, draws=40_000):
-    """P(rank) of entrants `means [K,3]`: all values drawn together, ranked by counting who is better."""
-    k = len(means)
-    drawn = (
-        np.random.default_rng(9).multivariate_normal(means.ravel(), covariance, draws).reshape(draws, k, 3)
-    )
-
-    def ranks(rank_keys):
-        return 1 + (rank_keys[:, None, :] < rank_keys[:, :, None]).sum(axis=2)
-
-    match, low, high = (ranks(x) for x in (np.abs(drawn[..., 0]), drawn[..., 1], -drawn[..., 2]))
-    overall = 2 * match + low + high
-    better = (overall[:, None, :] < overall[:, :, None]).sum(axis=2)
-    equal = (overall[:, None, :] == overall[:, :, None]).sum(axis=2)
-    return np.array(
-        [
-            [np.mean(((better <= r) & (r < better + equal))[:, one] / equal[:, one]) for r in range(k)]
-            for one in range(k)
-        ]
-    )
-
-
-def board(rng, k=4, n=30, m=20):
-    """Entrants with three metrics, means of correlated samples less a reference mean, and their covariance."""
-    mixing = np.array([[1, 0.9, 0.8], [0, 0.5, 0.1], [0, 0, 0.6]])
-    reference = rng.normal(size=(m, 3)) @ mixing * 0.7
-    entrants, means = [], []
-    covariance = np.kron(np.ones((k, k)), np.cov(reference.T) / m)
-    for one in range(k):
-        samples = rng.normal(size=(n, 3)) @ mixing + [0.1 * one, 0.05 * one, -0.15 * one]
-        covariance[3 * one : 3 * one + 3, 3 * one : 3 * one + 3] += np.cov(samples.T) / n
-        means.append(samples.mean(axis=0) - reference.mean(axis=0))
-        better = {"match": "match", "low": "lower", "high": "higher"}
-        entrants.append(
-            {
-                name: of_means(samples[:, i], reference[:, i], name, better=better[name])
-                for i, name in enumerate(METRICS)
-            }
-        )
-    return entrants, np.array(means), covariance
-
-
-def test_rank_chances_agree_with_brute_force():
-    """Three seeds; the covariance of means is known in closed form, shared between entrants and metrics."""
-    for seed in range(3):
-        entrants, means, covariance = board(np.random.default_rng(seed))
-        found = rank_chances(entrants, FAMILIES)
-        assert found == pytest.approx(brute_force(means, covariance), abs=0.02)
-        assert found.sum(axis=0) == pytest.approx(np.ones(4)) and found.sum(axis=1) == pytest.approx(
-            np.ones(4)
-        )
-        assert (found > 0.02).sum() > 6  # not a trivial case
-
-
-def test_the_target_s_error_is_shared_by_all_entrants():
-    """Gaps 1 and 2 above a target of error 5: the far entrant wins only where the target is over 1.5 up."""
-    target = np.random.default_rng(0).normal(size=40)
-    target = (target - target.mean()) / target.std(ddof=1) * 5 * math.sqrt(40)
-    replicates = {"samples": (0.0, 0.0), "reference": leave_out(lambda kept: target[kept].mean(), 40)}
-    entrants = [
-        {
-            "m": score(
-                "m",
-                value,
-                {**replicates, "samples": (value, value)},
-                better="match",
-                target=0.0,
-                target_sides=("reference",),
-            )
-        }
-        for value in (1.0, 2.0)
-    ]
-    found = rank_chances(entrants, [["m"]])
-    assert found[1, 0] == pytest.approx(norm.sf(1.5 / 5), abs=0.015)
-
-
-def test_a_target_moves_gaps_against_itself():
-    """gap = value - mean(reference), once with the reference in the target and once in the value: one number."""
-    samples, reference = np.arange(6.0), np.random.default_rng(0).normal(size=30)
-    as_value = of_means(samples, reference, "value")
-    as_target = score(
-        "target",
-        samples.mean(),
-        {
-            "samples": leave_out(lambda kept: samples[kept].mean(), 6),
-            "reference": leave_out(lambda kept: reference[kept].mean(), 30),
-        },
-        better="match",
-        target=reference.mean(),
-        target_sides=("reference",),
-    )
-    gaps = _draw_gaps([{"value": as_value, "target": as_target}], ["value", "target"], 50)
-    assert gaps[0, "value"] == pytest.approx(gaps[0, "target"])
-
-
-def test_equal_entrants_share_their_places():
-    same = {"m": of_means(np.arange(5.0), digests={"samples": "x"})}
-    worse = {"m": of_means(np.arange(5.0) + 1000)}
-    assert rank_chances([same, worse, same], [["m"]]).tolist() == [[0.5, 0.5, 0], [0, 0, 1], [0.5, 0.5, 0]]
-
-
-def test_rank_chances_repeat():
-    entrants, _, _ = board(np.random.default_rng(0))
-    assert np.array_equal(rank_chances(entrants, FAMILIES), rank_chances(entrants, FAMILIES))
-
-
-def test_a_certain_order_is_certain():
-    entrants = [{"m": of_means(np.arange(5.0) + 1000 * k)} for k in (2, 0, 1)]
-    assert rank_chances(entrants, [["m"]]).tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]

@@ -159,7 +159,7 @@ def test_extrapolated_real_baseline_of_power_law_spectra(alpha, error):
     deviations = np.arange(1, d + 1) ** (-alpha / 2)
     reference, fresh = (rng.normal(size=(120, d)) * deviations for _ in range(2))
     expected = FrechetSubsets(reference, fresh).distance(np.arange(120), np.arange(120))
-    value, low, high = Split(120, 120).extrapolated(FID_A, FrechetSubsets(reference, reference))
+    value, low, high = Split(120, 120).extrapolated(FID_A, (FrechetSubsets(reference, reference),))
     assert value == pytest.approx(expected, rel=error)
     assert low < expected < high
 
@@ -201,7 +201,7 @@ def test_real_baselines_of_two_n_are_kept_apart(tmp_path):
         real_baselines(("fid_a",), tmp_path, **sets, **{"samples": volumes("model", 0, n)})["fid_a"]
         for n in (9, 10)
     )
-    assert few.real_baseline.value > more.real_baseline.value
+    assert few.real_baseline.value != more.real_baseline.value
 
 
 def test_progress_names_the_volumes_of_the_real_baseline():

@@ -49,6 +49,7 @@ EMPTY = {
     "nearest": "No model has samples yet.",
     "tsne": "embedding/tsne.csv must be",
     "profiles": "Without the cohort there is no reference.",
+    "regions": "No entrant has a score of anatomy.",
     "training": "No model was trained in this bench.",
     "metrics": "No entrant has scores yet.",
     "cards": "No entrant yet.",
