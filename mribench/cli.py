@@ -15,6 +15,7 @@ from mribench.commands.evaluate import evaluate
 from mribench.commands.generate import generate
 from mribench.commands.init import init
 from mribench.commands.list import list_things
+from mribench.commands.new import new
 from mribench.commands.options import Group
 from mribench.commands.prepare import prepare
 from mribench.commands.report import report
@@ -49,5 +50,18 @@ def main(context: click.Context, verbose: int, quiet: bool) -> None:
     context.obj = quiet
 
 
-for command in (demo, init, prepare, train, generate, evaluate, report, list_things, check, verify, selftest):
+for command in (
+    demo,
+    init,
+    prepare,
+    train,
+    generate,
+    evaluate,
+    report,
+    list_things,
+    new,
+    check,
+    verify,
+    selftest,
+):
     main.add_command(command)

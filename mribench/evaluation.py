@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +21,10 @@ from mribench.data.volume_set import VolumeSet, check_brightness, volume_set
 from mribench.errors import MribenchError
 from mribench.files import digest_file, digest_json, write_text
 from mribench.generation import model_stamp
-from mribench.metrics import default_metrics, get_metric
+from mribench.metrics import METRIC_REGISTRY, default_metrics, get_metric, plugin_metrics
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.arrays.distances import join_views
-from mribench.metrics.features.slices import get_extractor
+from mribench.metrics.features.slices import EXTRACTOR_REGISTRY, get_extractor
 from mribench.metrics.gates.judge import judge
 from mribench.metrics.gates.result import GateResult
 from mribench.metrics.gates.thresholds import GateThresholds
@@ -79,9 +79,10 @@ def evaluate(
     """Score samples against real volumes: folders of NIfTI, arrays `[N,D,H,W]` or `[N,1,D,H,W]` in [0,1], or sets.
 
     With `train` (what the generator was trained on) copies are searched; where no `holdout` is given, the
-    reference volumes serve as held-out ones. `metrics` defaults to all but opt-in ones, and fid_3d where its
-    weights are given. `rescale` maps intensities (low, high) of files to 0 and 1. `cache` keeps expensive arrays
-    for the next call. `context` (see `make_context`) replaces `device` and adds weights, memory and progress.
+    reference volumes serve as held-out ones. `metrics` defaults to all but opt-in ones, of plug-ins too, and
+    fid_3d where its weights are given. `rescale` maps intensities (low, high) of files to 0 and 1. `cache` keeps
+    expensive arrays for the next call. `context` (see `make_context`) replaces `device` and adds weights, memory and
+    progress.
     Raises MribenchError when volumes are unusable or do not share one grid, UsageError for an unknown metric.
 
     >>> import numpy as np
@@ -103,7 +104,7 @@ def evaluate(
         sets["holdout"] = sets["reference"]
     _warn_of_other_grids(sets)
     if metrics is None:
-        metrics = (*default_metrics(), "fid_3d") if context.weights_3d else default_metrics()
+        metrics = [*default_metrics(), *plugin_metrics(), *(["fid_3d"] if context.weights_3d else [])]
     arrays = Arrays(sets, cache, extractor, context)
     scores, missing = score_all(arrays, metrics)
     return Evaluation(scores, missing, _regions(arrays, scores), judge(arrays))
@@ -154,23 +155,22 @@ def evaluate_run(
 ) -> tuple[Outcome, list[Missing]]:
     """Score one entrant and write scores.json and nearest.json, unless they are up to date.
 
-    Returns the metrics that were tried now and have no score. Raises MribenchError when samples are missing, altered
-    or not of the run's present weights.
+    Returns the metrics that were tried now and have no score. Scores of plug-ins that are not installed here are
+    kept as they are. Raises MribenchError when samples are missing, altered or not of the run's present weights.
     """
     _check_samples(bench, run)
+    if reason := _why_no_extractor(bench):
+        if overwrite or not run.scores.exists():
+            raise MribenchError(reason)
+        return "kept", []
     stamp = _made_from(bench, cohort, run, context)
-    if not overwrite and _is_scored(run, stamp):
-        return "up to date", []
     protocol = bench.protocol
+    if not overwrite and _is_scored(run, stamp, protocol.evaluation.metrics):
+        return "up to date", []
     with bench.run_lock(run):
         sets = comparison_sets(cohort, run.samples())
         arrays = Arrays(sets, bench.arrays, protocol.evaluation.extractor, context)
-        metrics = protocol.evaluation.metrics
-        absent = [m for m in metrics if "holdout" not in sets and "holdout" in get_metric(m).needs]
-        reason = NO_HOLDOUT.format(name=protocol.name)
-        missing = [Missing(metric=m, reason=reason, by_design=True) for m in absent]
-        scores, failed = score_all(arrays, [m for m in metrics if m not in absent])
-        missing += failed
+        scores, missing = _score(bench, run, arrays)
         _nearest(arrays, stamp).write(run.nearest)  # first, so that scores.json means done
         ScoresRecord(
             entrant=run.name,
@@ -185,6 +185,55 @@ def evaluate_run(
             seconds=round(sum(score.seconds for score in scores), 3),
         ).write(run.scores)
     return "done", missing
+
+
+def _score(bench: Bench, run: Run, arrays: Arrays) -> tuple[list[Score], list[Missing]]:
+    """Every metric of the protocol: computed now or, where its plug-in cannot be used, as scores.json has it."""
+    metrics = bench.protocol.evaluation.metrics
+    unusable = {name: reason for name in metrics if (reason := _why_no_metric(bench, name))}
+    earlier = _scores_on_disk(run, arrays, unusable)
+    usable = [name for name in metrics if name not in unusable]
+    reasons = {name: reason for name, reason in unusable.items() if name not in earlier}
+    if "holdout" not in arrays.sets:
+        no_holdout = NO_HOLDOUT.format(name=bench.protocol.name)
+        reasons |= {name: no_holdout for name in usable if "holdout" in get_metric(name).needs}
+    scores, missing = score_all(arrays, [name for name in usable if name not in reasons])
+    return [*scores, *earlier.values()], [*(_missing(*item) for item in reasons.items()), *missing]
+
+
+def _missing(metric: str, reason: str) -> Missing:
+    """A plug-in that fails may be repaired; everything else can be had only with other volumes or packages."""
+    fails = metric in METRIC_REGISTRY.names() and bool(METRIC_REGISTRY.why_unusable(metric))
+    package = METRIC_REGISTRY.package(metric)
+    return Missing(metric=metric, reason=reason, by_design=not fails, package=package)
+
+
+def _why_no_metric(bench: Bench, name: str) -> str:
+    return METRIC_REGISTRY.why_unusable(name, bench.packages.get(f"metric {name}", ""))
+
+
+def _scores_on_disk(run: Run, arrays: Arrays, metrics: Collection[str]) -> dict[str, Score]:
+    """Those of `metrics` that scores.json has of exactly these volumes."""
+    if not (metrics and run.scores.exists()):
+        return {}
+    try:
+        record = ScoresRecord.read(run.scores)
+    except MribenchError as error:
+        log.warning("%s cannot be used: %s", run.scores, error)
+        return {}
+    digests = {name: volumes.digest for name, volumes in arrays.sets.items()}
+    return {
+        score.metric: score
+        for score in record.scores
+        if score.metric in metrics and score.digests == {side: digests.get(side) for side in score.n}
+    }
+
+
+def _why_no_extractor(bench: Bench) -> str:
+    """Why nothing can be scored here; "" when the protocol's extractor can be used."""
+    name = bench.protocol.evaluation.extractor
+    reason = EXTRACTOR_REGISTRY.why_unusable(name, bench.packages.get(f"extractor {name}", ""))
+    return f"The extractor {name!r} of this bench's protocol cannot be used: {reason}." if reason else ""
 
 
 def comparison_sets(cohort: Cohort, samples: VolumeSet) -> dict[str, VolumeSet]:
@@ -227,14 +276,20 @@ def _weights_digests(context: Context) -> list[str | None]:
     return [digest_file(path) if path else None for path in (context.weights, context.weights_3d)]
 
 
-def _is_scored(run: Run, stamp: str) -> bool:
-    """Whether scores.json and nearest.json were made from exactly this, and nothing failed that could succeed."""
+def _is_scored(run: Run, stamp: str, metrics: Sequence[str]) -> bool:
+    """Whether scores.json and nearest.json were made from exactly this, and nothing failed that could succeed.
+
+    A plug-in that is installed now must be of the package and version that made its scores.
+    """
     if not (run.scores.exists() and run.nearest.exists()):
         return False
     try:
         record, nearest = ScoresRecord.read(run.scores), NearestRecord.read(run.nearest)
+        packages = {score.metric: score.package for score in record.scores}
+        packages |= {absent.metric: absent.package for absent in record.missing}
+        same = all(METRIC_REGISTRY.package(name) in ("", packages.get(name)) for name in metrics)
         current = record.made_from == nearest.made_from == stamp
-        return current and all(m.by_design for m in record.missing)
+        return same and current and all(m.by_design for m in record.missing)
     except MribenchError as error:
         log.warning("%s cannot be used (%s); scoring %s again", run.scores, error, run.name)
         return False
@@ -281,6 +336,9 @@ def embed(bench: Bench, cohort: Cohort, runs: Sequence[Run], context: Context) -
     """
     evaluation = bench.protocol.evaluation
     whole = [run for run in runs if run.samples().slab is None]
+    if reason := _why_no_extractor(bench):
+        log.warning("The t-SNE stays as it is. %s", reason)
+        return
     stamp = digest_json(
         {
             "cohort": cohort.digest,

@@ -21,7 +21,7 @@ from mribench.data.grid import to_model_range
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError, is_out_of_memory
 from mribench.files import append_json_line, check_seal, digest_file, first_error, sealed
-from mribench.models import get_model
+from mribench.models import MODEL_REGISTRY, get_model
 from mribench.models.generator import Generator, GeneratorConfig
 from mribench.runtime import Context, derive, seed_everything, to_device
 
@@ -31,7 +31,7 @@ CHECKPOINT_SECONDS = 60.0
 CHEAP_SECONDS = 2.0  # a checkpoint that takes longer to write is written that much less often
 RECORD_SECONDS = 1.0  # at most one line of training.jsonl per this time
 
-Outcome = Literal["done", "up to date"]
+Outcome = Literal["done", "up to date", "kept"]  # "kept": cannot be made again here
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def plan_training(
     record = RunRecord(
         kind="model",
         model=model,
+        package=MODEL_REGISTRY.package(model),
         title=kind.title,
         preset=chosen,
         config=config.model_dump(mode="json"),
@@ -117,9 +118,12 @@ def _check_checkpoint_of_weights(run: Run) -> None:
 def load_generator(run: Run, settings: dict[str, Any] | None = None) -> Generator:
     """A generator with the settings of run.json and, until trained, fresh seeded weights.
 
-    `settings` overrides settings of the sampler; raises UsageError for any other.
+    `settings` overrides settings of the sampler; raises UsageError for any other, MribenchError when the model is
+    not installed here.
     """
     record = run.read_record()
+    if reason := MODEL_REGISTRY.why_unusable(str(record.model), record.package):
+        raise MribenchError(f"The generator {record.model!r} of the run {run.name} cannot be used: {reason}.")
     kind = get_model(str(record.model))
     if fixed := set(settings or {}) - set(kind.sampler_settings):
         kind.check_names(fixed)

@@ -24,6 +24,7 @@ COMMANDS = [
     "evaluate",
     "report",
     "list",
+    "new",
     "check",
     "verify",
     "selftest",
@@ -52,7 +53,7 @@ def test_help_leaves_torch_unimported():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["train", "cdqm"], "Did you mean cdpm?"),
+        (["train", "cdqm"], "Did you mean 'cdpm'?"),
         (["train"], "Give either MODEL or --all"),
         (["train", "cdpm", "--set", "budget"], "--set needs KEY=VALUE"),
         (["train", "cdpm", "--protocol", "dmo"], "Did you mean demo?"),

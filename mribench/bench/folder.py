@@ -6,9 +6,9 @@ import logging
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -16,12 +16,13 @@ import numpy as np
 
 from mribench import __version__
 from mribench.bench.locks import hold
-from mribench.bench.protocol import Protocol, differences, load_protocol
+from mribench.bench.protocol import EvaluationSpec, Protocol, differences, load_protocol
 from mribench.bench.records import BenchRecord, RunRecord, SampleFile, SamplesRecord, WeightsRecord
 from mribench.data.nifti import read_nifti
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_file, digest_volume
+from mribench.metrics import METRIC_REGISTRY
 
 log = logging.getLogger(__name__)
 
@@ -182,6 +183,7 @@ class Bench:
 
     folder: Path
     protocol: Protocol
+    packages: Mapping[str, str] = field(default_factory=dict)  # as in BenchRecord
 
     @property
     def cohort_folder(self) -> Path:
@@ -249,7 +251,12 @@ def create_bench(folder: Path, protocol: Protocol) -> Bench:
     if not path.exists():
         with hold(folder, "bench", seconds=_SECONDS_TO_CREATE):
             if not path.exists():  # two commands may make it at the same moment
-                record = BenchRecord(protocol=protocol, protocol_digest=protocol.digest, versions=versions())
+                record = BenchRecord(
+                    protocol=protocol,
+                    protocol_digest=protocol.digest,
+                    versions=versions(),
+                    packages=_packages(protocol.evaluation),
+                )
                 record.write(path)
     bench = open_bench(folder)
     if bench.protocol.digest != protocol.digest:
@@ -260,6 +267,15 @@ def create_bench(folder: Path, protocol: Protocol) -> Bench:
             + "\nUse that protocol, or another --bench DIR."
         )
     return bench
+
+
+def _packages(evaluation: EvaluationSpec) -> dict[str, str]:
+    """The plug-ins that a protocol asks for, and their packages."""
+    from mribench.metrics.features import slices  # it loads torch, which opening a bench does not need
+
+    asked = {f"metric {name}": METRIC_REGISTRY.package(name) for name in evaluation.metrics}
+    asked[f"extractor {evaluation.extractor}"] = slices.EXTRACTOR_REGISTRY.package(evaluation.extractor)
+    return {what: package for what, package in asked.items() if package}
 
 
 def start_bench(folder: Path, protocol: str | None, simulated: bool = False) -> Bench:
@@ -282,7 +298,7 @@ def open_bench(folder: Path) -> Bench:
             f"{path} was changed by hand: protocol digest expected {record.protocol_digest[:12]}, "
             f"got {record.protocol.digest[:12]}. Restore it, or start a new bench."
         )
-    return Bench(folder, record.protocol)
+    return Bench(folder, record.protocol, record.packages)
 
 
 def check_same_run(run: Run, wanted: RunRecord, verb: str) -> None:

@@ -6,23 +6,14 @@ import difflib
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mribench.data.cohort import CohortPlan, CohortSpec
 from mribench.errors import UsageError
 from mribench.files import digest_json
-from mribench.metrics import METRICS, check_name, default_metrics
-
-
-def _known_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        try:
-            check_name("metric", name, METRICS)
-        except UsageError as error:
-            raise ValueError(str(error)) from error
-    return names
+from mribench.metrics import METRIC_REGISTRY, default_metrics
 
 
 class EvaluationSpec(BaseModel):
@@ -33,9 +24,7 @@ class EvaluationSpec(BaseModel):
     samples: int = Field(ge=2)
     tsne_samples: int = Field(ge=1)
     extractor: str = "effnet-lite0"
-    metrics: Annotated[tuple[str, ...], AfterValidator(_known_metrics)] = Field(
-        default_factory=default_metrics
-    )
+    metrics: tuple[str, ...] = Field(default_factory=default_metrics)
 
 
 class Protocol(BaseModel):
@@ -90,7 +79,9 @@ def load_protocol(name: str, *, simulated: bool = False) -> Protocol:
         )
     try:
         protocol = Protocol.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        for metric in protocol.evaluation.metrics:
+            METRIC_REGISTRY.check(metric)
+    except (tomllib.TOMLDecodeError, ValidationError, UsageError) as error:
         raise UsageError(f"{name} must be a valid protocol, but: {error}") from error
     if simulated and protocol.cohort.source != "simulated":
         cohort = protocol.cohort.model_copy(update={"source": "simulated"})

@@ -33,6 +33,9 @@ class BenchRecord(Record):
     protocol: Protocol
     protocol_digest: str
     versions: dict[str, str] = {}
+    packages: dict[
+        str, str
+    ] = {}  # "metric NAME" or "extractor NAME" -> "NAME VERSION" of the plug-in it comes from
 
 
 class RunRecord(Record):
@@ -42,6 +45,7 @@ class RunRecord(Record):
 
     kind: Kind
     model: str | None = None
+    package: str = ""  # "NAME VERSION" of the plug-in that the model comes from; "": mribench itself
     title: str = ""
     what: str = ""  # one sentence about a control
     preset: str | None = None

@@ -36,11 +36,10 @@ def list_things(what: str, folder: Path, as_json: bool) -> None:
 
 def list_models() -> Rows:
     """Every model x preset: volume size, budget, parameters per sub-network and in all, what the model is."""
-    from mribench.models import MODELS, get_model
+    from mribench.models import MODEL_REGISTRY
 
     rows = []
-    for name in MODELS:
-        kind = get_model(name)
+    for name, kind in MODEL_REGISTRY.usable():
         for preset in kind.PRESETS:
             config = kind.build_config(preset)
             counts = kind.count_parameters(config)
@@ -55,6 +54,7 @@ def list_models() -> Rows:
                     "parameters": sum(counts.values()),
                     "subnetworks": counts,
                     "source": kind.source,
+                    "package": MODEL_REGISTRY.package(name),
                     "summary": kind.summary,
                 }
             )
@@ -63,7 +63,7 @@ def list_models() -> Rows:
 
 def list_metrics() -> Rows:
     """Every metric, as its class declares it."""
-    from mribench.metrics import METRICS, get_metric
+    from mribench.metrics import METRIC_REGISTRY, METRICS
 
     return [
         {
@@ -72,13 +72,14 @@ def list_metrics() -> Rows:
             "unit": metric.unit,
             "family": metric.family,
             "ranked": metric.ranked,
-            "default": not metric.opt_in,
+            "default": not metric.opt_in and name in METRICS,
             "better": metric.better,
             "needs": dict(metric.needs),
             "in a slab": metric.in_slab,
             "detects": list(metric.detects),
+            "package": METRIC_REGISTRY.package(name),
         }
-        for metric in map(get_metric, METRICS)
+        for name, metric in METRIC_REGISTRY.usable()
     ]
 
 

@@ -21,7 +21,7 @@ from mribench.commands.options import (
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--all", "everything", is_flag=True, help="Every model.")
+@click.option("--all", "everything", is_flag=True, help="Every model, of plug-ins too.")
 @bench_option
 @protocol_option
 @simulated_option
@@ -59,13 +59,12 @@ def train(
     """
     from mribench.bench.folder import start_bench
     from mribench.commands.session import session
-    from mribench.models import MODELS, get_model
+    from mribench.models import MODEL_REGISTRY
     from mribench.training import plan_training
 
     one_or_all(model, everything, "MODEL")
-    names = list(MODELS) if everything else [str(model)]
-    for name in names:
-        get_model(name)
+    names = [name for name, _ in MODEL_REGISTRY.usable()] if everything else [str(model)]
+    MODEL_REGISTRY.get(names[0])
     overrides = parse_settings(settings)
     with session(quiet, compute, lambda: start_bench(folder, protocol, simulated)) as current:
         for name in names:

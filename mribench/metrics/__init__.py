@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from mribench.errors import UsageError
+from mribench.plugins import Registry
 
 if TYPE_CHECKING:
     from mribench.metrics.metric import Metric
@@ -40,24 +37,20 @@ METRICS: dict[str, str] = {
 }
 
 
-def get_metric(name: str) -> Metric[Any]:
-    """The metric called `name`; raises UsageError with the nearest known name when there is none."""
-    check_name("metric", name, METRICS)
-    module, _, attribute = METRICS[name].partition(":")
-    metric: Metric[Any] = getattr(importlib.import_module(module), attribute)
-    return metric
+METRIC_REGISTRY: Registry[Metric[Any]] = Registry("metric", METRICS, "mribench.metrics.metric:Metric")
+get_metric = METRIC_REGISTRY.get
 
 
 def default_metrics() -> tuple[str, ...]:
-    """Names of all metrics but those that are computed only when they are asked for."""
+    """Names of mribench's own metrics but for those that are computed only when they are asked for.
+
+    Plug-ins are not among them: what is installed must not change the digest of a protocol.
+    """
     return tuple(name for name in METRICS if not get_metric(name).opt_in)
 
 
-def check_name(kind: str, name: str, names: Iterable[str]) -> str:
-    """`name` itself if it is one of `names`; otherwise UsageError with a guess at what was meant."""
-    choices = sorted(names)
-    if name in choices:
-        return name
-    guess = difflib.get_close_matches(name, choices, n=1)
-    hint = f" Did you mean {guess[0]!r}?" if guess else ""
-    raise UsageError(f"There is no {kind} called {name!r}.{hint} Choose one of: {', '.join(choices)}.")
+def plugin_metrics() -> tuple[str, ...]:
+    """Names of the plug-in metrics that are computed without being asked for by name, outside benches."""
+    return tuple(
+        name for name, metric in METRIC_REGISTRY.usable() if name not in METRICS and not metric.opt_in
+    )

@@ -33,7 +33,10 @@ class Missing(_Record):
 
     metric: str
     reason: str
-    by_design: bool = False  # True: these sets cannot have it; False: something went wrong, try again
+    by_design: bool = (
+        False  # True: it cannot be had with these sets or packages; False: something failed, try again
+    )
+    package: str = ""  # as in `Score`
 
 
 class RealBaseline(_Record):
@@ -63,6 +66,7 @@ class Score(_Record):
     n: dict[str, int]  # set name -> number of volumes
     version: str  # digest of the definition
     signature: str  # every setting, key:value|key:value
+    package: str = ""  # "NAME VERSION" of the plug-in that the metric comes from; "": mribench itself
     digests: dict[str, str]  # set name -> digest
     seconds: float
     notes: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ import numpy as np
 
 from mribench.errors import MribenchError, NotApplicable, TooLittleMemory
 from mribench.files import digest_json
-from mribench.metrics import default_metrics, get_metric
+from mribench.metrics import METRIC_REGISTRY, default_metrics, get_metric
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.metric import Metric
 from mribench.metrics.score import Missing, Score
@@ -49,11 +49,16 @@ def score_all(arrays: Arrays, metrics: Sequence[str] | None = None) -> tuple[lis
             raise
         except MribenchError as error:
             by_design = isinstance(error, NotApplicable)
-            missing.append(Missing(metric=metric.name, reason=str(error), by_design=by_design))
+            missing.append(_missing(metric, str(error), by_design))
         except Exception as error:  # a fault must not lose the other metrics; the trace goes to the log
             log.exception("%s failed", metric.name)
-            missing.append(Missing(metric=metric.name, reason=f"failed: {type(error).__name__}: {error}"))
+            missing.append(_missing(metric, f"failed: {type(error).__name__}: {error}"))
     return scores, missing
+
+
+def _missing(metric: Metric[Any], reason: str, by_design: bool = False) -> Missing:
+    package = METRIC_REGISTRY.package(metric.name)
+    return Missing(metric=metric.name, reason=reason, by_design=by_design, package=package)
 
 
 def _with_real_baseline(found: Score, metric: Metric[Any], real_baselines: RealBaselines) -> Score:
@@ -99,6 +104,7 @@ def score(metric: Metric[Any], arrays: Arrays) -> Score:
         n=n,
         version=digest_json([metric.name, definition])[:12],
         signature=_signature(metric.name, definition, n),
+        package=METRIC_REGISTRY.package(metric.name),
         digests={name: arrays.sets[name].digest for name in n},
         seconds=round(time.perf_counter() - start, 3),
         notes=_notes(arrays, comparable),

@@ -1,12 +1,10 @@
-"""The generators: name -> "module:Class". Nothing is imported until a model is asked for."""
+"""The generators by name. Nothing is imported until a model is asked for."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
 from typing import TYPE_CHECKING
 
-from mribench.errors import UsageError
+from mribench.plugins import Registry
 
 if TYPE_CHECKING:
     from mribench.models.generator import Generator
@@ -21,12 +19,7 @@ MODELS = {  # in the order of the cDPM paper's Table 1
     "cdpm": "mribench.models.cdpm:CDPM",
 }
 
-
-def get_model(name: str) -> type[Generator]:
-    """The generator class of that name; raises UsageError with the nearest name for an unknown one."""
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UsageError(f"Model must be one of {', '.join(sorted(MODELS))}, not {name!r}.{hint}")
-    module, _, attribute = MODELS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+MODEL_REGISTRY: Registry[type[Generator]] = Registry(
+    "generator", MODELS, "mribench.models.generator:Generator"
+)
+get_model = MODEL_REGISTRY.get

@@ -6,8 +6,9 @@ import csv
 import io
 from collections.abc import Iterable, Mapping
 
+from mribench.metrics import METRICS
 from mribench.metrics.score import Score
-from mribench.reports.grid import ColumnKind, Table, TableCell, plain
+from mribench.reports.grid import ColumnKind, Table, TableCell, TableColumn, plain
 from mribench.reports.records import Entrant
 from mribench.reports.rows import Cell, Leaderboard
 
@@ -20,7 +21,7 @@ _SCORE_TITLES = (
 
 
 def as_csv(table: Table) -> str:
-    """table.csv: run, model, Table 1's columns, their intervals, n, notes, then everything else.
+    """table.csv: run, model, Table 1's columns, their intervals, n, notes, everything else, then plug-ins' scores.
 
     The last row, of kind "real_baseline", is what real volumes of other subjects score.
     """
@@ -46,26 +47,32 @@ def as_csv(table: Table) -> str:
             columns[f"{column.title} group"] = [row.cells[i].letters for row in rows]
     for i in range(places):
         columns[f"P(rank {i + 1})"] = [row.chances[i] if row.chances else None for row in rows]
+    for title, values in _scores(table, "score", of_plugins=True).items():
+        columns[f"{title} (plug-in)" if title in columns else title] = values
     lines = zip(*columns.values(), strict=True)
     return _csv(columns, (dict(zip(columns, line, strict=True)) for line in lines))
 
 
-def _scores(table: Table, kind: ColumnKind) -> dict[str, list[object]]:
+def _scores(table: Table, kind: ColumnKind, of_plugins: bool = False) -> dict[str, list[object]]:
     """The values of all columns of a kind, then the ends of their intervals."""
-    columns = _values(table, kind)
+    columns = _values(table, kind, of_plugins)
     for i, column in enumerate(table.columns):
-        if column.kind == kind:
+        if column.kind == kind and _is_plugin(column) == of_plugins:
             for part, end in ((1, "low"), (2, "high")):
                 columns[f"{column.title} {end}"] = [_value(row.cells[i], part) for row in table.rows]
     return columns
 
 
-def _values(table: Table, kind: ColumnKind) -> dict[str, list[object]]:
+def _values(table: Table, kind: ColumnKind, of_plugins: bool = False) -> dict[str, list[object]]:
     return {
         column.unrounded_title or column.title: [_value(row.cells[i], 0) for row in table.rows]
         for i, column in enumerate(table.columns)
-        if column.kind == kind
+        if column.kind == kind and _is_plugin(column) == of_plugins
     }
+
+
+def _is_plugin(column: TableColumn) -> bool:
+    return column.metric not in ("", *METRICS)
 
 
 def _value(cell: TableCell, part: int) -> object:
@@ -111,9 +118,10 @@ def _score(entrant: Entrant, score: Score, cell: Cell | None) -> Mapping[str, ob
 
 def _csv(titles: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(titles), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({title: _text(value) for title, value in row.items()} for row in rows)
+    titles = list(titles)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_text, titles))
+    writer.writerows([_text(row.get(title)) for title in titles] for row in rows)
     return text.getvalue()
 
 

@@ -69,7 +69,7 @@ def from_scores(
     entrants = [_without_torn_scores(entrant) for entrant in entrants]
     usual = usual_scores(entrants)
     expected = _usual_counts(usual) if expected is None else expected
-    columns = columns_of(usual)
+    columns = columns_of(usual, {metric for entrant in entrants for metric in entrant.missing})
     rows = [Row(entrant, make_cells(entrant, columns, expected, usual)) for entrant in entrants]
     contestants = [row for row in rows if row.entrant.kind != "control"]
     controls = sorted((row for row in rows if row.entrant.kind == "control"), key=_control_order)

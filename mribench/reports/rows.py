@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mribench.metrics import METRICS, get_metric
+from mribench.metrics import METRIC_REGISTRY, METRICS, get_metric
 from mribench.metrics.metric import Metric, SlabRule
 from mribench.metrics.score import Display, RealBaseline, Score
 from mribench.reports.records import Entrant
@@ -62,26 +62,47 @@ class Column:
 TABLE_1 = ("ms_ssim", "gap", "mmd", "fid_a_central", "fid_c_central", "fid_s_central")
 
 
-def columns_of(scores: Mapping[str, Score]) -> tuple[Column, ...]:
-    """The columns of a table with these scores: of every metric that is ranked or has a heading of its own.
+def columns_of(scores: Mapping[str, Score], missing: Iterable[str] = ()) -> tuple[Column, ...]:
+    """The columns of a table with these scores: of mribench's own metrics that are ranked or have a heading, and of
+    every plug-in's metric.
 
-    First those of the installed metrics; then those of scores whose metric is not installed, as the scores say.
+    Those of plug-ins come last, as their scores say, whether or not they are installed; one that has no score at all
+    has a column of dashes when it is among the `missing` metrics.
     """
     columns: list[Column] = []
     for name in METRICS:
         metric = get_metric(name)
-        if not metric.opt_in or name in scores:
+        shown = metric.ranked or metric.display.heading
+        if shown and (not metric.opt_in or name in scores):
             columns += _columns(name, metric, metric.in_slab)
-    for name in sorted(scores.keys() - METRICS.keys()):
-        columns += _columns(name, scores[name], "not compared")
+    for name in sorted({*scores, *missing} - METRICS.keys()):
+        taken = {title.casefold() for column in columns for title in (column.key, column.title)}
+        columns += _distinct(_plugin_columns(name, scores.get(name)), taken)
     return tuple(columns)
 
 
+def _plugin_columns(name: str, score: Score | None) -> list[Column]:
+    if score is None:
+        return [Column(key=name, title=name, metric=name, aim="")]
+    in_slab: SlabRule = "not compared"
+    if not METRIC_REGISTRY.why_unusable(name):
+        in_slab = get_metric(name).in_slab
+    return _columns(name, score, in_slab)
+
+
+def _distinct(columns: Iterable[Column], taken: Container[str]) -> Iterator[Column]:
+    """A plug-in must not pass for another metric: a key or title that is taken gets the metric's name added."""
+    for column in columns:
+        key, title = (
+            text if text.casefold() not in taken else f"{text} ({column.metric})"
+            for text in (column.key, column.title)
+        )
+        yield replace(column, key=key, title=title)
+
+
 def _columns(name: str, facts: Metric[Any] | Score, in_slab: SlabRule) -> list[Column]:
-    """No column, one for the value, or a second one for the gap."""
+    """One for the value, and perhaps a second one for the gap."""
     display = facts.display
-    if not (facts.ranked or display.heading):
-        return []
     family = facts.family if facts.ranked else ""
     value = Column(
         key=name,

@@ -31,7 +31,7 @@ def as_text(table: Table) -> str:
 def _table(table: Table) -> list[str]:
     """Ranked and other contestants, controls and the real baseline, each group below a rule."""
     table = table.of("chance", "excess", "gates", "paper", "score")
-    header = ["model", *(column.title for column in table.columns)]
+    header = ["model", *(plain(column.title) for column in table.columns)]
     lines = _aligned([header, *(_row(row) for row in table.rows)])
     rule, rest = "-" * max(len(line) for line in lines), iter(lines[1:])
     ruled = [line for rows in table.groups for line in (rule, *(next(rest) for _ in rows))]

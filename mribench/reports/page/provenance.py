@@ -10,9 +10,9 @@ from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
 from mribench.errors import MribenchError
 from mribench.files import read_json
-from mribench.metrics import METRICS, get_metric
+from mribench.metrics import METRIC_REGISTRY, METRICS, get_metric
 from mribench.metrics.score import Score
-from mribench.models import MODELS, get_model
+from mribench.models import MODEL_REGISTRY, get_model
 from mribench.models.generator import Generator
 from mribench.reports.fields import counts
 from mribench.reports.page import words
@@ -36,6 +36,10 @@ def facts(bench: Bench, cohort: Cohort | None) -> list[_Fact]:
         ("Origin", f"{_numbers(grid.origin_mm)} mm, the world position of the first voxel's centre, RAS+"),
         ("Asked of every entrant", f"{protocol.evaluation.samples} samples"),
         ("Feature extractor", protocol.evaluation.extractor),
+        *(
+            (what[0].upper() + what[1:], f"a plug-in of {package}")
+            for what, package in bench.packages.items()
+        ),
         *_cohort_facts(bench, cohort),
         ("Versions (bench)", ", ".join(f"{k} {v}" for k, v in _versions(bench).items())),
     ]
@@ -80,6 +84,7 @@ class MetricFacts:
     settings: tuple[str, ...]
     interval: str
     version: str
+    package: str  # of a plug-in
 
 
 def metric_facts(entrants: Sequence[Entrant]) -> list[MetricFacts]:
@@ -91,11 +96,15 @@ def metric_facts(entrants: Sequence[Entrant]) -> list[MetricFacts]:
 
 def _metric(score: Score) -> MetricFacts:
     measures = blind_to = words.UNKNOWN_METRIC
-    if score.metric in METRICS:
+    if reason := METRIC_REGISTRY.why_unusable(score.metric, score.package):
+        measures = f"{measures} It {reason}." if score.metric not in METRIC_REGISTRY.names() else reason
+    else:
         metric = get_metric(score.metric)
         measures, blind_to = metric.measures, metric.blind_to
     settings = tuple(part.replace(":", ": ", 1) for part in score.signature.split("|")[1:])
-    return MetricFacts(score.metric, score.title, measures, blind_to, settings, score.interval, score.version)
+    return MetricFacts(
+        score.metric, score.title, measures, blind_to, settings, score.interval, score.version, score.package
+    )
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,7 @@ def _card(row: Row, bench: Bench, cohort: Cohort | None, usual_versions: Mapping
     sampled_on = str((entrant.samples and entrant.samples.device) or "")
     facts = [
         ("What it is", _what(entrant)),
+        ("Plug-in", entrant.run.package if entrant.run else ""),
         *(_training(entrant, bench, cohort) if entrant.kind == "model" else []),
         ("Seed", _seed(entrant)),
         ("Device", entrant.devices or sampled_on),
@@ -141,16 +151,23 @@ def _card(row: Row, bench: Bench, cohort: Cohort | None, usual_versions: Mapping
 def _what(entrant: Entrant) -> str:
     if entrant.kind == "model":
         kind = _generator(entrant)
-        return kind.card() if kind else "A generator that is not installed here."
+        return kind.card() if kind else f"A generator that cannot be used here: {_why_no_generator(entrant)}."
     if entrant.kind == "folder":
         return "Volumes from outside; how they were made is not recorded."
     return f"A control. {entrant.what}".strip() if entrant.kind == "control" else "Unknown: no run.json."
 
 
 def _generator(entrant: Entrant) -> type[Generator] | None:
-    """The class of a model, None where it is not installed."""
-    model = entrant.run.model if entrant.run and entrant.run.model else entrant.name
-    return get_model(model) if model in MODELS else None
+    """The class of a model, None where it cannot be used."""
+    return None if _why_no_generator(entrant) else get_model(_model(entrant))
+
+
+def _why_no_generator(entrant: Entrant) -> str:
+    return MODEL_REGISTRY.why_unusable(_model(entrant), entrant.run.package if entrant.run else "")
+
+
+def _model(entrant: Entrant) -> str:
+    return entrant.run.model if entrant.run and entrant.run.model else entrant.name
 
 
 def _training(entrant: Entrant, bench: Bench, cohort: Cohort | None) -> list[_Fact]:
