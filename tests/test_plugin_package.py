@@ -34,7 +34,16 @@ def run(*words: object, site: Path | None) -> subprocess.CompletedProcess[str]:
 def site(tmp_path_factory):
     source, target = tmp_path_factory.mktemp("source") / "brainkit", tmp_path_factory.mktemp("site")
     shutil.copytree(PACKAGE, source)
-    words = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", target, source]
+    words = [
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--target",
+        target,
+        source,
+    ]
     subprocess.run([sys.executable, "-m", "pip", *map(str, words)], check=True)
     return target
 
