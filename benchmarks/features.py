@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/features.py            (about 5 minutes on a quiet machine)
     OMP_NUM_THREADS=1 python benchmarks/features.py --volumes 1
 
-Both sides get the same 16 uint8 slices of 128 x 128 (simulated brains, three views) in one batch on one thread and
+Both sides get the same uint8 slices of 128 x 128 (simulated brains, three views) in one batch on one thread and
 give 2048 features; the weights are random, because speed does not depend on them. "difference" is the largest
 one as a share of the largest value. Also: the resize alone, effnet-lite0 with its packaged weights, one whole
 volume through MedicalNet's ResNet-50 beside MONAI's without dilations, and what each of our changes to the network
