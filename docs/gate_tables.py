@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from results import read, table
 
-GATES = ("copies", "identical", "repeats", "orientation")
+GATES = ("copies", "identical", "repeats", "orientation", "joins")
 
 
 def gate_alarms() -> str:

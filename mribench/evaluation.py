@@ -27,7 +27,6 @@ from mribench.metrics.arrays.distances import join_views
 from mribench.metrics.features.slices import EXTRACTOR_REGISTRY, get_extractor
 from mribench.metrics.gates.judge import judge
 from mribench.metrics.gates.result import GateResult
-from mribench.metrics.gates.thresholds import GateThresholds
 from mribench.metrics.memorisation import COPY_RATIO, copies
 from mribench.metrics.regions import RegionRow
 from mribench.metrics.score import Missing, Score
@@ -181,7 +180,7 @@ def evaluate_run(
             scores=tuple(scores),
             missing=tuple(missing),
             regions=_regions(arrays, scores),
-            gates=judge(arrays, own=_own_sets(run)),
+            gates=judge(arrays, protocol.evaluation.gates, own=_own_sets(run)),
             seconds=round(sum(score.seconds for score in scores), 3),
         ).write(run.scores)
     return "done", missing
@@ -266,7 +265,7 @@ def _made_from(bench: Bench, cohort: Cohort, run: Run, context: Context) -> str:
             "samples": run.samples().digest,
             "extractor": get_extractor(bench.protocol.evaluation.extractor).definition(),
             "weights": _weights_digests(context),
-            "gates": GateThresholds().model_dump(),
+            "gates": bench.protocol.evaluation.gates.model_dump(),
             "mribench": __version__,  # a new version may define a metric otherwise
         }
     )

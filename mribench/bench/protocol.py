@@ -14,6 +14,7 @@ from mribench.data.cohort import CohortPlan, CohortSpec
 from mribench.errors import UsageError
 from mribench.files import digest_json
 from mribench.metrics import METRIC_REGISTRY, default_metrics
+from mribench.metrics.gates.thresholds import GateThresholds
 
 
 class EvaluationSpec(BaseModel):
@@ -25,6 +26,7 @@ class EvaluationSpec(BaseModel):
     tsne_samples: int = Field(ge=1)
     extractor: str = "effnet-lite0"
     metrics: tuple[str, ...] = Field(default_factory=default_metrics)
+    gates: GateThresholds = GateThresholds()
 
 
 class Protocol(BaseModel):
@@ -41,8 +43,13 @@ class Protocol(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Identity of the contract: canonical JSON of everything but the training defaults."""
-        return digest_json(self.model_dump(mode="json", exclude={"training"}))
+        """Identity of the contract: canonical JSON of everything but the training defaults.
+
+        Thresholds of gates count where they are not the usual ones: benches of a time before gates keep their digest.
+        """
+        usual = self.evaluation.gates == GateThresholds()
+        exclude: dict[str, Any] = {"training": True, "evaluation": {"gates"}} if usual else {"training": True}
+        return digest_json(self.model_dump(mode="json", exclude=exclude))
 
     @property
     def cohort_plan(self) -> CohortPlan:

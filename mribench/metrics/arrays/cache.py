@@ -130,6 +130,16 @@ class Arrays:
 
         return self.store.get(f"seams-{key[:24]}", compute, len(volumes))
 
+    def joins(self, set_name: str) -> np.ndarray:
+        """Join profiles of the volumes of a set, `[N,P]` float64; `seams.places` names the positions."""
+        volumes = self._set(set_name)
+        key = digest_json(["joins", volumes.digest, self._extent(), seams.join_definition()])
+
+        def compute(_: Path | None) -> np.ndarray:
+            return np.stack([seams.join_profile(self._volume(volumes, i)) for i in range(len(volumes))])
+
+        return self.store.get(f"joins-{key[:24]}", compute, len(volumes))
+
     def distances(self, view: str) -> np.ndarray:
         """Squared distances of reference then samples `[M+N,M+N]` float64, by the features of all positions of a view.
 

@@ -1,4 +1,4 @@
-"""All gates of one entrant: copies, identical to other real volumes, repeats, orientation."""
+"""All gates of one entrant: copies, identical to other real volumes, repeats, orientation, joined parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from mribench.errors import MribenchError, NotApplicable
 from mribench.files import digest_json
 from mribench.metrics.arrays.cache import Arrays
-from mribench.metrics.gates import orientation, repeats, search
+from mribench.metrics.gates import joins, orientation, repeats, search
 from mribench.metrics.gates.orientation import LEAST_FIT, handedness, orientations
 from mribench.metrics.gates.repeats import Repeats
 from mribench.metrics.gates.result import GateResult, Suspect
@@ -329,9 +329,29 @@ def _turned(entrant: _Entrant, turned: Sequence[int], p_values: np.ndarray, name
     return _Finding(False, reason, float(p_values.min()), suspects)
 
 
+def _joins(entrant: _Entrant, level: float) -> _Finding:
+    arrays = entrant.arrays
+    people = np.concatenate([arrays.joins(name) for name in entrant.people()])
+    if len(people) < FEWEST:
+        return _Finding(None, f"Cannot be judged: it takes {FEWEST} real people.")
+    worst = joins.joined(arrays.joins("samples"), people, arrays.shape)
+    where, least = joins.described(worst.place), entrant.thresholds.least_outlying
+    if worst.p_value > level or worst.outlying < least:
+        return _Finding(
+            True, f"No place stands out in all samples ({_at(level)}, {least:g} SD).", worst.p_value
+        )
+    suspects = [
+        Suspect(sample=entrant.names[i], sample_index=i, source="samples", how=f"joined at {where}")
+        for i in worst.samples
+    ]
+    reason = f"Parts of different volumes seem joined at {where}: it stands out by {worst.outlying:.1f} SD."
+    return _Finding(False, reason, worst.p_value, suspects)
+
+
 _GATES = (
     _Gate("copies", "Copies of training volumes", search.DEFINITION, _copies),
     _Gate("identical", "Copies of reference or held-out volumes", search.DEFINITION, _identical),
     _Gate("repeats", "Samples that repeat each other", f"{search.DEFINITION}|{repeats.DEFINITION}", _repeats),
     _Gate("orientation", "Orientation", orientation.DEFINITION, _orientation),
+    _Gate("joins", "Joined parts", joins.DEFINITION, _joins),
 )

@@ -13,7 +13,7 @@ from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.gates.judge import judge
 from mribench.metrics.gates.thresholds import GateThresholds
 
-NAMES = ("copies", "identical", "repeats", "orientation")
+NAMES = ("copies", "identical", "repeats", "orientation", "joins")
 
 
 def verdicts(bench, volumes, **options):
@@ -135,6 +135,42 @@ def test_left_and_right_are_judged_only_where_the_mean_volume_tells_them_apart(b
     mirrored = verdicts(lopsided, brains(300, 316, lopsided=0.06)[..., ::-1])["orientation"]
     assert mirrored.passed is False
     assert "mirrored" in mirrored.reason
+
+
+def slab(axis, start, stop):
+    return (np.indices((24,) * 3)[axis] >= start) & (np.indices((24,) * 3)[axis] < stop)
+
+
+JOINED = {
+    "axial slice 12": slab(0, 12, 13),
+    "the border of coronal slices 10 and 11": slab(1, 11, 13),
+    "the border of axial slices 11 and 12": slab(0, 0, 12),
+    "the border of coronal slices 11 and 12": slab(1, 0, 12),
+}
+
+
+@pytest.mark.parametrize("where", JOINED)
+def test_parts_of_fresh_people_joined_at_one_place_trip_the_gate_of_joins_which_says_where(
+    where, bench, people
+):
+    other = np.roll(people["samples"], 1, axis=0)
+    results = verdicts(bench, np.where(JOINED[where], people["samples"], other))
+    assert tripped(results) == {"joins"}
+    assert where in results["joins"].reason
+    assert len(results["joins"].suspects) > len(other) / 2
+
+
+@pytest.mark.parametrize("sd", [0.05, 0.15])
+def test_slices_that_belong_together_nowhere_are_no_joined_parts(sd, bench, people):
+    noise = np.random.default_rng(3).normal(0, sd, people["samples"].shape[:2])[..., None, None]
+    assert verdicts(bench, np.clip(people["samples"] * (1 + noise), 0, 1))["joins"].passed
+
+
+def test_joined_parts_cannot_be_judged_with_too_few_people(people):
+    sets = {"samples": people["samples"], "reference": people["reference"][:7]}
+    results = judge(Arrays({name: volume_set(each, name) for name, each in sets.items()}, None))
+    assert results[-1].passed is None
+    assert "8 real people" in results[-1].reason
 
 
 def test_siblings_and_repeated_scans_among_training_volumes_accuse_nobody(people):
