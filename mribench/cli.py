@@ -20,6 +20,7 @@ from mribench.commands.options import Group
 from mribench.commands.prepare import prepare
 from mribench.commands.report import report
 from mribench.commands.selftest import selftest
+from mribench.commands.status import status
 from mribench.commands.train import train
 from mribench.commands.verify import verify
 
@@ -58,6 +59,7 @@ for command in (
     generate,
     evaluate,
     report,
+    status,
     list_things,
     new,
     check,

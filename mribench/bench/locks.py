@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import platform
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ import filelock
 from mribench.errors import MribenchError
 
 log = logging.getLogger(__name__)
+
+_PROCESSES = Path("/proc")
 
 
 @contextmanager
@@ -37,7 +40,7 @@ def hold(folder: Path, what: str, seconds: float = 0) -> Iterator[None]:
     try:
         _say_where_locks_fail(path, owner)
         with suppress(OSError):  # a full disk: the note is a help only
-            owner.write_text(_identity(os.getpid()))
+            owner.write_text(process_identity(os.getpid()))
         yield
         _check_in_place(folder, path)
         owner.unlink(missing_ok=True)
@@ -61,7 +64,7 @@ def _say_where_locks_fail(path: Path, owner: Path) -> None:
     host, _, rest = noted.partition(" ")
     pid = rest.partition(" ")[0]
     elsewhere = host not in ("", platform.node())
-    alive = pid.isdecimal() and int(pid) != os.getpid() and _identity(int(pid)) == noted
+    alive = pid.isdecimal() and int(pid) != os.getpid() and process_identity(int(pid)) == noted
     if elsewhere or alive:
         log.warning(
             "%s is free, but the note beside it says that process %s on %s works under it. If that command is still "
@@ -86,10 +89,17 @@ def _can_be_taken(path: Path) -> bool:
     return True
 
 
-def _identity(pid: int) -> str:
+def process_identity(pid: int) -> str:
     """Host, number and start of a process; the start tells a process from a later one with its number."""
+    return f"{platform.node()} {pid} {_start(pid)}"
+
+
+def _start(pid: int) -> str:
+    """When a process started, in the words of the system; "gone" when there is no such process."""
+    if not _PROCESSES.is_dir():  # macOS
+        ps = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True)
+        return "-".join(ps.stdout.split()) or "gone"
     try:
-        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return (_PROCESSES / str(pid) / "stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
-        start = "gone"
-    return f"{platform.node()} {pid} {start}"
+        return "gone"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from mribench.bench.activity import Announcer
 
 LINE_SECONDS = 30.0  # without a terminal, one line per task at most this often
 
@@ -21,13 +24,25 @@ class Display:
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, tuple[float, int]] = {}
         self._said: dict[str, float] = {}
+        self._announcer: Announcer | None = None
+
+    def announce_at(self, bench_folder: Path) -> None:
+        """From now on, let other terminals read the progress (`mribench status`)."""
+        self._announcer = Announcer(bench_folder)
+
+    def close(self) -> None:
+        """Nothing is worked on any more."""
+        if self._announcer:
+            self._announcer.close()
 
     def report(self, what: str, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` are done; the rate counts from the first report of that name."""
         started, first = self._started.setdefault(what, (time.monotonic(), done))
+        rate = (done - first) / max(time.monotonic() - started, 1e-9)
+        if self._announcer:
+            self._announcer.announce(what, done, total, (total - done) / rate if rate > 0 else None, note)
         if self.quiet:
             return
-        rate = (done - first) / max(time.monotonic() - started, 1e-9)
         text = f"{rate:.3g}/s {note}" if done > first else note
         if self.progress is None:
             self._line(what, done, total, rate, note)
@@ -52,7 +67,8 @@ def display(quiet: bool) -> Iterator[Display]:
     """A Display for the length of one command."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield Display(None, quiet)
+        with closing(Display(None, quiet)) as screen:
+            yield screen
         return
     columns = (
         TextColumn("{task.description}"),
@@ -61,5 +77,5 @@ def display(quiet: bool) -> Iterator[Display]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console) as progress:
-        yield Display(progress, quiet)
+    with Progress(*columns, console=console) as progress, closing(Display(progress, quiet)) as screen:
+        yield screen

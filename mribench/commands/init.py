@@ -28,5 +28,6 @@ def init(quiet: bool, folder: Path, protocol: str | None, simulated: bool) -> No
     bench = start_bench(folder, protocol, simulated)
     if bench.protocol.cohort.source == "simulated":
         with display(quiet) as screen:
+            screen.announce_at(folder)
             start_cohort(bench, screen.report)
     click.echo(bench.folder)

@@ -95,6 +95,7 @@ def prepare(
         )
     request = Request(source, manifest, recipe, masks, workers)
     with display(quiet) as screen:
+        screen.announce_at(folder)
         bench, cohort, new = prepare_cohort(folder, protocol, request, overwrite, screen.report)
     for scan in cohort.record.problems:
         click.echo(f"left out: {scan.reason}", err=True)

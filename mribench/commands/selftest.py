@@ -59,6 +59,7 @@ def selftest(
     with display(quiet) as screen:
         context = compute(screen.report)
         bench = run.start_bench(folder, quick)
+        screen.announce_at(folder)
         cohort = start_cohort(bench, screen.report)
         with bench.lock("selftest"):
             if gauntlet:

@@ -167,5 +167,6 @@ def session(quiet: bool, compute: Compute, find_bench: Callable[[], Bench]) -> I
     with display(quiet) as screen:
         context = compute(screen.report)
         current = Session(screen, find_bench(), context)
+        screen.announce_at(current.bench.folder)
         yield current
     finish(current.failures)
