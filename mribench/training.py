@@ -182,6 +182,7 @@ def training_steps(
     step, cost, recorded = TrainingStep(step=number, seen=batches.seen, seconds=before), 0.0, 0.0
     while batches.seen < generator.config.budget:
         seed_everything(derive(seed, "step", number))
+        generator.scale_rates(generator.config.rate_share(number, batches.seen))
         with context.mixed_precision():
             losses = generator.training_step(batches.next)
         number += 1

@@ -32,6 +32,17 @@ class GeneratorConfig(BaseModel):
     size: int = Field(ge=8, le=512)  # voxels per side of the volumes it makes
     batch_size: int = Field(ge=1)  # volumes per batch drawn
     budget: int = Field(ge=1)  # volumes seen in the whole training
+    warmup: int = Field(default=0, ge=0)  # steps over which the learning rates rise
+    decay_from: float = Field(default=1.0, ge=0, le=1)  # share of the budget after which they fall linearly
+    decay_to: float = Field(default=0.02, gt=0, le=1)  # share of themselves that they fall to at its end
+
+    def rate_share(self, step: int, seen: int) -> float:
+        """Share of the learning rates that the update after `step` steps and `seen` volumes uses."""
+        rise = min(1.0, (step + 1) / (self.warmup + 1))
+        if self.decay_from == 1:
+            return rise
+        fallen = min(1.0, max(0.0, seen / self.budget - self.decay_from) / (1 - self.decay_from))
+        return rise * (1 - fallen * (1 - self.decay_to))
 
 
 class Generator(nn.Module):
@@ -99,6 +110,12 @@ class Generator(nn.Module):
             nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
         for optimizer in chosen:
             optimizer.step()
+
+    def scale_rates(self, share: float) -> None:
+        """Set every learning rate to this share of the one that its optimizer was made with."""
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
 
     @torch.no_grad()
     def refresh_batchnorm(self, seed: int) -> None:
