@@ -33,6 +33,8 @@ class CDPMConfig(DiffusionConfig):
     norm: Literal["set", "slice"] = "set"
     residual: Literal["normed", "raw"] = "normed"
     tail_skip: bool = True  # exact: condition slices leave the network after its last attention
+    mixing_sizes: tuple[int, ...] = ()  # beyond the paper: in-plane sizes at which neighbours are mixed
+    windows: float = Field(default=0.0, ge=0, le=1)  # share of examples that are stages of the sampler
     ema_warmup: bool = False  # average over (1 + n)/(10 + n) of the past while training is short
 
     @model_validator(mode="after")
@@ -47,6 +49,11 @@ class CDPMConfig(DiffusionConfig):
             raise ValueError(f"heads must divide the widths {sorted(widths)} at which attention happens")
         if not self.stage_slices < self.tau_max < self.size:
             raise ValueError(f"stage_slices < tau_max < size = {self.size} must hold")
+        sizes = [self.size >> level for level in range(len(self.multipliers))]
+        if strange := set(self.mixing_sizes) - set(sizes):
+            raise ValueError(f"mixing_sizes must be among {sizes}, not {strange}")
+        if self.windows and 2 * self.stage_slices > self.tau_max:
+            raise ValueError("windows need a tau_max of at least twice stage_slices")
         return self
 
 
@@ -175,11 +182,14 @@ class CDPM(DiffusionGenerator):
             norm=config.norm,
             residual=config.residual,
             tail_skip=config.tail_skip,
+            mixing_sizes=config.mixing_sizes,
         )
         super().__init__(config, net, linear_betas(config.steps))
         self.config: CDPMConfig = config
         self.optimizers = {
-            "net": torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=0.0)
+            "net": torch.optim.AdamW(
+                net.parameters(), lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=0.0
+            )
         }
 
     def _slicing(self, volume: Tensor) -> Tensor:
@@ -199,13 +209,13 @@ class CDPM(DiffusionGenerator):
             volumes[:, 0] = BACKGROUND
         owner = (torch.arange(len(volumes), device=volumes.device)[:, None] + group) % len(volumes)
         x_0 = volumes[owner, index][:, :, None]  # [B,K,1,H,W]
-        t = torch.randint(self.config.steps, (len(volumes),), device=volumes.device)
-        noise = torch.randn_like(x_0)
-        x_t = self.diffusion.add_noise(x_0, noise, t)
-        output = self.net(x_t, x_0, index, observed, group, t, wanted)
-        target = self.diffusion.target(x_0, noise, t).flatten(0, 1)[wanted]
+        x_t, times, target, weight = self.noised(x_0)
+        output = self.net(x_t, x_0, index, observed, group, times, wanted)
+        error = (output.float() - target.flatten(0, 1)[wanted]).square()
+        if weight is not None:
+            error = error * weight[wanted // index.shape[1], None, None, None]
         # Fixed denominator K*H*W: volumes with many given slices weigh less, as in eq. 6's sum of squares.
-        loss = (output.float() - target).square().sum() / x_0.numel()
+        loss = error.sum() / x_0.numel()
         self.descend(loss, "net")
         self.average()
         return {"loss": loss.detach()}
@@ -217,13 +227,20 @@ class CDPM(DiffusionGenerator):
         index = np.empty((batch, most), np.int64)
         observed, padding = np.zeros((batch, most), bool), np.zeros((batch, most), np.int64)
         for b in range(batch):
-            condition, target = draw_index_sets(rng, most, slices)
+            condition, target = self._draw_sets_of_one(rng)
             used = len(condition) + len(target)
             index[b] = [*condition, *target, *rng.integers(0, slices, most - used)]
             observed[b, : len(condition)] = True
             padding[b, used:] = 1
         given = torch.from_numpy(observed)
         return torch.from_numpy(index), given, torch.from_numpy(padding), missing(given)
+
+    def _draw_sets_of_one(self, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+        c = self.config
+        if c.windows and rng.random() < c.windows:
+            plan = stage_plan(c.size, c.stage_slices, c.anchor)
+            return plan[int(rng.integers(len(plan)))]
+        return draw_index_sets(rng, c.tau_max, c.size)
 
     def decay(self) -> Tensor:
         """The setting, or with `ema_warmup` (1 + n)/(10 + n) at step n where that is less."""

@@ -121,7 +121,7 @@ class DPM3D(DiffusionGenerator):
         )
         super().__init__(config, net, SCHEDULES[config.schedule](config.steps))
         self.config: DPM3DConfig = config
-        self.optimizers = {"net": torch.optim.Adam(net.parameters(), lr=config.learning_rate)}
+        self.optimizers = {"net": torch.optim.Adam(net.parameters(), lr=config.learning_rate, betas=(0.9, config.beta2))}
 
     @property
     def slab(self) -> Slab | None:
@@ -146,10 +146,11 @@ class DPM3D(DiffusionGenerator):
     def _loss(self, volumes: Tensor) -> Tensor:
         """Mean error of the prediction over all voxels of the slab of `[B,1,D,H,W]`."""
         x_0 = volumes[:, :, slice(*self.slab)] if self.slab else volumes
-        t = torch.randint(self.config.steps, (len(x_0),), device=x_0.device)
-        noise = torch.randn_like(x_0)
-        output = self.net(self.diffusion.add_noise(x_0, noise, t), t)
-        return LOSSES[self.config.loss](output.float(), self.diffusion.target(x_0, noise, t))
+        x_t, times, target, weight = self.noised(x_0)
+        output, error = self.net(x_t, times).float(), LOSSES[self.config.loss]
+        if weight is None:
+            return error(output, target)
+        return (weight * error(output, target, reduction="none").flatten(1).mean(1)).mean()
 
     def decay(self) -> Tensor:
         """Nothing changes between two averagings, and the average is a copy until `ema_start`."""
