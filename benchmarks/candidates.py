@@ -6,6 +6,18 @@ from typing import Any
 
 DECAY: dict[str, Any] = {"warmup": 40, "decay_from": 0.5}
 
+FLOW: dict[str, Any] = {
+    **DECAY,
+    "prediction": "flow",
+    "levels": "log_normal",
+    "sampler": "dpmpp",
+    "calls": 12,
+    "windows": 0.5,
+    "beta2": 0.99,
+    "clip_norm": 1.0,
+    "ema": 0.995,
+}
+
 RUNG_1 = {  # volumes seen in about a minute of one thread
     "gan_gp": 2400,
     "alpha_wgan": 1500,
@@ -41,4 +53,6 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
         "decay-half-rate": {**DECAY, "learning_rate": 5e-4},
     },
 }
-LATER: dict[int, dict[str, dict[str, dict[str, Any]]]] = {2: {}, 3: {}}
+LATER: dict[int, dict[str, dict[str, dict[str, Any]]]] = {
+    2: {"cdpm": {"flow-mixing": {**FLOW, "budget": 3000, "mixing_sizes": (32, 16)}}},
+}

@@ -44,16 +44,23 @@ def quiet(what: str, done: int, total: int) -> None:
 
 def neighbour_difference(volumes: np.ndarray, real: np.ndarray) -> list[float]:
     """Mean |difference of neighbouring slices| of `[N,D,H,W]` over that of real volumes, along D, H and W."""
-    return [float(np.abs(np.diff(volumes, axis=a)).mean() / np.abs(np.diff(real, axis=a)).mean()) for a in (1, 2, 3)]
+    return [
+        float(np.abs(np.diff(volumes, axis=a)).mean() / np.abs(np.diff(real, axis=a)).mean())
+        for a in (1, 2, 3)
+    ]
 
 
-def measure(bench: Bench, volumes: np.ndarray, slab: Slab | None, metrics: tuple[str, ...] = METRICS) -> dict[str, Any]:
+def measure(
+    bench: Bench, volumes: np.ndarray, slab: Slab | None, metrics: tuple[str, ...] = METRICS
+) -> dict[str, Any]:
     """Scores of `[N,D,H,W]` against the bench's reference, spread over voxels and neighbouring slices over real."""
     cohort = start_cohort(bench, quiet)
     reference = cohort.set("reference").crop(slab)
     real = reference.stack()
     train = cohort.set("train").crop(slab)
-    result = evaluate(volumes, reference, train, metrics=metrics, cache=bench.arrays, context=make_context("cpu"))
+    result = evaluate(
+        volumes, reference, train, metrics=metrics, cache=bench.arrays, context=make_context("cpu")
+    )
     nearest, second = nearest_distances(volumes, train.stack())
     return {
         **{score.metric: round(score.value, 4) for score in result.scores},
@@ -112,12 +119,16 @@ def controls(bench: Bench) -> dict[str, Any]:
         mean = np.repeat(cohort.set("train").stack().mean(0, keepdims=True), count, axis=0)
         held_out = cohort.set("holdout").stack()[:count]
         path.parent.mkdir(exist_ok=True)
-        write_json(path, {"real_heldout": measure(bench, held_out, None), "mean_volume": measure(bench, mean, None)})
+        write_json(
+            path, {"real_heldout": measure(bench, held_out, None), "mean_volume": measure(bench, mean, None)}
+        )
     return read_json(path)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bench", type=Path, default=Path("learning-bench"))
     parser.add_argument("--rung", type=int, default=1)
     parser.add_argument("models", nargs="*", metavar="MODEL")

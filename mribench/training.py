@@ -95,7 +95,7 @@ def train(
     with bench.run_lock(run):
         if run.folder.exists() and overwrite:
             shutil.rmtree(run.folder)
-        start_run(run, plan.record.model_copy(update={"device": context.described()}), "train")
+        start_run(run, _as_on_disk(plan).model_copy(update={"device": context.described()}), "train")
         if run.is_trained():
             return "up to date"
         _check_checkpoint_of_weights(run)
@@ -103,6 +103,18 @@ def train(
             if on_step:
                 on_step(step)
     return "done"
+
+
+def _as_on_disk(plan: Plan) -> RunRecord:
+    """The record of the plan; a run of an earlier version lacks settings that are new, and keeps its own list."""
+    if not plan.run.record.exists():
+        return plan.record
+    present = plan.run.read_record()
+    if present.model != plan.record.model or not set(present.config) < set(plan.record.config):
+        return plan.record
+    filled = get_model(str(present.model)).read_config(present.config).model_dump(mode="json")
+    same = filled == plan.record.config
+    return plan.record.model_copy(update={"config": present.config}) if same else plan.record
 
 
 def _check_checkpoint_of_weights(run: Run) -> None:

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from mribench.models.denoiser import DiffusionConfig, DiffusionGenerator
+from mribench.models.denoiser import EDM, FLOW, DiffusionConfig, DiffusionGenerator
 from mribench.models.diffusion import linear_betas
 from mribench.models.generator import NextBatch
 from mribench.models.unet import SliceUNet, missing
@@ -52,6 +52,8 @@ class CDPMConfig(DiffusionConfig):
         sizes = [self.size >> level for level in range(len(self.multipliers))]
         if strange := set(self.mixing_sizes) - set(sizes):
             raise ValueError(f"mixing_sizes must be among {sizes}, not {strange}")
+        if self.mixing_sizes and not self.tail_skip:
+            raise ValueError("mixing_sizes need tail_skip: on the way up only slices that are made are mixed")
         if self.windows and 2 * self.stage_slices > self.tau_max:
             raise ValueError("windows need a tau_max of at least twice stage_slices")
         return self
@@ -60,8 +62,8 @@ class CDPMConfig(DiffusionConfig):
 PAPER: dict[str, Any] = {"size": 128, "batch_size": 3, "budget": 600_000}  # 200,000 iterations of batch 3
 
 
-# 32^3 on a CPU: x0-prediction and absolute positions give one head within minutes (docs/models.md).
-TINY: dict[str, Any] = {
+# 32^3 on a CPU, the recipe of the first versions: x0-prediction, uniform times, constant rate.
+TINY_X0: dict[str, Any] = {
     "size": 32,
     "batch_size": 2,
     "budget": 600,
@@ -80,6 +82,10 @@ TINY: dict[str, Any] = {
     "ema": 0.99,
     "ema_warmup": True,
 }
+# The same network learns more from these (docs/learning.md); half of the examples are stages of the sampler.
+TINY_SHARED: dict[str, Any] = {**TINY_X0, "ddim_steps": None, "windows": 0.5, "ema": 0.995}
+TINY_EDM: dict[str, Any] = {**TINY_SHARED, **EDM}
+TINY: dict[str, Any] = {**TINY_SHARED, **FLOW, "mixing_sizes": (32, 16)}
 # 64^3 on one GPU: our scaling of the paper's network, not the paper's.
 SMALL: dict[str, Any] = {
     "size": 64,
@@ -158,11 +164,14 @@ class CDPM(DiffusionGenerator):
         "multipliers": (1, 2),
         "tau_max": 6,
         "stage_slices": 3,
-        "ddim_steps": 2,
+        "calls": 2,
+        "mixing_sizes": (16,),
     }
     sampler_settings = ("stage_slices", *DiffusionGenerator.sampler_settings, "tail_skip")
     PRESETS: ClassVar = {
         "tiny": TINY,
+        "tiny-x0": TINY_X0,
+        "tiny-edm": TINY_EDM,
         "small": SMALL,
         "paper": PAPER,
         "paper-anchor": {**PAPER, "index_embedding": False, "anchor": True},

@@ -16,6 +16,23 @@ from mribench.models.noise_levels import Prediction, draw_flow_sigma, draw_sigma
 from mribench.models.solvers import Sampler, karras_levels, level_count, solve
 from mribench.runtime import Noise
 
+# Two recipes for short trainings (docs/learning.md): the decay must end with the budget, so it is part of both.
+DECAY: dict[str, Any] = {"warmup": 40, "decay_from": 0.5, "beta2": 0.99, "clip_norm": 1.0}
+FLOW: dict[str, Any] = {
+    **DECAY,
+    "prediction": "flow",
+    "levels": "log_normal",  # of flow's time: logit-normal
+    "sampler": "dpmpp",
+    "calls": 12,
+}
+EDM: dict[str, Any] = {
+    **FLOW,
+    "prediction": "edm",
+    "level_mean": -0.8,
+    "level_spread": 1.4,
+    "calls": 8,
+}
+
 
 class DiffusionConfig(GeneratorConfig):
     """Settings of both; the defaults are cDPM's."""
@@ -60,12 +77,16 @@ class DiffusionConfig(GeneratorConfig):
     def _check_sampler(self) -> None:
         if self.sampler is None:
             if self.eta > 0 and self.ddim_steps is None:
-                raise ValueError("eta must be 0 without ddim_steps; the ancestral sampler has variance instead")
+                raise ValueError(
+                    "eta must be 0 without ddim_steps; the ancestral sampler has variance instead"
+                )
             if self.prediction in ("edm", "flow"):
                 raise ValueError(f"{self.prediction} needs a sampler, for example sampler=dpmpp")
             unused = [name for name in ("calls", "sigma_max", "sigma_min") if getattr(self, name) is not None]
             if unused:
-                raise ValueError(f"{', '.join(unused)} can be set with a sampler only, for example sampler=dpmpp")
+                raise ValueError(
+                    f"{', '.join(unused)} can be set with a sampler only, for example sampler=dpmpp"
+                )
         if self.prediction == "edm" and self.levels == "uniform":
             raise ValueError("edm needs levels=log_normal")
         if (self.sigma_min or 0.0) >= (self.sigma_max or float("inf")):

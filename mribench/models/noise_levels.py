@@ -1,7 +1,8 @@
 """Noise levels sigma of z = x_0 + sigma eps: what a network's answer at one means, which ones training draws.
 
-With abar = 1 / (1 + sigma^2) this is the diffusion of `diffusion.py` divided by sqrt(abar); with t = sigma / (1 + sigma)
-it is the rectified flow (1 - t) x_0 + t eps divided by 1 - t. So one description serves every prediction.
+With abar = 1 / (1 + sigma^2) this is the diffusion of `diffusion.py` divided by sqrt(abar); with
+t = sigma / (1 + sigma) it is the rectified flow (1 - t) x_0 + t eps divided by 1 - t. So one description serves every
+prediction.
 """
 
 from __future__ import annotations

@@ -19,7 +19,10 @@ class Neighbour(NamedTuple):
     exists: Tensor  # bool
 
 
-def neighbours(index: Tensor, stack: Tensor) -> tuple[Neighbour, Neighbour]:
+Sides = tuple[Neighbour, Neighbour]  # lower, higher
+
+
+def neighbours(index: Tensor, stack: Tensor) -> Sides:
     """The next lower and the next higher slice of each of N, among those with the same number in `stack [N]`."""
     far = torch.iinfo(index.dtype).max
     difference = index[None, :] - index[:, None]  # of slice j to slice i, at (i, j)
@@ -49,7 +52,7 @@ class NeighbourMixing(nn.Module):
         nn.init.zeros_(self.project.weight)
         nn.init.zeros_(self.project.bias)
 
-    def forward(self, x: Tensor, time: Tensor, sides: tuple[Neighbour, Neighbour]) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, sides: Sides) -> Tensor:
         """`x [N,C,H,W]`, time embedding `[N,E]` of each slice."""
         own, *others = self.inward(self.norm(x)).chunk(3, dim=1)
         for other, side in zip(others, sides, strict=True):

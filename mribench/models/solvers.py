@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -29,7 +30,7 @@ def karras_levels(largest: float, smallest: float, count: int) -> list[float]:
 
 
 def level_count(sampler: Sampler, calls: int) -> int:
-    """Noise levels that at most `calls` calls of the denoiser reach: two a level but one at the last for 2S and Heun."""
+    """Noise levels that at most `calls` calls of the denoiser reach; 2S and Heun take two a level, one at the last."""
     return (calls + 1) // 2 if sampler in ("dpmpp_2s", "heun") else calls
 
 
@@ -47,7 +48,7 @@ def solve(
 
 
 def _ddim(denoise: Denoise, z: Tensor, levels: list[float], noise: Noise, eta: float) -> Tensor:
-    for now, after in zip(levels, levels[1:], strict=False):
+    for now, after in pairwise(levels):
         estimate = denoise(z, now)
         fresh = eta * after / now * math.sqrt(now**2 - after**2)
         z = estimate + math.sqrt(after**2 - fresh**2) / now * (z - estimate)
@@ -64,7 +65,7 @@ def _toward(z: Tensor, estimate: Tensor, now: float, after: float) -> Tensor:
 def _multistep(denoise: Denoise, z: Tensor, levels: list[float]) -> Tensor:
     before: Tensor | None = None
     step_before = 0.0
-    for now, after in zip(levels, levels[1:], strict=False):
+    for now, after in pairwise(levels):
         estimate, step = denoise(z, now), math.log(now / after)
         ahead = estimate
         if before is not None:
@@ -75,7 +76,7 @@ def _multistep(denoise: Denoise, z: Tensor, levels: list[float]) -> Tensor:
 
 
 def _single_step(denoise: Denoise, z: Tensor, levels: list[float]) -> Tensor:
-    for now, after in zip(levels, levels[1:], strict=False):
+    for now, after in pairwise(levels):
         middle = math.sqrt(now * after)  # half-way in log sigma
         half = _toward(z, denoise(z, now), now, middle)
         z = _toward(z, denoise(half, middle), now, after)
@@ -83,7 +84,7 @@ def _single_step(denoise: Denoise, z: Tensor, levels: list[float]) -> Tensor:
 
 
 def _heun(denoise: Denoise, z: Tensor, levels: list[float]) -> Tensor:
-    for now, after in zip(levels, levels[1:], strict=False):
+    for now, after in pairwise(levels):
         slope = (z - denoise(z, now)) / now
         euler = z + (after - now) * slope
         z = z + (after - now) / 2 * (slope + (euler - denoise(euler, after)) / after)

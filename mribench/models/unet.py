@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mribench.models.slice_mixing import Neighbour, NeighbourMixing, neighbours
+from mribench.models.slice_mixing import NeighbourMixing, Sides, neighbours
 from mribench.runtime import without_autocast
-
 
 MIXING_WIDTH = 16  # fewest channels in which slices are mixed
 
@@ -253,7 +252,7 @@ class Block(nn.Module):
             x = self.res(x, embedding)
         if self.attention is not None:
             x = self.attention(x, stack.time, stack.index, stack.group)
-        if self.mixing is not None:
+        if self.mixing is not None and stack.sides is not None:
             x = self.mixing(x, stack.slice_time, stack.sides)
         return x if self.resample is None else self.resample(x)
 
@@ -265,7 +264,7 @@ class Stack(NamedTuple):
     index: Tensor  # `[B,K]`
     group: Tensor  # `[B,K]`
     slice_time: Tensor  # `[N,E]`, of each slice that is still in the network
-    sides: tuple[Neighbour, Neighbour]  # of each of them
+    sides: Sides | None  # neighbours of each of them, where they are mixed
 
 
 def missing(observed: Tensor) -> Tensor:
@@ -308,6 +307,7 @@ class SliceUNet(nn.Module):
         def mixing(channels: int) -> NeighbourMixing:
             return NeighbourMixing(GroupNorm(channels), channels, max(MIXING_WIDTH, channels // 2), width)
 
+        self.mixes = bool(mixing_sizes)
         mixed: set[tuple[int, bool]] = set()
 
         def block(entry: Entry, resample: type[Downsample | Upsample]) -> Block:
@@ -368,7 +368,7 @@ class SliceUNet(nn.Module):
             wanted = missing(observed)
         place = torch.arange(len(index), device=index.device)[:, None]
         label, slice_time = (2 * place + group).flatten(), time.repeat_interleave(index.shape[1], dim=0)
-        stack = Stack(time, index, group, slice_time, neighbours(index.flatten(), label))
+        stack = Stack(time, index, group, slice_time, self._sides(index.flatten(), label))
         h = self.stem(x)
         skips = [h]
         for block in self.down:
@@ -379,8 +379,11 @@ class SliceUNet(nn.Module):
         for i, block in enumerate(self.up):
             if i == self.drop_after + 1:
                 h, embedding, dropped = h[wanted], embedding[wanted], True
-                remaining = neighbours(index.flatten()[wanted], label[wanted])
+                remaining = self._sides(index.flatten()[wanted], label[wanted])
                 stack = stack._replace(slice_time=slice_time[wanted], sides=remaining)
             skip = skips.pop()
             h = block(torch.cat([h, skip[wanted] if dropped else skip], dim=1), embedding, stack)
         return self.head(h if dropped else h[wanted])
+
+    def _sides(self, index: Tensor, label: Tensor) -> Sides | None:
+        return neighbours(index, label) if self.mixes else None
