@@ -54,5 +54,5 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 LATER: dict[int, dict[str, dict[str, dict[str, Any]]]] = {
-    2: {"cdpm": {"flow-mixing": {**FLOW, "budget": 3000, "mixing_sizes": (32, 16)}}},
+    2: {"cdpm": {"flow-mixing": {**FLOW, "budget": 2000, "mixing_sizes": (32, 16)}}},
 }
