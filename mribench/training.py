@@ -144,7 +144,7 @@ def load_generator(run: Run, settings: dict[str, Any] | None = None) -> Generato
             f"{', '.join(kind.sampler_settings)} can."
         )
     seed_everything(derive(record.seed or 0, "weights"))
-    return kind(kind.read_config({**record.config, **(settings or {})}))
+    return kind(kind.read_config(kind.merge(record.config, settings or {})))
 
 
 class Batches:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from mribench.models.noise_levels import Prediction, draw_flow_sigma, draw_sigma
 from mribench.models.solvers import Sampler, karras_levels, level_count, solve
 from mribench.runtime import Noise
 
+TIMED = ("eps", "x0", "v")  # predictions at the discrete times of a schedule
 # Two recipes for short trainings (docs/learning.md): the decay must end with the budget, so it is part of both.
 DECAY: dict[str, Any] = {"warmup": 40, "decay_from": 0.5, "beta2": 0.99, "clip_norm": 1.0}
 FLOW: dict[str, Any] = {
@@ -75,13 +76,19 @@ class DiffusionConfig(GeneratorConfig):
         return self
 
     def _check_sampler(self) -> None:
+        if self.sampler is not None and self.ddim_steps is not None:
+            raise ValueError(
+                "ddim_steps must be absent with a sampler; calls says how many network calls it makes"
+            )
         if self.sampler is None:
             if self.eta > 0 and self.ddim_steps is None:
                 raise ValueError(
                     "eta must be 0 without ddim_steps; the ancestral sampler has variance instead"
                 )
-            if self.prediction in ("edm", "flow"):
-                raise ValueError(f"{self.prediction} needs a sampler, for example sampler=dpmpp")
+            if self.prediction not in TIMED:
+                raise ValueError(
+                    f"{self.prediction} needs a sampler, for example sampler=dpmpp with calls=20"
+                )
             unused = [name for name in ("calls", "sigma_max", "sigma_min") if getattr(self, name) is not None]
             if unused:
                 raise ValueError(
@@ -124,6 +131,20 @@ class DiffusionGenerator(Generator):
         self.diffusion = Diffusion(betas, config.prediction)
         self.clip_norm = config.clip_norm
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    @classmethod
+    def merge(cls, settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """A sampler in the overrides replaces the DDIM of the settings, and `ddim_steps` the sampler."""
+        kept = dict(settings)
+        if overrides.get("sampler") is not None:
+            kept.pop("ddim_steps", None)
+        elif (
+            overrides.get("ddim_steps") is not None
+            and overrides.get("prediction", kept.get("prediction")) in TIMED
+        ):
+            for name in ("sampler", "calls", "sigma_max", "sigma_min"):
+                kept.pop(name, None)
+        return {**kept, **overrides}
 
     def noised(self, x_0: Tensor) -> Noised:
         """`x_0 [B,...]` with noise of the levels that the settings ask for, one level a volume."""
@@ -177,7 +198,7 @@ class DiffusionGenerator(Generator):
         """The noise levels that the sampler goes through."""
         c = self.config
         largest, smallest = 20.0, 0.03  # log sigma 3 and -3.5: rarer than 1 in 400 in training
-        if c.prediction in ("eps", "x0", "v"):
+        if c.prediction in TIMED:
             signal = self.diffusion.signal
             largest, smallest = (float(((1 - a) / a).sqrt()) for a in (signal[-1], signal[0]))
         return karras_levels(

@@ -150,7 +150,12 @@ class Generator(nn.Module):
         if preset not in cls.PRESETS:
             raise UsageError(f"Preset must be one of {', '.join(cls.PRESETS)}, not {preset!r}.")
         cls.check_names(overrides)
-        return cls.read_config({**cls.PRESETS[preset], **overrides})
+        return cls.read_config(cls.merge(cls.PRESETS[preset], overrides))
+
+    @classmethod
+    def merge(cls, settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """`settings` with overrides; a model drops here what an override makes meaningless."""
+        return {**settings, **overrides}
 
     @classmethod
     def check_names(cls, settings: Iterable[str]) -> None:

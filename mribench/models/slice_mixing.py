@@ -49,8 +49,8 @@ class NeighbourMixing(nn.Module):
         self.distance = nn.Linear(2, HIDDEN)
         self.gate = nn.Linear(HIDDEN, inner)
         self.project = nn.Conv2d(inner, channels, 1)
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
+        for parameter in self.project.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, time: Tensor, sides: Sides) -> Tensor:
         """`x [N,C,H,W]`, time embedding `[N,E]` of each slice."""

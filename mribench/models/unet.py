@@ -7,6 +7,7 @@ The network of flexible video diffusion (Harvey et al. 2022) with one channel, w
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -257,7 +258,8 @@ class Block(nn.Module):
         return x if self.resample is None else self.resample(x)
 
 
-class Stack(NamedTuple):
+@dataclass(frozen=True)
+class Stack:
     """What the layers across slices know beside the features."""
 
     time: Tensor  # `[B,E]`
@@ -380,7 +382,7 @@ class SliceUNet(nn.Module):
             if i == self.drop_after + 1:
                 h, embedding, dropped = h[wanted], embedding[wanted], True
                 remaining = self._sides(index.flatten()[wanted], label[wanted])
-                stack = stack._replace(slice_time=slice_time[wanted], sides=remaining)
+                stack = replace(stack, slice_time=slice_time[wanted], sides=remaining)
             skip = skips.pop()
             h = block(torch.cat([h, skip[wanted] if dropped else skip], dim=1), embedding, stack)
         return self.head(h if dropped else h[wanted])

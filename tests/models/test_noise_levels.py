@@ -164,6 +164,16 @@ def test_all_predictions_lead_to_the_same_volumes(prediction):
     assert 0.25 < float(made.std()) < 0.35
 
 
+def test_a_sampler_replaces_the_ddim_of_a_preset_and_the_other_way_round():
+    better = CDPM.build_config("tiny-x0", sampler="dpmpp", calls=20)
+    assert (better.sampler, better.calls, better.ddim_steps) == ("dpmpp", 20, None)
+    back = CDPM.merge(better.model_dump(), {"ddim_steps": 5})
+    assert CDPM.read_config(back).ddim_steps == 5 and CDPM.read_config(back).sampler is None
+    assert CDPM.build_config("paper", sampler="dpmpp").calls is None
+    with pytest.raises(UsageError, match="ddim_steps must be absent"):
+        CDPM.build_config("tiny", ddim_steps=5)
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
