@@ -168,6 +168,11 @@ class DiffusionGenerator(Generator):
             return None
         return min_snr_weight(sigma, read(self.config.prediction, sigma, self.diffusion))
 
+    def complete_start(self, missing: set[str]) -> None:
+        """A file with the averaged network alone starts both."""
+        if any(name.startswith("net.") for name in missing):
+            self.net.load_state_dict(self.ema.state_dict())
+
     def decay(self) -> Tensor:
         """Share of the past, float64, that the average keeps at the step after `updates` steps."""
         raise NotImplementedError(f"{type(self).__name__} must define decay")

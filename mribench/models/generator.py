@@ -36,6 +36,11 @@ class GeneratorConfig(BaseModel):
     decay_from: float = Field(default=1.0, ge=0, le=1)  # share of the budget after which they fall linearly
     decay_to: float = Field(default=0.02, gt=0, le=1)  # share of themselves that they fall to at its end
 
+    @property
+    def rates_follow_budget(self) -> bool:
+        """Whether the learning rates depend on the budget, so that a raised budget changes their course."""
+        return self.decay_from < 1
+
     def rate_share(self, step: int, seen: int) -> float:
         """Share of the learning rates that the update after `step` steps and `seen` volumes uses."""
         rise = min(1.0, (step + 1) / (self.warmup + 1))
@@ -201,6 +206,9 @@ class Generator(nn.Module):
         }
         with atomic(path) as temporary:
             temporary.write_bytes(safetensors.torch.save(state))
+
+    def complete_start(self, missing: set[str]) -> None:
+        """After weights were copied from a file: fill what it lacked (`missing`, names of tensors) if it follows."""
 
     def load(self, path: Path) -> None:
         """Read what `save` wrote; raises MribenchError when the file does not fit this model."""
