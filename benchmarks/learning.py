@@ -3,7 +3,8 @@
     python benchmarks/learning.py --bench DIR [--rung 1|2|3] [MODEL ...]   (run it again after a kill: it goes on)
 
 The cohort is that of benchmarks/pretrain.toml. Rung 1 trains every candidate of a model with a small budget, the later
-ones those in LATER with more. Writes benchmarks/results/learning.json: a row a trial, with seconds and settings.
+ones those in LATER with more. Writes benchmarks/results/learning.json (a row a trial, with seconds and settings) and
+docs/learning.png.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from candidates import CANDIDATES, LATER, RUNG_1
 from provenance import machine
+from trainings import three_views
 
 from mribench.bench.cohort import start_cohort
 from mribench.bench.folder import Bench, Run, start_bench
@@ -35,6 +38,7 @@ from mribench.training import plan_training, train
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "learning.json"
 PROTOCOL = ROOT / "benchmarks" / "pretrain.toml"
+SHOWN = ("gan_gp", "alpha_wgan", "vae_gan", "cdpm")  # whole volumes
 METRICS = ("ms_ssim", "mmd", "fid_a", "fid_c", "fid_s", "copy_rate")
 
 
@@ -125,6 +129,21 @@ def controls(bench: Bench) -> dict[str, Any]:
     return read_json(path)
 
 
+def picture(bench: Bench, path: Path) -> None:
+    """Two real volumes and four samples of every run of the bench that has samples."""
+    cohort = start_cohort(bench, quiet)
+    sets = [("real", cohort.set("reference"))]
+    sets += [(run.name, run.samples()) for run in bench.entrants() if run.read_record().model in SHOWN]
+    count = 4
+    figure, axes = plt.subplots(len(sets), 3 * count, figsize=(1.05 * 3 * count, 1.1 * len(sets)))
+    for cells, (title, volumes) in zip(axes, sets, strict=True):
+        for i in range(count):
+            three_views(cells[3 * i : 3 * i + 3], volumes[i], cohort.grid.spacing_mm)
+        cells[0].set_ylabel(title, fontsize=6)
+    figure.tight_layout(pad=0.3)
+    figure.savefig(path, dpi=80)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -142,6 +161,7 @@ def main() -> None:
             trial(bench, model, f"{model}-{name}", {**budget, **settings})
     for path in sorted((bench.folder / "trials").glob("*.json")):
         rows[path.stem] = read_json(path)
+    picture(bench, ROOT / "docs" / "learning.png")
     write_json(RESULT, {"origin": "benchmarks/learning.py", "machine": machine(), "trials": rows})
 
 

@@ -32,11 +32,11 @@ PROTOCOL = Path(__file__).resolve().parent / "pretrain.toml"
 # Volumes seen: what an afternoon hour of one shared core allowed. Everything else is `tiny`.
 BUDGETS = {
     "cdpm": 2_000,
-    "gan_gp": 6_000,
-    "alpha_wgan": 4_000,
-    "ha_gan": 3_000,
-    "vae_gan": 3_000,
-    "cce_gan": 2_800,
+    "gan_gp": 4_000,
+    "alpha_wgan": 3_000,
+    "ha_gan": 2_800,
+    "vae_gan": 2_400,
+    "cce_gan": 1_600,
     "dpm3d": 1_000,
 }
 
