@@ -1,9 +1,9 @@
 """Which recipes learn: every model's `tiny` with other settings on one simulated cohort, scored by one protocol.
 
-    python benchmarks/learning.py --bench DIR [--rung 1|2|3] [MODEL ...]   (run it again after a kill: it goes on)
+    python benchmarks/learning.py --bench DIR [MODEL ...]               (run it again after a kill: it goes on)
+    python benchmarks/learning.py --bench DIR --shipped [MODEL ...]     what benchmarks/pretrain.py has trained there
 
-The cohort is that of benchmarks/pretrain.toml. Rung 1 trains every candidate of a model with a small budget, the later
-ones those in LATER with more. Writes benchmarks/results/learning.json (a row a trial, with seconds and settings) and
+The cohort is that of benchmarks/pretrain.toml; the candidates are those of benchmarks/candidates.py. Writes benchmarks/results/learning.json (a row a trial, with seconds and settings) and
 docs/learning.png.
 """
 
@@ -21,7 +21,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from candidates import CANDIDATES, LATER, RUNG_1
+from candidates import CANDIDATES, RUNG_1
+from pretrain import BUDGETS
 from provenance import machine
 from trainings import three_views
 
@@ -149,16 +150,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bench", type=Path, default=Path("learning-bench"))
-    parser.add_argument("--rung", type=int, default=1)
+    parser.add_argument("--shipped", action="store_true", help="measure what benchmarks/pretrain.py trained")
     parser.add_argument("models", nargs="*", metavar="MODEL")
     arguments = parser.parse_args()
     bench = start_bench(arguments.bench, str(PROTOCOL))
     rows = {"controls": controls(bench)}
-    for model in arguments.models or list(CANDIDATES):
-        chosen = CANDIDATES[model] if arguments.rung == 1 else LATER[arguments.rung].get(model, {})
-        for name, settings in chosen.items():
-            budget = {"budget": RUNG_1[model]} if arguments.rung == 1 else {}
-            trial(bench, model, f"{model}-{name}", {**budget, **settings})
+    if arguments.shipped:
+        for model in arguments.models or list(BUDGETS):
+            if bench.run(model).is_trained():
+                trial(bench, model, model, {"budget": BUDGETS[model]})
+    else:
+        for model in arguments.models or list(CANDIDATES):
+            for name, settings in CANDIDATES[model].items():
+                trial(bench, model, f"{model}-{name}", {"budget": RUNG_1[model], **settings})
     for path in sorted((bench.folder / "trials").glob("*.json")):
         rows[path.stem] = read_json(path)
     picture(bench, ROOT / "docs" / "learning.png")

@@ -62,13 +62,14 @@ def learning_trials() -> str:
     """Every trial of benchmarks/learning.py, with the controls."""
     trials = read("learning")["trials"]
     rows = [_trial(f"`{name}`", row) for name, row in trials["controls"].items()]
-    rows += [
-        _trial(name.replace(f"{row['model']}-", f"{TITLES[row['model']]}: ").replace("-", " "), row)
-        for name, row in trials.items()
-        if name != "controls"
-    ]
+    rows += [_trial(_title(name, row["model"]), row) for name, row in trials.items() if name != "controls"]
     header = ["trial", "volumes", "CPU s", "MS-SSIM", "MMD x 10³", "FID-A", "FID-C", "FID-S", "spread"]
     return table([*header, "neighbours D, H, W", "copies"], rows)
+
+
+def _title(name: str, model: str) -> str:
+    change = name.removeprefix(model).removeprefix("-").replace("-", " ")
+    return f"{TITLES[model]}: {change}" if change else f"**{TITLES[model]}: shipped weights**"
 
 
 def _trial(name: str, row: dict[str, Any]) -> list[str]:

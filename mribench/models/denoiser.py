@@ -24,14 +24,13 @@ FLOW: dict[str, Any] = {
     "prediction": "flow",
     "levels": "log_normal",  # of flow's time: logit-normal
     "sampler": "dpmpp",
-    "calls": 12,
+    "calls": 8,
 }
 EDM: dict[str, Any] = {
     **FLOW,
     "prediction": "edm",
     "level_mean": -0.8,
     "level_spread": 1.4,
-    "calls": 8,
 }
 
 
