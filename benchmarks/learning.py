@@ -3,8 +3,8 @@
     python benchmarks/learning.py --bench DIR [MODEL ...]               (run it again after a kill: it goes on)
     python benchmarks/learning.py --bench DIR --shipped [MODEL ...]     what benchmarks/pretrain.py has trained there
 
-The cohort is that of benchmarks/pretrain.toml; the candidates are those of benchmarks/candidates.py. Writes benchmarks/results/learning.json (a row a trial, with seconds and settings) and
-docs/learning.png.
+The cohort is that of benchmarks/pretrain.toml; the candidates are those of benchmarks/candidates.py. Writes
+benchmarks/results/learning.json (a row a trial, with seconds and settings) and docs/learning.png.
 """
 
 from __future__ import annotations
