@@ -90,15 +90,16 @@ def trial(bench: Bench, model: str, name: str, settings: dict[str, Any]) -> dict
     cohort, context = start_cohort(bench, quiet), make_context("cpu")
     plan = replace(plan_training(bench, cohort, model, "tiny", settings, 0), run=bench.run(name))
     begun = time.process_time()
-    train(bench, cohort, plan, context)
+    outcome = train(bench, cohort, plan, context)
     trained = time.process_time()
     generate(bench, plan.run, context)
     row = row_of(bench, plan.run) | {
         "model": model,
         "settings": settings,
-        "cpu_seconds": round(trained - begun),
         "sampling_cpu_seconds": round(time.process_time() - trained),
     }
+    if outcome == "done":  # else it was trained by another process
+        row["cpu_seconds"] = round(trained - begun)
     path.parent.mkdir(exist_ok=True)
     write_json(path, row)
     print(name, row, flush=True)
