@@ -39,7 +39,7 @@ from mribench.training import plan_training, train
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "learning.json"
 PROTOCOL = ROOT / "benchmarks" / "pretrain.toml"
-SHOWN = ("gan_gp", "alpha_wgan", "vae_gan", "cdpm")  # whole volumes
+SHOWN = ("vae_gan", "gan_gp", "alpha_wgan", "cce_gan", "ha_gan", "cdpm")  # whole volumes
 METRICS = ("ms_ssim", "mmd", "fid_a", "fid_c", "fid_s", "copy_rate")
 
 
