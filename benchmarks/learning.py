@@ -27,12 +27,13 @@ from provenance import machine
 from trainings import three_views
 
 from mribench.bench.cohort import start_cohort
-from mribench.bench.folder import Bench, Run, start_bench
-from mribench.bench.records import WeightsRecord
+from mribench.bench.folder import Bench, Run, open_bench, start_bench
+from mribench.bench.records import ScoresRecord, WeightsRecord
 from mribench.data.volume_set import Slab
 from mribench.evaluation import evaluate
 from mribench.files import read_json, write_json
 from mribench.generation import generate
+from mribench.models import MODELS
 from mribench.runtime import make_context
 from mribench.training import plan_training, train
 
@@ -131,6 +132,19 @@ def controls(bench: Bench) -> dict[str, Any]:
     return read_json(path)
 
 
+def demo_scores(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores of a demo's entrants: "scratch", "pretrained" or "control" -> name -> metric -> value."""
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    for run in open_bench(folder).entrants():
+        record = run.read_record()
+        if not run.scores.exists() or run.name not in (*MODELS, "real_heldout", "mean_volume"):
+            continue
+        kind = "control" if record.kind == "control" else record.start.name if record.start else "scratch"
+        values = {score.metric: round(score.value, 4) for score in ScoresRecord.read(run.scores).scores}
+        rows.setdefault(kind, {})[run.name] = {name: values[name] for name in METRICS if name in values}
+    return rows
+
+
 def picture(bench: Bench, path: Path) -> None:
     """Two real volumes and four samples of every run of the bench that has samples."""
     cohort = start_cohort(bench, quiet)
@@ -152,6 +166,9 @@ def main() -> None:
     )
     parser.add_argument("--bench", type=Path, default=Path("learning-bench"))
     parser.add_argument("--shipped", action="store_true", help="measure what benchmarks/pretrain.py trained")
+    parser.add_argument(
+        "--demo", type=Path, action="append", default=[], help="bench of a demo, for its scores"
+    )
     parser.add_argument("models", nargs="*", metavar="MODEL")
     arguments = parser.parse_args()
     bench = start_bench(arguments.bench, str(PROTOCOL))
@@ -167,7 +184,11 @@ def main() -> None:
     for path in sorted((bench.folder / "trials").glob("*.json")):
         rows[path.stem] = read_json(path)
     picture(bench, ROOT / "docs" / "learning.png")
-    write_json(RESULT, {"origin": "benchmarks/learning.py", "machine": machine(), "trials": rows})
+    result = {"origin": "benchmarks/learning.py", "machine": machine(), "trials": rows}
+    result["demo"] = read_json(RESULT).get("demo", {}) if RESULT.exists() else {}
+    for folder in arguments.demo:
+        result["demo"].update(demo_scores(folder))
+    write_json(RESULT, result)
 
 
 if __name__ == "__main__":

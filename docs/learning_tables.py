@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from results import TITLES, read, table
+from results import RESULTS, TITLES, read, table
 
 BANDS = [f"{low} to {high}" for low, high in ((1, 8), (8, 16), (16, 32), (32, 48), (48, 64))]
 SAMPLERS = {
@@ -85,3 +86,30 @@ def _trial(name: str, row: dict[str, Any]) -> list[str]:
         " ".join(f"{value:.2f}" for value in row["neighbours"]),
         f"{row.get('copy_rate', 0):.0%}",
     ]
+
+
+def shipped_models() -> str:
+    """Titles of the models whose weights come with the package."""
+    path = RESULTS.parent.parent / "mribench" / "models" / "weights" / "pretrained.json"
+    models = json.loads(path.read_text())["models"]
+    return ", ".join(
+        f"{TITLES[name]} ({models[name]['seen']:,} volumes)" for name in TITLES if name in models
+    )
+
+
+def learning_demo() -> str:
+    """The demo's protocol: models that started from shipped weights, as a demo before had them, and the controls."""
+    demo = read("learning")["demo"]
+    rows = [
+        [
+            TITLES.get(name, f"`{name}`"),
+            {"pretrained": "shipped weights", "scratch": "scratch"}.get(start, ""),
+            f"{100 * scores['ms_ssim']:.1f}",
+            f"{1000 * scores['mmd']:.0f}",
+            *(f"{scores[view]:.0f}" for view in ("fid_a", "fid_c", "fid_s")),
+        ]
+        for start in ("pretrained", "scratch", "control")
+        for name, scores in demo.get(start, {}).items()
+        if "fid_c" in scores
+    ]
+    return table(["", "start", "MS-SSIM", "MMD x 10³", "FID-A", "FID-C", "FID-S"], rows)
