@@ -40,7 +40,6 @@ from mribench.training import plan_training, train
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "learning.json"
 PROTOCOL = ROOT / "benchmarks" / "pretrain.toml"
-SHOWN = ("vae_gan", "gan_gp", "alpha_wgan", "cce_gan", "ha_gan", "cdpm")  # whole volumes
 METRICS = ("ms_ssim", "mmd", "fid_a", "fid_c", "fid_s", "copy_rate")
 
 
@@ -146,10 +145,10 @@ def demo_scores(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def picture(bench: Bench, path: Path) -> None:
-    """Two real volumes and four samples of every run of the bench that has samples."""
+    """Four real volumes, and four samples of every model that benchmarks/pretrain.py has trained."""
     cohort = start_cohort(bench, quiet)
     sets = [("real", cohort.set("reference"))]
-    sets += [(run.name, run.samples()) for run in bench.entrants() if run.read_record().model in SHOWN]
+    sets += [(run.name, run.samples()) for run in bench.entrants() if run.name in MODELS]
     count = 4
     figure, axes = plt.subplots(len(sets), 3 * count, figsize=(1.05 * 3 * count, 1.1 * len(sets)))
     for cells, (title, volumes) in zip(axes, sets, strict=True):
