@@ -1,4 +1,4 @@
-"""About an hour of one CPU core: cDPM `tiny` trained on the demo cohort, sampled, scored beside the controls.
+"""About an hour of one CPU core: cDPM `tiny-x0` trained on the demo cohort, sampled, scored beside the controls.
 
     python benchmarks/cdpm_hour.py --bench DIR          (run it again after a kill: it goes on)
 
@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bench", type=Path, default=Path("cdpm-hour-bench"))
     bench = start_bench(parser.parse_args().bench, "demo")
-    run = trainings.train(bench, "cdpm", SETTINGS)
+    run = trainings.train(bench, "cdpm", SETTINGS, "tiny-x0")
     trainings.sample(bench, run)
     trainings.score_all(bench)
     result = measure(bench, run)

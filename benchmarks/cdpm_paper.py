@@ -42,7 +42,7 @@ def peak_gib(device: torch.device) -> float | None:
 
 def model(device: torch.device, **overrides) -> CDPM:
     seed_everything(0)
-    return CDPM(CDPM.build_config("paper" if device.type == "cuda" else "tiny", **overrides)).to(device)
+    return CDPM(CDPM.build_config("paper" if device.type == "cuda" else "tiny-x0", **overrides)).to(device)
 
 
 def train(device: torch.device, steps: int, bf16: bool) -> dict:

@@ -85,9 +85,10 @@ def one_sample(model: str, preset: str) -> dict[str, Any]:
     """FLOPs, seconds and memory of one volume."""
     kind = get_model(model)
     config, scale = kind.build_config(preset), 1.0
-    steps = getattr(config, "ddim_steps", None) or getattr(config, "steps", None)
+    name = "calls" if getattr(config, "sampler", None) else "ddim_steps"
+    steps = getattr(config, name, None) or getattr(config, "steps", None)
     if steps:
-        config, scale = kind.build_config(preset, ddim_steps=COUNTED_STEPS), steps / COUNTED_STEPS
+        config, scale = kind.build_config(preset, **{name: COUNTED_STEPS}), steps / COUNTED_STEPS
     seed_everything(0)
     generator = kind(config).eval()
     counter, begun = Flops(), time.monotonic()

@@ -39,7 +39,8 @@ BUDGETS = {
 def fill(bench: Bench, models: list[str]) -> None:
     """Train and sample."""
     for model in models:
-        trainings.sample(bench, trainings.train(bench, model, {"budget": BUDGETS[model]}))
+        preset = "tiny-x0" if model == "cdpm" else "tiny"
+        trainings.sample(bench, trainings.train(bench, model, {"budget": BUDGETS[model]}, preset))
 
 
 def curves(runs: list[Run], path: Path) -> None:

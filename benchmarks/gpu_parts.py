@@ -245,7 +245,7 @@ def volumes(bench: Bench) -> Iterator[Row]:
         ("dpm3d", 5, 4),
         ("ha_gan", 0, 8),
     ):
-        generator = bench.build(model, **({"ddim_steps": calls} if calls else {})).eval()
+        generator = bench.build(model, **({"sampler": "dpmpp", "calls": calls} if calls else {})).eval()
 
         def make(generator: Generator = generator, batch: int = batch) -> None:
             with torch.inference_mode(), bench.precision(True):

@@ -34,10 +34,10 @@ def quiet(what: str, done: int, total: int) -> None:
         print(what, done, flush=True)
 
 
-def train(bench: Bench, model: str, settings: dict[str, Any]) -> Run:
-    """Train `tiny` with these settings, or continue."""
+def train(bench: Bench, model: str, settings: dict[str, Any], preset: str = "tiny") -> Run:
+    """Train a preset with these settings, or continue."""
     cohort = start_cohort(bench, quiet)
-    plan = plan_training(bench, cohort, model, "tiny", settings, 0)
+    plan = plan_training(bench, cohort, model, preset, settings, 0)
     train_plan(bench, cohort, plan, make_context("cpu"))
     print(
         plan.run.name, "trained,", round(WeightsRecord.read(plan.run.weights_record).seconds), "s", flush=True

@@ -20,6 +20,7 @@ import evidence_tables
 import fault_tables
 import gate_tables
 import gauntlet_tables
+import learning_tables
 import ranking_tables
 import results
 
@@ -35,6 +36,7 @@ FUNCTIONS = {
         fault_tables,
         gate_tables,
         gauntlet_tables,
+        learning_tables,
         ranking_tables,
     )
     for name, value in vars(module).items()

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from mribench.bench.folder import Bench, Run, start_run, versions
-from mribench.bench.records import Checkpoint, RunRecord, TrainingStep, WeightsRecord
+from mribench.bench.records import Checkpoint, RunRecord, StartRecord, TrainingStep, WeightsRecord
 from mribench.data.cohort import Cohort
 from mribench.data.grid import to_model_range
 from mribench.data.volume_set import VolumeSet
@@ -23,6 +24,7 @@ from mribench.errors import MribenchError, UsageError, is_out_of_memory
 from mribench.files import append_json_line, check_seal, digest_file, first_error, sealed
 from mribench.models import MODEL_REGISTRY, get_model
 from mribench.models.generator import Generator, GeneratorConfig
+from mribench.models.start import PRETRAINED, SCRATCH, check_start, find_start, start_from
 from mribench.runtime import Context, derive, seed_everything, to_device
 
 log = logging.getLogger(__name__)
@@ -41,14 +43,23 @@ class Plan:
     run: Run
     record: RunRecord
     config: GeneratorConfig
+    start: Path | None = None  # weights to start from
 
 
 def plan_training(
-    bench: Bench, cohort: Cohort, model: str, preset: str | None, overrides: dict[str, Any], seed: int
+    bench: Bench,
+    cohort: Cohort,
+    model: str,
+    preset: str | None,
+    overrides: dict[str, Any],
+    seed: int,
+    *,
+    start: str = SCRATCH,
 ) -> Plan:
     """The training of a model on the bench's cohort. Precedence: preset < protocol < overrides.
 
-    Raises UsageError for an unknown model or setting, and for volumes of another size than the protocol's.
+    `start`: "scratch", "pretrained" or a file of weights. Raises UsageError for an unknown model or setting, and for
+    volumes of another size than the protocol's, MribenchError for weights that do not fit.
     """
     kind = get_model(model)
     defaults = bench.protocol.training_for(model)
@@ -62,6 +73,7 @@ def plan_training(
             f"{bench.protocol.name} asks, but preset {chosen} makes {config.size}. "
             f"Presets of that size: {', '.join(fitting) or 'none'}."
         )
+    weights = find_start(model, start)
     record = RunRecord(
         kind="model",
         model=model,
@@ -74,8 +86,15 @@ def plan_training(
         protocol_digest=bench.protocol.digest,
         parameters=kind.count_parameters(config),
         versions=versions(),
+        start=None if weights is None else _start_record(weights, start, kind, config),
     )
-    return Plan(bench.run(model if seed == 0 else f"{model}-s{seed}"), record, config)
+    return Plan(bench.run(model if seed == 0 else f"{model}-s{seed}"), record, config, weights)
+
+
+def _start_record(weights: Path, start: str, kind: type[Generator], config: GeneratorConfig) -> StartRecord:
+    networks = check_start(kind, config, weights)
+    name = start if start == PRETRAINED else weights.name
+    return StartRecord(name=name, digest=digest_file(weights), networks=networks)
 
 
 def train(
@@ -95,14 +114,47 @@ def train(
     with bench.run_lock(run):
         if run.folder.exists() and overwrite:
             shutil.rmtree(run.folder)
-        start_run(run, plan.record.model_copy(update={"device": context.described()}), "train")
+        start_run(run, _as_on_disk(plan).model_copy(update={"device": context.described()}), "train")
         if run.is_trained():
             return "up to date"
         _check_checkpoint_of_weights(run)
-        for step in training_steps(load_generator(run), cohort.set("train"), run, context):
+        generator = load_generator(run)
+        _start(generator, plan)
+        for step in training_steps(generator, cohort.set("train"), run, context):
             if on_step:
                 on_step(step)
     return "done"
+
+
+def _start(generator: Generator, plan: Plan) -> None:
+    """Give a training that has no checkpoint yet the weights that run.json says it starts from."""
+    record = plan.run.read_record().start
+    if record is None or plan.run.checkpoint.exists():
+        return
+    path = plan.start or (
+        find_start(str(plan.record.model), PRETRAINED) if record.name == PRETRAINED else None
+    )
+    if path is None:
+        raise UsageError(
+            f"{plan.run.name} starts from weights of the file {record.name}. Run: {plan.run.command('train')}"
+        )
+    if digest_file(path) != record.digest:
+        raise MribenchError(
+            f"{path} must hold the weights that {plan.run.name} started from, but has changed."
+        )
+    start_from(generator, path)
+
+
+def _as_on_disk(plan: Plan) -> RunRecord:
+    """The record of the plan; a run of an earlier version lacks settings that are new, and keeps its own list."""
+    if not plan.run.record.exists():
+        return plan.record
+    present = plan.run.read_record()
+    if present.model != plan.record.model or not set(present.config) < set(plan.record.config):
+        return plan.record
+    filled = get_model(str(present.model)).read_config(present.config).model_dump(mode="json")
+    same = filled == plan.record.config
+    return plan.record.model_copy(update={"config": present.config}) if same else plan.record
 
 
 def _check_checkpoint_of_weights(run: Run) -> None:
@@ -132,7 +184,7 @@ def load_generator(run: Run, settings: dict[str, Any] | None = None) -> Generato
             f"{', '.join(kind.sampler_settings)} can."
         )
     seed_everything(derive(record.seed or 0, "weights"))
-    return kind(kind.read_config({**record.config, **(settings or {})}))
+    return kind(kind.read_config(kind.merge(record.config, settings or {})))
 
 
 class Batches:
@@ -182,6 +234,7 @@ def training_steps(
     step, cost, recorded = TrainingStep(step=number, seen=batches.seen, seconds=before), 0.0, 0.0
     while batches.seen < generator.config.budget:
         seed_everything(derive(seed, "step", number))
+        generator.scale_rates(generator.config.rate_share(number, batches.seen))
         with context.mixed_precision():
             losses = generator.training_step(batches.next)
         number += 1

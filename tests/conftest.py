@@ -36,7 +36,8 @@ base = 8
 multipliers = [1, 2]
 tau_max = 6
 stage_slices = 3
-ddim_steps = 2
+calls = 2
+mixing_sizes = [16]
 """
 
 

@@ -220,14 +220,14 @@ def test_a_torn_record_costs_one_run_only(bench, tmp_path):
 def test_sampler_settings_may_change_after_training_but_not_unasked(bench, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(bench, copy)
-    result = call("generate", "cdpm", "--bench", copy, "--set", "ddim_steps=3", code=2)
+    result = call("generate", "cdpm", "--bench", copy, "--set", "calls=3", code=2)
     assert "--overwrite" in result.stderr
     result = call("generate", "cdpm", "--bench", copy, "--set", "base=16", code=2)
     assert "cannot change after training" in result.stderr
-    call("generate", "cdpm", "--bench", copy, "--set", "ddim_steps=3", "--overwrite")
+    call("generate", "cdpm", "--bench", copy, "--set", "calls=3", "--overwrite")
     call("evaluate", "cdpm", "--bench", copy)
     record = json.loads((copy / "runs" / "cdpm" / "samples.json").read_text())
-    assert record["sampler"] == {"ddim_steps": 3}
+    assert record["sampler"] == {"calls": 3}
     assert digests(copy)["cdpm 000000.nii.gz"] != digests(bench)["cdpm 000000.nii.gz"]
 
 

@@ -47,7 +47,8 @@ ddim_steps = 2
 base = 8
 multipliers = [1, 2]
 attention_sizes = [16]
-ddim_steps = 2
+calls = 2
+mixing_sizes = [32]
 """
 
 

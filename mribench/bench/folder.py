@@ -98,6 +98,7 @@ class Run:
         target = self.name
         if verb == "train":
             target = f"{record.model} --seed {record.seed}"
+            target += f" --from {record.start.name}" if record.start else ""
         elif verb == "generate" and record.kind == "control":
             target = "--all"
         elif record.kind == "folder":

@@ -38,6 +38,14 @@ class BenchRecord(Record):
     ] = {}  # "metric NAME" or "extractor NAME" -> "NAME VERSION" of the plug-in it comes from
 
 
+class StartRecord(_Part):
+    """The weights that a training started from."""
+
+    name: str  # of the file, without its folder; "pretrained": shipped with mribench
+    digest: str
+    networks: tuple[str, ...]  # that the file had weights of
+
+
 class RunRecord(Record):
     """run.json: what makes an entrant's samples; written before anything else of the run."""
 
@@ -56,11 +64,13 @@ class RunRecord(Record):
     parameters: dict[str, NonNegativeInt] = {}  # sub-network -> count
     versions: dict[str, str] = {}
     device: DeviceRecord | None = None
+    start: StartRecord | None = None  # None: from scratch
 
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the weights: compared when a command is run again."""
-        return self.model_dump(mode="json", include={"kind", "model", "config", "seed", "cohort_digest"})
+        decides = self.model_dump(mode="json", include={"kind", "model", "config", "seed", "cohort_digest"})
+        return decides if self.start is None else {**decides, "start": self.start.digest}
 
     @property
     def digest(self) -> str:

@@ -27,6 +27,14 @@ from mribench.commands.options import (
 @simulated_option
 @click.option("--preset", help="[default: the protocol's]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override one setting.")
+@click.option(
+    "--from",
+    "start",
+    default="scratch",
+    show_default=True,
+    metavar="scratch|pretrained|FILE",
+    help="Weights to start from: none, those that come with mribench, or a file of weights.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @compute_options()
 @overwrite_option
@@ -46,6 +54,7 @@ def train(
     simulated: bool,
     preset: str | None,
     settings: tuple[str, ...],
+    start: str,
     seed: int,
     compute: Compute,
     overwrite: bool,
@@ -56,6 +65,7 @@ def train(
     \b
     mribench train cdpm
     mribench train cdpm --preset tiny --set budget=6400 --seed 1
+    mribench train cdpm --from pretrained --set budget=400
     """
     from mribench.bench.folder import start_bench
     from mribench.commands.session import session
@@ -69,7 +79,9 @@ def train(
     with session(quiet, compute, lambda: start_bench(folder, protocol, simulated)) as current:
         for name in names:
             with current.collect_failures(name) if everything else nullcontext():
-                plan = plan_training(current.bench, current.cohort(), name, preset, overrides, seed)
+                plan = plan_training(
+                    current.bench, current.cohort(), name, preset, overrides, seed, start=start
+                )
                 if dry_run:
                     click.echo(plan.record.model_dump_json(indent=1))
                 else:

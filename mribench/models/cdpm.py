@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from mribench.models.denoiser import DiffusionConfig, DiffusionGenerator
+from mribench.models.denoiser import EDM, FLOW, DiffusionConfig, DiffusionGenerator
 from mribench.models.diffusion import linear_betas
 from mribench.models.generator import NextBatch
 from mribench.models.unet import SliceUNet, missing
@@ -33,6 +33,8 @@ class CDPMConfig(DiffusionConfig):
     norm: Literal["set", "slice"] = "set"
     residual: Literal["normed", "raw"] = "normed"
     tail_skip: bool = True  # exact: condition slices leave the network after its last attention
+    mixing_sizes: tuple[int, ...] = ()  # beyond the paper: in-plane sizes at which neighbours are mixed
+    windows: float = Field(default=0.0, ge=0, le=1)  # share of examples that are stages of the sampler
     ema_warmup: bool = False  # average over (1 + n)/(10 + n) of the past while training is short
 
     @model_validator(mode="after")
@@ -47,14 +49,21 @@ class CDPMConfig(DiffusionConfig):
             raise ValueError(f"heads must divide the widths {sorted(widths)} at which attention happens")
         if not self.stage_slices < self.tau_max < self.size:
             raise ValueError(f"stage_slices < tau_max < size = {self.size} must hold")
+        sizes = [self.size >> level for level in range(len(self.multipliers))]
+        if strange := set(self.mixing_sizes) - set(sizes):
+            raise ValueError(f"mixing_sizes must be among {sizes}, not {strange}")
+        if self.mixing_sizes and not self.tail_skip:
+            raise ValueError("mixing_sizes need tail_skip: on the way up only slices that are made are mixed")
+        if self.windows and 2 * self.stage_slices > self.tau_max:
+            raise ValueError("windows need a tau_max of at least twice stage_slices")
         return self
 
 
 PAPER: dict[str, Any] = {"size": 128, "batch_size": 3, "budget": 600_000}  # 200,000 iterations of batch 3
 
 
-# 32^3 on a CPU: x0-prediction and absolute positions give one head within minutes (docs/models.md).
-TINY: dict[str, Any] = {
+# 32^3 on a CPU, the recipe of the first versions: x0-prediction, uniform times, constant rate.
+TINY_X0: dict[str, Any] = {
     "size": 32,
     "batch_size": 2,
     "budget": 600,
@@ -73,6 +82,10 @@ TINY: dict[str, Any] = {
     "ema": 0.99,
     "ema_warmup": True,
 }
+# The same network learns more from these (docs/learning.md); half of the examples are stages of the sampler.
+TINY_SHARED: dict[str, Any] = {**TINY_X0, "ddim_steps": None, "windows": 0.5, "ema": 0.995}
+TINY_EDM: dict[str, Any] = {**TINY_SHARED, **EDM}
+TINY: dict[str, Any] = {**TINY_SHARED, **FLOW, "mixing_sizes": (32, 16)}
 # 64^3 on one GPU: our scaling of the paper's network, not the paper's.
 SMALL: dict[str, Any] = {
     "size": 64,
@@ -151,11 +164,14 @@ class CDPM(DiffusionGenerator):
         "multipliers": (1, 2),
         "tau_max": 6,
         "stage_slices": 3,
-        "ddim_steps": 2,
+        "calls": 2,
+        "mixing_sizes": (16,),
     }
     sampler_settings = ("stage_slices", *DiffusionGenerator.sampler_settings, "tail_skip")
     PRESETS: ClassVar = {
         "tiny": TINY,
+        "tiny-x0": TINY_X0,
+        "tiny-edm": TINY_EDM,
         "small": SMALL,
         "paper": PAPER,
         "paper-anchor": {**PAPER, "index_embedding": False, "anchor": True},
@@ -175,11 +191,14 @@ class CDPM(DiffusionGenerator):
             norm=config.norm,
             residual=config.residual,
             tail_skip=config.tail_skip,
+            mixing_sizes=config.mixing_sizes,
         )
         super().__init__(config, net, linear_betas(config.steps))
         self.config: CDPMConfig = config
         self.optimizers = {
-            "net": torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=0.0)
+            "net": torch.optim.AdamW(
+                net.parameters(), lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=0.0
+            )
         }
 
     def _slicing(self, volume: Tensor) -> Tensor:
@@ -199,13 +218,13 @@ class CDPM(DiffusionGenerator):
             volumes[:, 0] = BACKGROUND
         owner = (torch.arange(len(volumes), device=volumes.device)[:, None] + group) % len(volumes)
         x_0 = volumes[owner, index][:, :, None]  # [B,K,1,H,W]
-        t = torch.randint(self.config.steps, (len(volumes),), device=volumes.device)
-        noise = torch.randn_like(x_0)
-        x_t = self.diffusion.add_noise(x_0, noise, t)
-        output = self.net(x_t, x_0, index, observed, group, t, wanted)
-        target = self.diffusion.target(x_0, noise, t).flatten(0, 1)[wanted]
+        x_t, times, target, weight = self.noised(x_0)
+        output = self.net(x_t, x_0, index, observed, group, times, wanted)
+        error = (output.float() - target.flatten(0, 1)[wanted]).square()
+        if weight is not None:
+            error = error * weight[wanted // index.shape[1], None, None, None]
         # Fixed denominator K*H*W: volumes with many given slices weigh less, as in eq. 6's sum of squares.
-        loss = (output.float() - target).square().sum() / x_0.numel()
+        loss = error.sum() / x_0.numel()
         self.descend(loss, "net")
         self.average()
         return {"loss": loss.detach()}
@@ -217,13 +236,20 @@ class CDPM(DiffusionGenerator):
         index = np.empty((batch, most), np.int64)
         observed, padding = np.zeros((batch, most), bool), np.zeros((batch, most), np.int64)
         for b in range(batch):
-            condition, target = draw_index_sets(rng, most, slices)
+            condition, target = self._draw_sets_of_one(rng)
             used = len(condition) + len(target)
             index[b] = [*condition, *target, *rng.integers(0, slices, most - used)]
             observed[b, : len(condition)] = True
             padding[b, used:] = 1
         given = torch.from_numpy(observed)
         return torch.from_numpy(index), given, torch.from_numpy(padding), missing(given)
+
+    def _draw_sets_of_one(self, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+        c = self.config
+        if c.windows and rng.random() < c.windows:
+            plan = stage_plan(c.size, c.stage_slices, c.anchor)
+            return plan[int(rng.integers(len(plan)))]
+        return draw_index_sets(rng, c.tau_max, c.size)
 
     def decay(self) -> Tensor:
         """The setting, or with `ema_warmup` (1 + n)/(10 + n) at step n where that is less."""

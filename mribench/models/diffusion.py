@@ -67,6 +67,14 @@ class Diffusion(nn.Module):
         self.register_buffer("betas", betas, persistent=False)
         self.register_buffer("signal", (1 - betas).cumprod(0), persistent=False)
 
+    def time_of(self, sigma: Tensor) -> Tensor:
+        """The time `[B]`, between steps too, at which sqrt((1-a)/a) is `sigma [B]`; log sigma is interpolated."""
+        table = ((1 - self.signal) / self.signal).log() / 2
+        wanted = sigma.double().log().clamp(table[0], table[-1])
+        right = torch.searchsorted(table, wanted).clamp(1, self.steps - 1)
+        left = right - 1
+        return left + (wanted - table[left]) / (table[right] - table[left])
+
     def add_noise(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t for `t [B]`."""
         a = _column(self.signal, t, x_0)

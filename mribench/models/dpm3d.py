@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from mribench.data.volume_set import Slab
-from mribench.models.denoiser import DiffusionConfig, DiffusionGenerator
+from mribench.models.denoiser import EDM, FLOW, DiffusionConfig, DiffusionGenerator
 from mribench.models.diffusion import cosine_betas, linear_betas
 from mribench.models.generator import NextBatch
 from mribench.models.unet3d import VolumeUNet
@@ -74,6 +74,9 @@ TINY: dict[str, Any] = {
     "ema_every": 1,
     "ema_start": 100,
 }
+# The same network with the recipes of docs/learning.md.
+TINY_FLOW: dict[str, Any] = {**TINY, "ddim_steps": None, "eta": 0.0, "ema": 0.995, **FLOW}
+TINY_EDM: dict[str, Any] = {**TINY_FLOW, **EDM}
 # 16 slices of 64^2 on one GPU: our scaling of the network, not Med-DDPM's.
 SMALL: dict[str, Any] = {
     "size": 64,
@@ -104,6 +107,8 @@ class DPM3D(DiffusionGenerator):
     SMALLEST: ClassVar = {"size": 16, "multipliers": (1, 2), "ema_start": 2, "ddim_steps": 2}
     PRESETS: ClassVar = {
         "tiny": TINY,
+        "tiny-flow": TINY_FLOW,
+        "tiny-edm": TINY_EDM,
         "small": SMALL,
         "paper": PAPER,
         # The public code of 2022 from which Med-DDPM's training descends.
@@ -121,7 +126,9 @@ class DPM3D(DiffusionGenerator):
         )
         super().__init__(config, net, SCHEDULES[config.schedule](config.steps))
         self.config: DPM3DConfig = config
-        self.optimizers = {"net": torch.optim.Adam(net.parameters(), lr=config.learning_rate)}
+        self.optimizers = {
+            "net": torch.optim.Adam(net.parameters(), lr=config.learning_rate, betas=(0.9, config.beta2))
+        }
 
     @property
     def slab(self) -> Slab | None:
@@ -146,10 +153,11 @@ class DPM3D(DiffusionGenerator):
     def _loss(self, volumes: Tensor) -> Tensor:
         """Mean error of the prediction over all voxels of the slab of `[B,1,D,H,W]`."""
         x_0 = volumes[:, :, slice(*self.slab)] if self.slab else volumes
-        t = torch.randint(self.config.steps, (len(x_0),), device=x_0.device)
-        noise = torch.randn_like(x_0)
-        output = self.net(self.diffusion.add_noise(x_0, noise, t), t)
-        return LOSSES[self.config.loss](output.float(), self.diffusion.target(x_0, noise, t))
+        x_t, times, target, weight = self.noised(x_0)
+        output, error = self.net(x_t, times).float(), LOSSES[self.config.loss]
+        if weight is None:
+            return error(output, target)
+        return (weight * error(output, target, reduction="none").flatten(1).mean(1)).mean()
 
     def decay(self) -> Tensor:
         """Nothing changes between two averagings, and the average is a copy until `ema_start`."""

@@ -32,6 +32,22 @@ class GeneratorConfig(BaseModel):
     size: int = Field(ge=8, le=512)  # voxels per side of the volumes it makes
     batch_size: int = Field(ge=1)  # volumes per batch drawn
     budget: int = Field(ge=1)  # volumes seen in the whole training
+    warmup: int = Field(default=0, ge=0)  # steps over which the learning rates rise
+    decay_from: float = Field(default=1.0, ge=0, le=1)  # share of the budget after which they fall linearly
+    decay_to: float = Field(default=0.02, gt=0, le=1)  # share of themselves that they fall to at its end
+
+    @property
+    def rates_follow_budget(self) -> bool:
+        """Whether the learning rates depend on the budget, so that a raised budget changes their course."""
+        return self.decay_from < 1
+
+    def rate_share(self, step: int, seen: int) -> float:
+        """Share of the learning rates that the update after `step` steps and `seen` volumes uses."""
+        rise = min(1.0, (step + 1) / (self.warmup + 1))
+        if self.decay_from == 1:
+            return rise
+        fallen = min(1.0, max(0.0, seen / self.budget - self.decay_from) / (1 - self.decay_from))
+        return rise * (1 - fallen * (1 - self.decay_to))
 
 
 class Generator(nn.Module):
@@ -100,6 +116,12 @@ class Generator(nn.Module):
         for optimizer in chosen:
             optimizer.step()
 
+    def scale_rates(self, share: float) -> None:
+        """Set every learning rate to this share of the one that its optimizer was made with."""
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
+
     @torch.no_grad()
     def refresh_batchnorm(self, seed: int) -> None:
         """Replace the running statistics of every BatchNorm that sampling uses by those over prior samples.
@@ -133,7 +155,12 @@ class Generator(nn.Module):
         if preset not in cls.PRESETS:
             raise UsageError(f"Preset must be one of {', '.join(cls.PRESETS)}, not {preset!r}.")
         cls.check_names(overrides)
-        return cls.read_config({**cls.PRESETS[preset], **overrides})
+        return cls.read_config(cls.merge(cls.PRESETS[preset], overrides))
+
+    @classmethod
+    def merge(cls, settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """`settings` with overrides; a model drops here what an override makes meaningless."""
+        return {**settings, **overrides}
 
     @classmethod
     def check_names(cls, settings: Iterable[str]) -> None:
@@ -179,6 +206,9 @@ class Generator(nn.Module):
         }
         with atomic(path) as temporary:
             temporary.write_bytes(safetensors.torch.save(state))
+
+    def complete_start(self, missing: set[str]) -> None:
+        """After weights were copied from a file: fill what it lacked (`missing`, names of tensors) if it follows."""
 
     def load(self, path: Path) -> None:
         """Read what `save` wrote; raises MribenchError when the file does not fit this model."""

@@ -7,13 +7,17 @@ The network of flexible video diffusion (Harvey et al. 2022) with one channel, w
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mribench.models.slice_mixing import NeighbourMixing, Sides, neighbours
 from mribench.runtime import without_autocast
+
+MIXING_WIDTH = 16  # fewest channels in which slices are mixed
 
 
 def zero_init(module: nn.Module) -> nn.Module:
@@ -232,20 +236,37 @@ class FactorisedAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """One entry of the skip stack: a residual block, then optional attention, then optional resampling."""
+    """One entry of the skip stack: a residual block, then optional attention, mixing and resampling."""
 
     def __init__(
-        self, res: ResBlock | None, attention: FactorisedAttention | None, resample: nn.Module | None
+        self,
+        res: ResBlock | None,
+        attention: FactorisedAttention | None,
+        resample: nn.Module | None,
+        mixing: NeighbourMixing | None = None,
     ) -> None:
         super().__init__()
-        self.res, self.attention, self.resample = res, attention, resample
+        self.res, self.attention, self.resample, self.mixing = res, attention, resample, mixing
 
-    def forward(self, x: Tensor, embedding: Tensor, time: Tensor, index: Tensor, group: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, stack: Stack) -> Tensor:
         if self.res is not None:
             x = self.res(x, embedding)
         if self.attention is not None:
-            x = self.attention(x, time, index, group)
+            x = self.attention(x, stack.time, stack.index, stack.group)
+        if self.mixing is not None and stack.sides is not None:
+            x = self.mixing(x, stack.slice_time, stack.sides)
         return x if self.resample is None else self.resample(x)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What the layers across slices know beside the features."""
+
+    time: Tensor  # `[B,E]`
+    index: Tensor  # `[B,K]`
+    group: Tensor  # `[B,K]`
+    slice_time: Tensor  # `[N,E]`, of each slice that is still in the network
+    sides: Sides | None  # neighbours of each of them, where they are mixed
 
 
 def missing(observed: Tensor) -> Tensor:
@@ -274,6 +295,7 @@ class SliceUNet(nn.Module):
         norm: str,
         residual: str,
         tail_skip: bool,  # drop slices not kept after the last attention instead of at the end
+        mixing_sizes: tuple[int, ...] = (),  # slice sizes, in pixels, at which neighbouring slices are mixed
     ) -> None:
         super().__init__()
         self.base, self.steps = base, steps
@@ -284,12 +306,23 @@ class SliceUNet(nn.Module):
         def attention(channels: int) -> FactorisedAttention:
             return FactorisedAttention(channels, heads, width, slices, norm, residual)
 
+        def mixing(channels: int) -> NeighbourMixing:
+            return NeighbourMixing(GroupNorm(channels), channels, max(MIXING_WIDTH, channels // 2), width)
+
+        self.mixes = bool(mixing_sizes)
+        mixed: set[tuple[int, bool]] = set()
+
         def block(entry: Entry, resample: type[Downsample | Upsample]) -> Block:
             attends = entry.residual and entry.size in attention_sizes
+            place = (entry.size, resample is Upsample)  # one a level and direction: the first
+            mixes = entry.residual and entry.size in mixing_sizes and place not in mixed
+            if mixes:
+                mixed.add(place)
             return Block(
                 ResBlock(entry.channels_in, entry.channels, width) if entry.residual else None,
                 attention(entry.channels) if attends else None,
                 resample(entry.channels) if entry.resample else None,
+                mixing(entry.channels) if mixes else None,
             )
 
         down, up = skip_stack(size, base, multipliers, res_blocks)
@@ -335,19 +368,24 @@ class SliceUNet(nn.Module):
         time, embedding = self.embed(t, index)
         if wanted is None:
             wanted = missing(observed)
+        place = torch.arange(len(index), device=index.device)[:, None]
+        label, slice_time = (2 * place + group).flatten(), time.repeat_interleave(index.shape[1], dim=0)
+        stack = Stack(time, index, group, slice_time, self._sides(index.flatten(), label))
         h = self.stem(x)
         skips = [h]
         for block in self.down:
-            h = block(h, embedding, time, index, group)
+            h = block(h, embedding, stack)
             skips.append(h)
-        h = self.middle_out(self.middle(h, embedding, time, index, group), embedding)
-        dropped = self.drop_after < 0
-        if dropped:
-            h, embedding = h[wanted], embedding[wanted]
+        h = self.middle_out(self.middle(h, embedding, stack), embedding)
+        dropped = False
         for i, block in enumerate(self.up):
-            skip = skips.pop()
-            h = torch.cat([h, skip[wanted] if dropped else skip], dim=1)
-            h = block(h, embedding, time, index, group)
-            if i == self.drop_after:
+            if i == self.drop_after + 1:
                 h, embedding, dropped = h[wanted], embedding[wanted], True
-        return self.head(h)
+                remaining = self._sides(index.flatten()[wanted], label[wanted])
+                stack = replace(stack, slice_time=slice_time[wanted], sides=remaining)
+            skip = skips.pop()
+            h = block(torch.cat([h, skip[wanted] if dropped else skip], dim=1), embedding, stack)
+        return self.head(h if dropped else h[wanted])
+
+    def _sides(self, index: Tensor, label: Tensor) -> Sides | None:
+        return neighbours(index, label) if self.mixes else None

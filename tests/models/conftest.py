@@ -39,11 +39,11 @@ def jitter():
 
 @pytest.fixture
 def fresh():
-    """`fresh(**overrides)`: the tiny preset at 16^3 as its constructor leaves it."""
+    """`fresh(**overrides)`: the preset tiny-x0 at 16^3 as its constructor leaves it."""
 
     def build(**overrides) -> CDPM:
         torch.manual_seed(0)
-        return CDPM(CDPM.build_config("tiny", **{**SMALL, **overrides}))
+        return CDPM(CDPM.build_config("tiny-x0", **{**SMALL, **overrides}))
 
     return build
 

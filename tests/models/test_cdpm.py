@@ -301,4 +301,4 @@ def test_seams_vanish_on_smooth_volumes(model):
 )
 def test_settings_that_cannot_work_are_refused(settings, reason):
     with pytest.raises(UsageError, match=reason):
-        CDPM.build_config("tiny", **settings)
+        CDPM.build_config("tiny-x0", **settings)

@@ -115,6 +115,30 @@ def test_a_gradient_that_is_not_finite_is_counted_under_the_updates_name(toy):
     assert {name: int(count) for name, count in toy.unfinite.items()} == {"b and a": 1}
 
 
+def test_rates_rise_over_the_warm_up_and_fall_to_the_end_of_the_budget():
+    config = GeneratorConfig(size=8, batch_size=2, budget=100, warmup=3, decay_from=0.5, decay_to=0.1)
+    shares = {seen: config.rate_share(seen // 2, seen) for seen in (0, 2, 4, 6, 50, 74, 75, 98, 100, 110)}
+    expected = {0: 0.25, 2: 0.5, 4: 0.75, 6: 1, 50: 1, 75: 0.55, 100: 0.1, 110: 0.1}
+    expected |= {74: 1 - 0.9 * 0.48, 98: 1 - 0.9 * 0.96}
+    assert shares == pytest.approx(expected)
+    constant = GeneratorConfig(size=8, batch_size=2, budget=100)
+    assert {constant.rate_share(step, 2 * step) for step in range(60)} == {1.0}
+
+
+def test_rates_are_shares_of_those_that_the_optimizers_were_made_with(toy):
+    for share in (0.5, 0.1, 1.0):
+        toy.scale_rates(share)
+        assert {group["lr"] for o in toy.optimizers.values() for group in o.param_groups} == {RATE * share}
+    toy.scale_rates(0.5)
+    again = Toy()
+    for name, optimizer in again.optimizers.items():
+        optimizer.load_state_dict(toy.optimizers[name].state_dict())
+    again.scale_rates(0.2)  # of the first rate, not of the one in the checkpoint
+    assert again.optimizers["a"].param_groups[0]["lr"] == pytest.approx(RATE * 0.2)
+    again.descend(again.a.sum(), "a")
+    assert again.a.tolist() == pytest.approx([1 - RATE * 0.2, 2 - RATE * 0.2])
+
+
 def statistics(toy, seed, batches=25, size=8):
     """Mean and variance of each of G's BatchNorms, averaged over batches of prior codes."""
     first, _, _, _, second, _ = toy.G

@@ -172,3 +172,14 @@ def test_the_page_shows_the_suspects_of_a_failed_gate(full_bench):
     page = render(full_bench.bench, read_cohort(full_bench.bench)[0], board)
     assert f"Copies: {names[1]} resembles v2 of train, mirrored, p = 0.001" in page
     assert "Number 2 of train is no longer v9" in page and f"Not ranked: cDPM. Copies: {COPY}." in page
+
+
+def test_a_start_from_weights_is_said_first_and_is_another_entrant_than_a_start_from_scratch(full_bench):
+    start = {"name": "pretrained", "digest": "ab" * 32, "networks": ["ema"]}
+    full_bench.add("cdpm-s1", 0.2, title="cDPM", record={"seed": 1, "start": start})
+    board = leaderboard.build(full_bench.bench)
+    said = "Trained on from weights that had seen other volumes before (see the cards): cDPM (cdpm-s1)."
+    assert board.warnings == (said,)
+    assert not row(board, "cdpm").together
+    page = render(full_bench.bench, read_cohort(full_bench.bench)[0], board)
+    assert said in page and "weights that come with mribench" in page and "abababababab" in page

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mribench.bench.folder import Bench
+from mribench.bench.records import StartRecord
 from mribench.data.cohort import Cohort
 from mribench.errors import MribenchError
 from mribench.files import read_json
@@ -14,6 +15,7 @@ from mribench.metrics import METRIC_REGISTRY, METRICS, get_metric
 from mribench.metrics.score import Score
 from mribench.models import MODEL_REGISTRY, get_model
 from mribench.models.generator import Generator
+from mribench.models.start import PRETRAINED
 from mribench.reports.fields import counts
 from mribench.reports.page import words
 from mribench.reports.records import Entrant
@@ -183,8 +185,16 @@ def _training(entrant: Entrant, bench: Bench, cohort: Cohort | None) -> list[_Fa
     return [
         ("Trained on", "another cohort than this bench's" if other else f"{train} {source} volumes (train)"),
         ("Preset", run.preset or "" if run else ""),
+        ("Started from", _start(run.start) if run and run.start else ""),
         ("Cost", ", ".join(cost)),
     ]
+
+
+def _start(start: StartRecord) -> str:
+    where = (
+        "weights that come with mribench" if start.name == PRETRAINED else f"weights of the file {start.name}"
+    )
+    return f"{where}, trained before on other volumes ({', '.join(start.networks)}; SHA-256 {start.digest[:_SHORT]})"
 
 
 def _seed(entrant: Entrant) -> str:
