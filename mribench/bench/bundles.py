@@ -38,13 +38,19 @@ _MOST_MEMBERS = 4096
 _MOST_SIDE = 1024  # pixels of a picture
 _MOST_VOLUMES = 1_000_000
 _MOST_NUMBER = 1e12  # beyond it squares lose their meaning
-_PICTURE = re.compile(rf"pictures/{RUN_NAME.pattern}/(?:axial|coronal|sagittal)\.png")
-_REFERENCE = "reference"  # the folder of pictures that belong to no entrant
+VIEWS = ("axial", "coronal", "sagittal")
+REFERENCE = "_reference"  # whose pictures are of no entrant; no name of a run begins like this
+_PICTURE = re.compile(rf"pictures/(?:{REFERENCE}|{RUN_NAME.pattern})/(?:{'|'.join(VIEWS)})\.png")
 _END = struct.Struct("<4s4H2LH")  # of a zip: signature, four counts, size and place of its directory, comment
 _DIRECTORY_LINE = 256  # bytes that a member takes there at most
 _UNREADABLE = (
     zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError, struct.error, IndexError,
 )  # fmt: skip
+
+
+def picture_name(entrant: str, view: str) -> str:
+    """The member of a bundle that holds a picture."""
+    return f"pictures/{entrant}/{view}.png"
 
 
 class _Part(BaseModel):
@@ -96,7 +102,7 @@ class BundledEntrant(_Part):
 
     @model_validator(mode="after")
     def _check(self) -> BundledEntrant:
-        if not RUN_NAME.fullmatch(self.name) or ".." in self.name or self.name == _REFERENCE:
+        if not RUN_NAME.fullmatch(self.name) or ".." in self.name:
             raise ValueError(f"name: {self.name[:80]!r} is no name of a run")
         metrics = [score.metric for score in self.scores]
         if not metrics or len(set(metrics)) < len(metrics):
@@ -156,8 +162,8 @@ class BundleRecord(Record):
             raise ValueError(f"entrants: {again[0]} stands there twice")
         if "reference" not in self.cohort.sets:
             raise ValueError("cohort.sets: the role 'reference' must be there")
-        strange = [name for name in self.files if name.split("/")[1:2] not in [[n] for n in (*names, _REFERENCE)]]
-        if strange:
+        allowed = {picture_name(name, view) for name in (*names, REFERENCE) for view in VIEWS}
+        if strange := sorted(self.files.keys() - allowed):
             raise ValueError(f"files: {strange[0][:120]!r} belongs to no entrant")
         return self
 
@@ -171,8 +177,8 @@ class Bundle:
     pictures: Mapping[str, np.ndarray]
 
     def views(self, entrant: str) -> list[np.ndarray]:
-        """The pictures of an entrant, or of "reference": axial, coronal, sagittal, as far as there are any."""
-        names = (f"pictures/{entrant}/{view}.png" for view in ("axial", "coronal", "sagittal"))
+        """The pictures of an entrant, or of `REFERENCE`: axial, coronal, sagittal, as far as there are any."""
+        names = (picture_name(entrant, view) for view in VIEWS)
         return [self.pictures[name] for name in names if name in self.pictures]
 
     @property
