@@ -1,4 +1,4 @@
-"""What is comparable between laboratories and why not, paired tests across them, and what changed between two reports."""
+"""What is comparable between laboratories and why not, paired tests across them, what changed between two reports."""
 
 from __future__ import annotations
 
@@ -249,8 +249,8 @@ def _changes(before: Bundle, after: Bundle) -> Iterator[Change]:
         else:
             yield from _entrant_changes(first[name], second[name])
     places = [{row.entrant.name: row.place for row in joint_board([b]).contestants} for b in (before, after)]
-    for name in places[0].keys() & places[1].keys():
-        if places[0][name] != places[1][name]:
+    for name in places[0]:
+        if name in places[1] and places[0][name] != places[1][name]:
             yield Change(name, "place", *(str(p[name] or "not ranked") for p in places))
 
 
@@ -267,7 +267,7 @@ def _entrant_changes(a: Entrant, b: Entrant) -> Iterator[Change]:
         old, new = a.scores.get(metric), b.scores.get(metric)
         if old is None or new is None:
             texts = ("absent" if score is None else f"{score.value:.6g}" for score in (old, new))
-            yield Change(a.name, (old or new).title if old or new else metric, *texts)
+            yield Change(a.name, metric, *texts)
         elif old.value != new.value or _key(old) != _key(new):
             remark = _why_apart(b, a, metric) if _key(old) != _key(new) else ""
             yield Change(a.name, old.title, f"{old.value:.6g}", f"{new.value:.6g}", remark)

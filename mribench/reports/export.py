@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ from mribench.bench.folder import Bench, open_bench, versions
 from mribench.data.cohort import ROLES, Cohort, open_cohort
 from mribench.data.grid import Grid
 from mribench.data.volume_set import VolumeSet
-from mribench.errors import MribenchError, UsageError
+from mribench.errors import MribenchError, UsageError, finish
 from mribench.metrics.score import Missing
 from mribench.reports.discretion import NameRemover, shows_people, without_names
 from mribench.reports.gates import real_samples
@@ -33,9 +35,24 @@ from mribench.reports.records import Entrant, read_entrants
 _PIXELS = 176  # along the longest side of the field of view
 
 
-def open_source(path: Path) -> Bundle:
-    """The bundle in a file, or that of the bench in a folder."""
-    return bundle_of(open_bench(path), pictures=False) if path.is_dir() else read_bundle(path)
+def open_sources(paths: Sequence[Path]) -> list[Bundle]:
+    """The bundles in files and those of benches in folders, each under a label of its own.
+
+    Raises MribenchError that names every one that is refused.
+    """
+    bundles, failures, labels = [], [], set[str]()
+    for path in paths:
+        try:
+            bundle = bundle_of(open_bench(path), pictures=False) if path.is_dir() else read_bundle(path)
+        except MribenchError as error:
+            failures.append(str(error))
+            continue
+        again = (f"{bundle.label}, {number}" for number in count(2))
+        label = next(label for label in chain([bundle.label], again) if label not in labels)
+        labels.add(label)
+        bundles.append(replace(bundle, label=label))
+    finish(failures)
+    return bundles
 
 
 def bundle_of(bench: Bench, *, real_pictures: bool = False, pictures: bool = True) -> Bundle:
