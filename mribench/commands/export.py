@@ -17,7 +17,7 @@ from mribench.commands.options import bench_option
 @click.option(
     "--with-real-pictures",
     is_flag=True,
-    help="Add pictures of a reference volume, of controls made of real volumes, and of entrants that fail a gate for copies.",
+    help="Also show a reference volume, controls made of real ones, and entrants that fail a gate for copies.",
 )
 def export(folder: Path, out: Path | None, with_real_pictures: bool) -> None:
     """Write what a bench says of its entrants into one file that can be given away: no volumes, no names of real ones.

@@ -83,11 +83,7 @@ def joined(bundles: Sequence[Bundle]) -> list[Joined]:
 
 
 def _told_apart(each: Joined) -> Joined:
-    label = each.sources[0].label
-    entrant = replace(
-        each.entrant, name=f"{each.own_name} ({label})", title=f"{each.entrant.label} ({label})"
-    )
-    return replace(each, entrant=entrant)
+    return replace(each, entrant=replace(each.entrant, name=f"{each.own_name} ({each.sources[0].label})"))
 
 
 def joint_board(bundles: Sequence[Bundle]) -> Leaderboard:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mribench.bench.bundles import REFERENCE, VIEWS, Bundle
 from mribench.files import digest_json, write_sums, write_text
-from mribench.reports.comparison import Comparison
+from mribench.reports.comparison import Comparison, Group
 from mribench.reports.fields import counts, make_table
 from mribench.reports.gates import verdict
 from mribench.reports.grid import Table
@@ -36,11 +36,29 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
         warnings=_warnings(comparison.sources),
         verdict=_verdict(comparison),
         comparison=comparison,
+        groups=_lines(comparison.groups),
         two=len(comparison.sources) == 2,
         boards=[(digest, _table(board)) for digest, board in comparison.boards],
         tests=[(metric, title, list(lines)) for (metric, title), lines in pairs],
     )
     write_text(path, page)
+
+
+_Line = tuple[
+    tuple[str, ...], list[str], list[tuple[str, list[str]]]
+]  # entrants, metrics, reasons with metrics
+
+
+def _lines(groups: Sequence[Group]) -> list[_Line]:
+    """The groups of all metrics, those of the same entrants together; larger ones first."""
+    lines: dict[tuple[str, ...], tuple[list[str], dict[str, list[str]]]] = {}
+    for group in groups:
+        metrics, reasons = lines.setdefault(tuple(sorted(group.entrants)), ([], {}))
+        metrics.append(group.title)
+        if group.why_apart:
+            reasons.setdefault(group.why_apart, []).append(group.title)
+    ordered = sorted(lines.items(), key=lambda item: -len(item[0]))
+    return [(entrants, metrics, list(reasons.items())) for entrants, (metrics, reasons) in ordered]
 
 
 def _style(bundles: Sequence[Bundle]) -> templating.Markup:
