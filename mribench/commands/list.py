@@ -29,8 +29,8 @@ def list_things(what: str, folder: Path, as_json: bool) -> None:
         from mribench.bench.bundles import BundleRecord
         from mribench.bench.records import RECORDS
 
-        kinds = (*RECORDS.values(), BundleRecord)
-        click.echo(json.dumps([kind.json_schema() for kind in kinds], indent=1))
+        schemas = [*(kind.json_schema() for kind in RECORDS.values()), BundleRecord.json_schema()]
+        click.echo(json.dumps(schemas, indent=1))
         return
     rows = list_runs(folder) if what == "runs" else _LISTS[what]()
     click.echo(json.dumps(rows, indent=1) if as_json else _as_text(rows))
@@ -128,7 +128,7 @@ def list_schemas() -> Rows:
     from mribench.bench import bundles
     from mribench.bench.records import RECORDS
 
-    files = {**RECORDS, f"BUNDLE.zip/{bundles.RECORD}": bundles.BundleRecord}
+    files = {**RECORDS} | {f"BUNDLE.zip/{bundles.RECORD}": bundles.BundleRecord}
     return [
         {"file": file, "schema": kind.SCHEMA, "holds": str(kind.__doc__).splitlines()[0]}
         for file, kind in files.items()

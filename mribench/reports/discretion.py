@@ -58,12 +58,12 @@ class NameRemover:
 
 
 def _names(cohort: Cohort) -> Iterable[str]:
-    record = cohort.record
-    for volume in (*record.volumes, *record.problems):
-        yield volume.name
-        if isinstance(volume.record, ScanRecord):
-            scan = volume.record
-            yield from (scan.id, scan.subject, scan.source, scan.name)
+    volumes, refused = cohort.record.volumes, cohort.record.problems
+    yield from (volume.name for volume in volumes)
+    yield from (scan.name for scan in refused)
+    for scan in (*(volume.record for volume in volumes), *(scan.record for scan in refused)):
+        if isinstance(scan, ScanRecord):
+            yield from (scan.id, scan.subject, scan.name)
 
 
 def without_names(entrant: Entrant, clean: NameRemover) -> Entrant:

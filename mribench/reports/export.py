@@ -130,7 +130,7 @@ def _cohort(cohort: Cohort) -> BundledCohort:
 
 def _pictures(sets: Mapping[str, VolumeSet], grid: Grid) -> dict[str, np.ndarray]:
     """The central slices of the first volume of each set; one that cannot be read is an error here."""
-    pictures = {}
+    pictures: dict[str, np.ndarray] = {}
     for name, volumes in sets.items():
         try:
             levels = central_levels(volumes[0], grid, volumes.slab, _pixel_mm(grid))
