@@ -130,10 +130,12 @@ def _fault(score: Score) -> str:
             return f"replicates.{side}: must be {wanted} numbers, but they are {len(replicates)}"
     if score.low > score.high:
         return "low: must not be above high"
-    target, scale = score.target or 0.0, score.display.scale
-    numbers = [score.value, score.low, score.high, target, scale, *sum(score.replicates.values(), ())]
-    if score.real_baseline:
-        numbers += [score.real_baseline.value, score.real_baseline.low, score.real_baseline.high]
+    real = score.real_baseline
+    if real and 0 < abs(real.high - real.low) < 1 / _MOST_NUMBER:
+        return f"real_baseline: its interval is narrower than {1 / _MOST_NUMBER:g}"
+    numbers = [score.value, score.low, score.high, score.target or 0.0, score.display.scale]
+    numbers += [score.least_variance, score.second_order, *sum(score.replicates.values(), ())]
+    numbers += [real.value, real.low, real.high] if real else []
     return "" if max(map(abs, numbers)) <= _MOST_NUMBER else f"value: no number may exceed {_MOST_NUMBER:g}"
 
 

@@ -173,7 +173,9 @@ def _aspects(sources: Sequence[Bundle]) -> Iterator[Aspect]:
 
 def _key(score: Score) -> tuple[object, ...]:
     """Equal for scores that may be compared: definition, real volumes, number of samples."""
-    real = sorted((side, digest) for side, digest in score.digests.items() if side != "samples")
+    real = sorted(
+        (side, digest, score.n[side]) for side, digest in score.digests.items() if side != "samples"
+    )
     return score.version, tuple(real), score.n["samples"]
 
 

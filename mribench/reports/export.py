@@ -101,7 +101,7 @@ def _left_out(entrant: Entrant, clean: NameRemover) -> LeftOut:
 def _entrant(entrant: Entrant, held_back: str) -> BundledEntrant:
     assert entrant.run and entrant.samples
     samples = entrant.samples
-    if entrant.kind == "control":  # digests of real volumes would tell who is in the cohort
+    if entrant.kind == "control" or held_back:  # digests of real volumes would tell who is in the cohort
         samples = samples.model_copy(update={"files": ()})
     return BundledEntrant(
         name=entrant.name,

@@ -33,10 +33,31 @@ class Joined:
 
 
 def check_contradictions(bundles: Sequence[Bundle]) -> None:
-    """Raise MribenchError that names the field when two bundles say different things of the same samples."""
-    faults = [fault for a, b in combinations(bundles, 2) for fault in _contradictions(a, b)]
+    """Raise MribenchError that names the field where bundles differ in scores of the same samples, or in the facts of
+    one definition.
+    """
+    faults = [*_other_facts(bundles)]
+    faults += [fault for a, b in combinations(bundles, 2) for fault in _contradictions(a, b)]
     if faults:
         raise MribenchError("These bundles contradict each other:\n  " + "\n  ".join(faults))
+
+
+def _other_facts(bundles: Sequence[Bundle]) -> Iterable[str]:
+    """What a definition decides must be the same in all scores under it."""
+    facts: dict[tuple[str, str, str], tuple[object, str]] = {}
+    for bundle in bundles:
+        for entrant in bundle.record.entrants:
+            for score in entrant.scores:
+                sides = sorted(score.replicates)
+                for field, fact in (
+                    ("better", score.better),
+                    ("target_sides", score.target_sides),
+                    ("replicates", sides),
+                ):
+                    where = f"{bundle.label} ({entrant.name})"
+                    first, there = facts.setdefault((score.metric, score.version, field), (fact, where))
+                    if first != fact:
+                        yield f"scores.{score.metric}.{field} is {first} in {there} and {fact} in {where}"
 
 
 def _contradictions(a: Bundle, b: Bundle) -> Iterable[str]:
@@ -118,7 +139,11 @@ def _unless_alike(score: Score, usual: Score) -> Score:
 def other_sets(score: Score, usual: Score) -> list[str]:
     """Names of the sets of real volumes that are not the same in two scores."""
     sides = sorted((score.digests.keys() | usual.digests.keys()) - {"samples"})
-    return [side for side in sides if score.digests.get(side) != usual.digests.get(side)]
+    identities = (
+        {side: (each.digests[side], each.n[side]) for side in each.digests} for each in (score, usual)
+    )
+    own, theirs = identities
+    return [side for side in sides if own.get(side) != theirs.get(side)]
 
 
 def _expected(bundles: Sequence[Bundle]) -> dict[str, int] | None:

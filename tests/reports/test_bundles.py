@@ -277,6 +277,16 @@ def test_two_bundles_that_claim_other_scores_of_the_same_samples_are_refused(tra
     check_contradictions([bundle, changed(bundle, value=0.0, version="other")])  # of another definition
 
 
+def test_scores_that_cannot_be_of_one_definition_are_refused_and_not_compared(travelled):
+    bundle = read_bundle(travelled[0])
+    replicates = {"samples": bundle.record.entrants[0].scores[0].replicates["samples"]}
+    for update, field in (({"replicates": replicates}, "replicates"), ({"better": "lower"}, "better")):
+        with pytest.raises(
+            MribenchError, match=rf"scores\.ms_ssim\.{field} is .* in a \(ours\) and .* in liar"
+        ):
+            compare([bundle, changed(bundle, **update)])
+
+
 def test_what_changed_between_two_reports_is_said(travelled):
     bundle = read_bundle(travelled[0])
     assert compare([bundle, replace(bundle, label="later")]).changes == ()
