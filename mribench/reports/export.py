@@ -8,6 +8,7 @@ from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from mribench.bench.bundles import (
     REFERENCE,
@@ -26,6 +27,7 @@ from mribench.data.cohort import ROLES, Cohort, open_cohort
 from mribench.data.grid import Grid
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError, finish
+from mribench.files import first_error
 from mribench.metrics.score import Missing
 from mribench.reports.discretion import NameRemover, shows_people, without_names
 from mribench.reports.gates import real_samples
@@ -103,18 +105,24 @@ def _entrant(entrant: Entrant, held_back: str) -> BundledEntrant:
     samples = entrant.samples
     if entrant.kind == "control" or held_back:  # digests of real volumes would tell who is in the cohort
         samples = samples.model_copy(update={"files": ()})
-    return BundledEntrant(
-        name=entrant.name,
-        run=entrant.run,
-        weights=entrant.weights,
-        samples=samples,
-        scores=tuple(entrant.scores.values()),
-        missing=tuple(Missing(metric=name, reason=reason) for name, reason in entrant.missing.items()),
-        gates=entrant.gates,
-        regions=entrant.regions,
-        held_back=held_back,
-        doubts=entrant.doubts,
-    )
+    try:
+        return BundledEntrant(
+            name=entrant.name,
+            run=entrant.run,
+            weights=entrant.weights,
+            samples=samples,
+            scores=tuple(entrant.scores.values()),
+            missing=tuple(Missing(metric=name, reason=reason) for name, reason in entrant.missing.items()),
+            gates=entrant.gates,
+            regions=entrant.regions,
+            held_back=held_back,
+            doubts=entrant.doubts,
+        )
+    except ValidationError as error:
+        raise MribenchError(
+            f"{entrant.name} must have whole scores to be exported, but {first_error(error)}. "
+            f"Run: mribench evaluate {entrant.name} --overwrite"
+        ) from error
 
 
 def _cohort(cohort: Cohort) -> BundledCohort:

@@ -356,6 +356,16 @@ def test_pictures_of_real_volumes_and_of_copies_travel_only_on_request(indiscree
     assert shown == {"ours", "theirs", REFERENCE}
 
 
+def test_a_bench_with_a_torn_score_is_not_exported(indiscreet):
+    path = indiscreet.run("ours").scores
+    value = read_json(path)
+    value["scores"][0]["replicates"]["samples"].pop()
+    write_json(path, value)
+    end = call("export", "--bench", indiscreet.folder)
+    assert end.exit_code == 1 and "scores.ms_ssim.replicates.samples" in end.output
+    assert "evaluate ours --overwrite" in end.output
+
+
 def test_short_and_spaced_names_are_found_and_words_are_kept():
     class Fake:
         class record:
