@@ -215,7 +215,7 @@ def _why_apart(entrant: Entrant, usual: Entrant, metric: str) -> str:
         ]
     if score.n["samples"] != other.n["samples"]:
         reasons.append(f"{score.n['samples']} samples instead of {other.n['samples']}")
-    if score.version != other.version:
+    if score.version != other.version and entrant.slab == usual.slab:
         reasons.append(other_definition(score, other))
     return "; ".join(reasons)
 
