@@ -42,6 +42,10 @@ KINDS = {  # of the matrix: the fault, what is promised
         "closed, full or broken stdout or stderr; no home and no temporary folder",
         "no traceback; the same command again gives the same results",
     ),
+    "bundles": (
+        "one flipped bit in a bundle, half of them in the zip around its members",
+        "refused with a sentence that names the file",
+    ),
 }
 
 

@@ -10,10 +10,13 @@ import click
 
 from mribench import __version__
 from mribench.commands.check import check
+from mribench.commands.compare import compare
 from mribench.commands.demo import demo
 from mribench.commands.evaluate import evaluate
+from mribench.commands.export import export
 from mribench.commands.generate import generate
 from mribench.commands.init import init
+from mribench.commands.leaderboard import leaderboard
 from mribench.commands.list import list_things
 from mribench.commands.new import new
 from mribench.commands.options import Group
@@ -60,6 +63,9 @@ for command in (
     evaluate,
     report,
     status,
+    export,
+    compare,
+    leaderboard,
     list_things,
     new,
     check,

@@ -85,7 +85,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically; NaN and infinities are refused because they are not JSON."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    write_text(path, _as_text(value))
+
+
+def _as_text(value: Any) -> str:
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def read_json(path: Path, *keys: str) -> Any:
@@ -126,11 +130,15 @@ class Record(BaseModel):
         properties = {**first, **schema.get("properties", {})}
         return {"$id": cls.SCHEMA, **schema, "properties": properties}
 
-    def write(self, path: Path) -> None:
-        """Write the file atomically, with its digest."""
+    def as_text(self) -> str:
+        """The file: JSON with the digest of its content."""
         value = self.as_json()
         schema = value.pop("schema")
-        write_json(path, {"schema": schema, _PROOF: digest_json({"schema": schema, **value}), **value})
+        return _as_text({"schema": schema, _PROOF: digest_json({"schema": schema, **value}), **value})
+
+    def write(self, path: Path) -> None:
+        """Write the file atomically, with its digest."""
+        write_text(path, self.as_text())
 
     @classmethod
     def from_json(cls, value: Any, where: object) -> Self:

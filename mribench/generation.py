@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mribench import __version__
 from mribench.bench.controls import CONTROLS, Control, make_volumes
 from mribench.bench.folder import Bench, Run, start_run, versions
 from mribench.bench.records import RunRecord, SampleFile, SamplesRecord, WeightsRecord
@@ -21,7 +22,7 @@ from mribench.data.grid import Grid, from_model_range, quantise
 from mribench.data.nifti import Rescale, write_nifti
 from mribench.data.volume_set import Slab, check_brightness
 from mribench.errors import MribenchError, UsageError
-from mribench.files import digest_file, digest_json, digest_volume
+from mribench.files import digest_file, digest_json, digest_volume, write_json
 from mribench.models.generator import Generator
 from mribench.runtime import Context, DeviceRecord, Noise, derive
 from mribench.training import Outcome, load_generator
@@ -40,6 +41,7 @@ class Source:
     slab: Slab | None = None
     device: DeviceRecord | None = None
     sampler: dict[str, Any] | None = None
+    origin: str = "synthetic"  # of the volumes, as their headers and dataset_description.json say it
 
 
 def generate(
@@ -81,7 +83,8 @@ def generate(
             )
         seed = record.seed or 0
         make = sampler(generator, seed, context)
-        source = Source(make, stamp, seed, generator.slab, context.described(), chosen)
+        origin = f"synthetic, made by {record.model}"
+        source = Source(make, stamp, seed, generator.slab, context.described(), chosen, origin)
         write_samples(run, source, bench.protocol.cohort.voxels, count, context, batch)
     return "done"
 
@@ -108,9 +111,17 @@ def make_control(
         start_run(run, record, "generate")
         if are_complete(run, stamp, count):
             return "up to date"
-        source = Source(make_volumes(cohort, control, seed), stamp, seed, device=DeviceRecord(device="cpu"))
+        cpu, origin = DeviceRecord(device="cpu"), _control_origin(cohort, control)
+        source = Source(make_volumes(cohort, control, seed), stamp, seed, device=cpu, origin=origin)
         write_samples(run, source, bench.protocol.cohort.voxels, count, context)
     return "done"
+
+
+def _control_origin(cohort: Cohort, control: Control) -> str:
+    """A control may hold real people: then its files must not pass for synthetic ones."""
+    if cohort.source == "simulated" or not control.made_of_people:
+        return f"synthetic, control {control.name}"
+    return f"NOT synthetic: made of real volumes, control {control.name}"
 
 
 def add_folder(
@@ -153,7 +164,8 @@ def add_folder(
         count = min(bench.protocol.evaluation.samples, len(volumes))
         if are_complete(run, volumes.digest, count):
             return "up to date"
-        source = Source(lambda numbers: volumes.subset(numbers).stack(), volumes.digest)
+        origin = "synthetic, from outside: how they were made is not recorded"
+        source = Source(lambda numbers: volumes.subset(numbers).stack(), volumes.digest, origin=origin)
         write_samples(run, source, grid, count, context)
     return "done"
 
@@ -177,13 +189,18 @@ def sampler(generator: Generator, seed: int, context: Context) -> Make:
 def write_samples(
     run: Run, source: Source, grid: Grid, count: int, context: Context, batch: int = BATCH
 ) -> None:
-    """Write volumes 0..count-1 as NIfTI, and samples.json after every batch; makes only what is missing.
+    """Write volumes 0..count-1 as NIfTI, samples.json after every batch, and dataset_description.json.
 
-    A file counts as made when samples.json records it under the same `made_from` and its bytes are those recorded.
+    Makes only what is missing. A file counts as made when samples.json records it under the same `made_from` and its
+    bytes are those recorded.
     """
-    record = _open_record(run, source, grid)
+    write_json(run.samples_description, _description(run, source))
+    described = {"description_digest": digest_file(run.samples_description)}
+    record = _open_record(run, source, grid).model_copy(update=described)
     files = {file.index: file for file in record.files if file.index < count and run.is_intact(file)}
     affine = slab_affine(grid, source.slab)
+    if files:
+        _record_files(run, record, files)
     context.progress(f"generate {run.name}", len(files), count)
     for start in range(0, count, batch):
         # Always the same numbers together: rounding depends on the batch, and a resumed run must not differ.
@@ -195,16 +212,31 @@ def write_samples(
         seconds = (time.monotonic() - begun) / len(numbers)
         for number, volume in zip(numbers, volumes, strict=True):
             if number not in files:
-                files[number] = _write(run, number, volume, affine, seconds)
-        ordered = tuple(files[i] for i in sorted(files))
-        record.model_copy(update={"files": ordered}).write(run.samples_record)
+                path = run.samples_folder / f"{number:06d}.nii.gz"
+                write_nifti(path, volume, affine, source.origin)
+                files[number] = _entry(path, number, volume, affine, seconds)
+        _record_files(run, record, files)
         context.progress(f"generate {run.name}", len(files), count)
 
 
-def _write(run: Run, number: int, volume: np.ndarray, affine: np.ndarray, seconds: float) -> SampleFile:
-    """Write one volume; returns its entry of samples.json."""
-    path = run.samples_folder / f"{number:06d}.nii.gz"
-    write_nifti(path, volume, affine)
+def _record_files(run: Run, record: SamplesRecord, files: dict[int, SampleFile]) -> None:
+    ordered = tuple(files[i] for i in sorted(files))
+    record.model_copy(update={"files": ordered}).write(run.samples_record)
+
+
+def _description(run: Run, source: Source) -> dict[str, Any]:
+    """dataset_description.json of a derivative (Brain Imaging Data Structure 1.10.0)."""
+    made = {"Name": "mribench", "Version": __version__, "Description": source.origin}
+    return {
+        "Name": f"Samples of {run.name}: {source.origin}",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [made],
+    }
+
+
+def _entry(path: Path, number: int, volume: np.ndarray, affine: np.ndarray, seconds: float) -> SampleFile:
+    """A written volume in samples.json."""
     return SampleFile(
         index=number,
         name=path.name,
@@ -253,6 +285,7 @@ def are_complete(run: Run, made_from: str, count: int) -> bool:
     record = run.read_samples()
     return (
         record.made_from == made_from
+        and run.is_described(record)
         and len(record.files) == count
         and all(run.is_intact(file) for file in record.files)
     )

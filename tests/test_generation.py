@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
+from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
 from mribench import generation
+from mribench.bench.controls import CONTROLS
 from mribench.bench.folder import Run
 from mribench.bench.records import RunRecord
 from mribench.data.grid import paper_grid
@@ -77,6 +81,43 @@ def test_samples_read_back_and_are_checked(tmp_path):
         MribenchError, match=r"voxels differ.*mribench generate --all --bench .*bench --overwrite"
     ):
         samples[0]
+
+
+def test_headers_and_the_folder_say_that_samples_are_synthetic(tmp_path):
+    run = Run(tmp_path)
+    generate(run, Counting(), count=2)
+    for path in run.samples_folder.glob("*.nii.gz"):
+        assert b"synthetic" in nib.load(path).header["descrip"].item()
+    told = json.loads(run.samples_description.read_text())
+    assert told["DatasetType"] == "derivative" and told["GeneratedBy"][0]["Name"] == "mribench"
+    assert {"Name", "BIDSVersion"} <= told.keys() and "synthetic" in told["Name"]
+
+
+def test_a_damaged_description_is_written_again_and_no_volume_is_made_anew(tmp_path):
+    run, make = Run(tmp_path), Counting()
+    generate(run, make)
+    run.samples_description.write_text("{}")
+    assert not generation.are_complete(run, "w", 5)
+    generate(run, make)
+    assert generation.are_complete(run, "w", 5) and len(make.made) == 5
+
+
+def test_the_header_text_changes_no_digest_of_voxels(tmp_path):
+    digests = []
+    for name, origin in (("a", "synthetic"), ("b", "x" * 500)):
+        run = Run(tmp_path / name)
+        source = Source(Counting(), "w", origin=origin)
+        generation.write_samples(run, source, GRID, 2, Context(torch.device("cpu")))
+        digests.append([file.digest for file in run.read_samples().files])
+        assert run.samples()[1].shape == GRID.shape
+    assert digests[0] == digests[1]
+
+
+def test_controls_made_of_people_do_not_pass_for_synthetic_volumes():
+    prepared, simulated = SimpleNamespace(source="prepared"), SimpleNamespace(source="simulated")
+    for name, control in CONTROLS.items():
+        assert generation._control_origin(simulated, control).startswith("synthetic")
+        assert generation._control_origin(prepared, control).startswith("NOT synthetic") == (name != "noise")
 
 
 def test_a_slab_lies_where_it_was_cut():

@@ -122,6 +122,17 @@ def test_an_altered_sample_is_found_and_costs_one_entrant_only(bench, tmp_path):
     call("evaluate", "--all", "--bench", copy)
 
 
+def test_a_damaged_description_of_samples_is_found_and_repaired(bench, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(bench, copy)
+    description = open_bench(copy).run("noise").samples_description
+    before = description.read_bytes()
+    description.write_text("{}")
+    assert "not what samples.json records" in call("verify", "--bench", copy, code=1).stderr
+    assert call("verify", "--repair", "--bench", copy).stdout.endswith("everything is as recorded\n")
+    assert description.read_bytes() == before
+
+
 def test_two_folders_of_nifti_need_no_bench(bench, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runs = bench / "runs"

@@ -21,6 +21,7 @@ class Control:
     what: str
     draws_on: str | None
     make: Callable[[Cohort, int, np.random.Generator], np.ndarray]
+    made_of_people: bool = True  # its volumes show real brains, where the cohort is not simulated
 
 
 def _real_heldout(cohort: Cohort, i: int, rng: np.random.Generator) -> np.ndarray:
@@ -76,7 +77,14 @@ CONTROLS = {
             "holdout",
             _blurred_real,
         ),
-        Control("noise", "Uniform noise", "Independent uniform values in [0,1]: the worst.", None, _noise),
+        Control(
+            "noise",
+            "Uniform noise",
+            "Independent uniform values in [0,1]: the worst.",
+            None,
+            _noise,
+            made_of_people=False,
+        ),
     )
 }
 

@@ -77,6 +77,11 @@ class Run:
         return self.folder / "samples"
 
     @property
+    def samples_description(self) -> Path:
+        """What the samples are, as a derivative of BIDS says it."""
+        return self.samples_folder / "dataset_description.json"
+
+    @property
     def samples_record(self) -> Path:
         return self.folder / "samples.json"
 
@@ -132,6 +137,11 @@ class Run:
         """Whether the bytes of a sample's file are those recorded."""
         path = self.samples_folder / file.name
         return path.is_file() and digest_file(path) == file.file_digest
+
+    def is_described(self, record: SamplesRecord) -> bool:
+        """Whether dataset_description.json is the one recorded; True where none is recorded."""
+        path, digest = self.samples_description, record.description_digest
+        return not digest or (path.is_file() and digest_file(path) == digest)
 
     def check_samples(self) -> None:
         """Raise MribenchError naming the first sample that is missing or not the file that was written."""

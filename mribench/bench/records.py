@@ -140,6 +140,7 @@ class SamplesRecord(Record):
     device: DeviceRecord | None = None
     sampler: dict[str, Any] = {}  # settings of the sampler that differ from the training's
     files: tuple[SampleFile, ...] = ()
+    description_digest: str = ""  # of samples/dataset_description.json; "": written before there was one
 
     @model_validator(mode="after")
     def _check_names(self) -> SamplesRecord:

@@ -29,6 +29,7 @@ Remedy = Literal["remove", "lines", "cohort", "train", "generate", "evaluate", "
 
 _FILES = (  # what commands write into a bench, besides records, samples and volumes
     "cohort/ledger.jsonl", "cohort/quality.html", "arrays/*.npy", "arrays/*.lock", "runs/*/training.jsonl",
+    "runs/*/samples/dataset_description.json",
     "runs/*/checkpoint/state.pt", "runs/*/weights.safetensors", "embedding/tsne.csv", "report/index.html",
     "report/table.*", "report/scores.csv", "locks/*", "selftest.*", SUMS, f"cohort/{SUMS}", f"report/{SUMS}",
 )  # fmt: skip
@@ -172,7 +173,10 @@ def _of_samples(run: Run, remedy: Remedy) -> Iterator[Damage]:
     yield from damaged
     if damaged or not run.samples_record.exists():
         return
-    files = run.read_samples().files
+    record = run.read_samples()
+    if not run.is_described(record):
+        yield Damage(run.samples_description, "it is not what samples.json records", remedy, run)
+    files = record.files
     for number, file in enumerate(files):
         path = run.samples_folder / file.name
         try:

@@ -26,9 +26,11 @@ def list_things(what: str, folder: Path, as_json: bool) -> None:
     mribench list schemas --json
     """
     if what == "schemas" and as_json:
+        from mribench.bench.bundles import BundleRecord
         from mribench.bench.records import RECORDS
 
-        click.echo(json.dumps([kind.json_schema() for kind in RECORDS.values()], indent=1))
+        schemas = [*(kind.json_schema() for kind in RECORDS.values()), BundleRecord.json_schema()]
+        click.echo(json.dumps(schemas, indent=1))
         return
     rows = list_runs(folder) if what == "runs" else _LISTS[what]()
     click.echo(json.dumps(rows, indent=1) if as_json else _as_text(rows))
@@ -123,11 +125,13 @@ def list_runs(folder: Path) -> Rows:
 
 def list_schemas() -> Rows:
     """Every kind of file that carries a schema."""
+    from mribench.bench import bundles
     from mribench.bench.records import RECORDS
 
+    files = {**RECORDS} | {f"BUNDLE.zip/{bundles.RECORD}": bundles.BundleRecord}
     return [
         {"file": file, "schema": kind.SCHEMA, "holds": str(kind.__doc__).splitlines()[0]}
-        for file, kind in RECORDS.items()
+        for file, kind in files.items()
     ]
 
 

@@ -12,19 +12,25 @@ from mribench.commands.options import Compute, bench_option, compute_options
 @click.command()
 @bench_option
 @compute_options("memory", "weights", "weights_3d")
+@click.option(
+    "--no-real-pictures",
+    is_flag=True,
+    help="Show and name no real volume, and nothing made of one, so that the page may be shown to others.",
+)
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @click.pass_obj
-def report(quiet: bool, folder: Path, compute: Compute, show: bool) -> None:
+def report(quiet: bool, folder: Path, compute: Compute, no_real_pictures: bool, show: bool) -> None:
     """Compute the scores that are missing, then write index.html, table.csv/.tex/.md and scores.csv.
 
     \b
     mribench report
     mribench report --bench trial --open
+    mribench report --no-real-pictures
     """
     from mribench.bench.folder import open_bench
     from mribench.commands.session import session
 
     with session(quiet, compute, lambda: open_bench(folder)) as current:
-        current.report()
+        current.report(real_pictures=not no_real_pictures)
     if show:
         click.launch(str(current.bench.report / "index.html"))

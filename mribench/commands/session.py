@@ -119,7 +119,7 @@ class Session:
             if nothing or not absent.by_design:
                 self.failures.append(f"{run.name}: {absent.metric}: {absent.reason}")
 
-    def report(self) -> None:
+    def report(self, real_pictures: bool = True) -> None:
         """Score what has no scores yet, embed all entrants, write the report; prints table and path."""
         if not self.bench.entrants():
             raise UsageError(f"{self.bench.folder} has no samples to report on. Run: mribench generate --all")
@@ -127,7 +127,7 @@ class Session:
         with self.collect_failures("t-SNE"):
             embed(self.bench, self.cohort(), scored, self.context)
         with self.bench.lock("report"):
-            page = write_report(self.bench)
+            page = write_report(self.bench, real_pictures)
         click.echo(self.table(), err=True)
         click.echo(page)
 

@@ -30,6 +30,7 @@ MAX_INFLATION = 200
 UNCHECKED_BYTES = 64 * 1024**2
 _TRAILING_BYTES = 64 * 1024
 _MAX_OFFSET = 16 * 1024**2
+_MOST_DESCRIPTION = 79  # of 80 bytes, the last of which ends the text
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _REAL_TYPES = (2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280)  # integers and floats of up to 64 bits
 _ORIENTATION_CODES = range(1, 6)
@@ -271,16 +272,16 @@ def check_range(data: np.ndarray, name: str, rescale: Rescale | None = None) -> 
     return np.clip(data, 0, 1).astype(np.float32, copy=False)
 
 
-def write_nifti(path: Path, volume: np.ndarray, affine: np.ndarray) -> None:
+def write_nifti(path: Path, volume: np.ndarray, affine: np.ndarray, description: str = "") -> None:
     """Write `[D,H,W]` in [0,1] as uint16 with slope 1/65535; the same volume gives the same bytes.
 
-    `affine` maps (W, H, D) indices to world mm, RAS+. A name that ends in .gz is compressed. Raises
-    MribenchError when values lie outside [0,1] or the disk refuses.
+    `affine` maps (W, H, D) indices to world mm, RAS+; `description` goes into the header, cut after 79 bytes. A name
+    that ends in .gz is compressed. Raises MribenchError when values lie outside [0,1] or the disk refuses.
     """
     if volume.ndim != 3:
         raise MribenchError(f"{path} must be written from [D,H,W], but the array has shape {volume.shape}.")
     voxels = quantise(check_range(volume, str(path)))
-    content = _header_bytes(voxels, affine) + voxels.astype("<u2").tobytes()
+    content = _header_bytes(voxels, affine, description) + voxels.astype("<u2").tobytes()
     with atomic(path) as temporary, open(temporary, "wb") as file:
         if not path.name.lower().endswith(".gz"):
             file.write(content)
@@ -290,7 +291,7 @@ def write_nifti(path: Path, volume: np.ndarray, affine: np.ndarray) -> None:
             stream.write(content)
 
 
-def _header_bytes(voxels: np.ndarray, affine: np.ndarray) -> bytes:
+def _header_bytes(voxels: np.ndarray, affine: np.ndarray, description: str) -> bytes:
     header = nib.Nifti1Header(endianness="<")
     header.set_data_dtype(np.uint16)
     header.set_data_shape(voxels.shape[::-1])
@@ -299,4 +300,5 @@ def _header_bytes(voxels: np.ndarray, affine: np.ndarray) -> bytes:
     header.set_xyzt_units("mm")
     header["scl_slope"], header["scl_inter"] = _SLOPE, 0
     header["vox_offset"], header["magic"] = 352, b"n+1"
+    header["descrip"] = description.encode("ascii", "replace")[:_MOST_DESCRIPTION]
     return header.binaryblock + bytes(4)  # four zero bytes: no header extension

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from mribench.metrics.statistics.jackknife import combined, half_width, jackknife_part
 
@@ -24,7 +24,7 @@ class Display(_Record):
     family: str = ""  # what sentences call its ranking family; "": the metric's title
     aim: str = ""  # the good direction in words; "": `better`
     scale: float = 1.0  # number in the table = scale x value
-    digits: int | None = None  # decimals; None = three significant digits
+    digits: int | None = Field(default=None, ge=0, le=20)  # decimals; None = three significant digits
     bounds: tuple[float | None, float | None] = (None, None)  # of the quantity itself, in the table's unit
 
 

@@ -280,7 +280,7 @@ def _cell(entrant: Entrant, column: Column, expected: Mapping[str, int], usual: 
         notes = []
     why_not += _other_counts(score, expected)
     if usual is not None and score.version != usual.version and not entrant.slab:
-        why_not.append(_other_definition(score, usual))
+        why_not.append(other_definition(score, usual))
     return Cell(column, score, why_not=tuple(why_not), notes=tuple(notes))
 
 
@@ -292,7 +292,7 @@ def _other_counts(score: Score, expected: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _other_definition(score: Score, usual: Score) -> str:
+def other_definition(score: Score, usual: Score) -> str:
     """ "defined otherwise than the rest: extractor:a instead of b", from the two signatures."""
     own, other = (dict(part.partition(":")[::2] for part in s.signature.split("|")) for s in (score, usual))
     changed = [

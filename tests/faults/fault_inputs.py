@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from fault_bench import blob, write_volumes
+from fault_bundles import bundles
 from fault_commands import call, start
 from fault_trials import (
     OTHER_HEADER,
@@ -322,4 +323,5 @@ TRIALS: dict[str, Trials] = {
     "races": races,
     "two_inits": two_inits,
     "streams": streams,
+    "bundles": bundles,
 }

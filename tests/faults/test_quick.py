@@ -20,6 +20,7 @@ QUICK = {
     "races": 6,
     "two_inits": 2,
     "streams": 7,
+    "bundles": 20,
 }
 
 

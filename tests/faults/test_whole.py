@@ -23,6 +23,7 @@ WHOLE = {
     "races": 45,
     "two_inits": 20,
     "streams": 15,
+    "bundles": 1000,
 }
 
 

@@ -5,21 +5,27 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
 
+from mribench.bench import bundles
+from mribench.bench.bundles import write_bundle
 from mribench.bench.controls import CONTROLS
 from mribench.bench.folder import create_bench, open_bench
 from mribench.bench.protocol import Protocol
 from mribench.data.cohort import open_cohort
-from mribench.data.grid import quantise
+from mribench.data.grid import paper_grid, quantise
 from mribench.data.nifti import write_nifti
+from mribench.evaluation import evaluate_run
 from mribench.files import digest_json, digest_volume, write_array, write_json, write_text
-from mribench.generation import slab_affine
+from mribench.generation import add_folder, slab_affine
 from mribench.metrics.score import Score
 from mribench.metrics.statistics.jackknife import jackknife_groups
+from mribench.reports.export import bundle_of
 from mribench.reports.records import Entrant
+from mribench.runtime import make_context
 
 SIZE = 16
 CENTRAL = ("fid_a_central", "fid_c_central", "fid_s_central")
@@ -272,3 +278,75 @@ def fill(maker):
     maker.add("real_heldout", 0.01, kind="control")
     maker.embed("cdpm", "ha_gan", "noise", "real_heldout")
     return maker
+
+
+LABORATORY_METRICS = ("ms_ssim", "mmd_voxel", "memorisation")
+
+
+def laboratory(folder, volumes, train_seed, entrants):
+    """A bench on prepared volumes whose reference is the same everywhere, and whose train volumes are its own."""
+    protocol = Protocol(
+        name="shared",
+        version=1,
+        seed=1,
+        cohort={"source": "prepared", "size": SIZE, "train": 6, "reference": 6, "holdout": 6},
+        evaluation={"samples": 5, "tsne_samples": 4, "metrics": LABORATORY_METRICS},
+    )
+    bench, grid = create_bench(folder, protocol), paper_grid(SIZE)
+    entries = []
+    for role, first in (("train", train_seed), ("reference", 0), ("holdout", 50)):
+        for i in range(6):
+            name, voxels = f"sub-{role}-{first + i:03d}", quantise(volume(first + i))
+            write_array(bench.cohort_folder / "volumes" / f"{name}.npy", voxels)
+            digest = digest_volume(voxels, grid.affine)
+            entries.append({"name": name, "roles": [role], "digest": digest, "record": {}})
+    record = {
+        "source": "prepared", "recipe": {}, "recipe_digest": "r", "protocol_digest": protocol.digest,
+        "grid": grid.model_dump(mode="json"), "volumes": entries, "digest": digest_json(entries),
+        "problems": [{"name": "sub-refused-1", "reason": "same subject as sub-train-100"}],
+    }  # fmt: skip
+    write_json(bench.cohort_folder / "volumes.json", record)
+    cohort, context = open_cohort(bench.cohort_folder), make_context("cpu")
+    for name, seed in entrants.items():
+        source = volumes / name
+        for i in range(5):
+            write_nifti(source / f"v{i}.nii.gz", volume(seed + i) ** (1 + seed / 5000), grid.affine)
+        add_folder(bench, name, source, None, context)
+        evaluate_run(bench, cohort, bench.run(name), context)
+    return open_bench(folder)
+
+
+@pytest.fixture(scope="session")
+def laboratories(tmp_path_factory):
+    """Two benches with an entrant each on different cohorts with one reference, and the bench that has both."""
+    room = tmp_path_factory.mktemp("laboratories")
+    first = laboratory(room / "a", room / "v", 100, {"ours": 1000})
+    second = laboratory(room / "b", room / "v", 200, {"theirs": 2000})
+    joint = laboratory(room / "joint", room / "v", 100, {"ours": 1000, "theirs": 2000})
+    return first, second, joint
+
+
+@pytest.fixture(scope="session")
+def travelled(laboratories, tmp_path_factory):
+    """The bundles of the two benches, as files."""
+    paths = [tmp_path_factory.mktemp("bundles") / f"{name}.zip" for name in ("a", "b")]
+    for bench, path in zip(laboratories, paths, strict=False):
+        write_bundle(path, bundle_of(bench))
+    return paths
+
+
+def rewrite(path, change, out):
+    """A bundle with another bundle.json whose digest is right again, as a forger would write it."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    value = json.loads(members["bundle.json"])
+    change(value)
+    value["sha256"] = digest_json({k: v for k, v in value.items() if k != "sha256"})
+    members["bundle.json"] = (json.dumps(value, indent=1) + "\n").encode()
+    out.write_bytes(bundles._zipped(members))
+    return out
+
+
+@pytest.fixture
+def rewritten():
+    return rewrite

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
+from mribench.errors import MribenchError
 from mribench.files import write_sums, write_text
+from mribench.reports.discretion import without_people
 from mribench.reports.leaderboard import FILES, from_bench, write_tables
 from mribench.reports.page import templating, words
 from mribench.reports.page.sections import SECTIONS, Material
@@ -15,13 +17,19 @@ from mribench.reports.records import read_cohort, read_entrants
 from mribench.reports.rows import Leaderboard
 
 
-def write_report(bench: Bench) -> Path:
+def write_report(bench: Bench, real_pictures: bool = True) -> Path:
     """Write index.html and the tables beside it from the bench's files; returns the page's path.
 
-    What cannot be read appears with its reason. Unchanged files give an unchanged page.
+    What cannot be read appears with its reason. Unchanged files give an unchanged page. Without `real_pictures` nothing
+    shows or names a real volume; raises MribenchError when the cohort, which has the names, cannot be read.
     """
     cohort, trouble = read_cohort(bench)
-    board = from_bench(bench, cohort, read_entrants(bench, cohort))
+    entrants = read_entrants(bench, cohort)
+    if not real_pictures:
+        if cohort is None:
+            raise MribenchError(f"Which names must not be shown is known from the cohort only: {trouble}")
+        bench, cohort, entrants = without_people(bench, cohort, entrants)
+    board = from_bench(bench, cohort, entrants)
     write_tables(board, bench.report)
     page = bench.report / "index.html"
     write_text(page, render(bench, cohort, board, trouble))
