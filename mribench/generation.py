@@ -17,6 +17,7 @@ from mribench.bench.folder import Bench, Run, start_run, versions
 from mribench.bench.records import RunRecord, SampleFile, SamplesRecord, WeightsRecord
 from mribench.data.cohort import Cohort
 from mribench.data.folder import open_folder
+from mribench.data.foreign.recipe import Passage
 from mribench.data.grid import Grid, from_model_range, quantise
 from mribench.data.nifti import Rescale, write_nifti
 from mribench.data.volume_set import Slab, check_brightness
@@ -40,6 +41,7 @@ class Source:
     slab: Slab | None = None
     device: DeviceRecord | None = None
     sampler: dict[str, Any] | None = None
+    passage: Callable[[int], Passage] | None = None  # of an adopted volume that was made
 
 
 def generate(
@@ -195,13 +197,16 @@ def write_samples(
         seconds = (time.monotonic() - begun) / len(numbers)
         for number, volume in zip(numbers, volumes, strict=True):
             if number not in files:
-                files[number] = _write(run, number, volume, affine, seconds)
+                passage = source.passage(number) if source.passage else None
+                files[number] = _write(run, number, volume, affine, seconds, passage)
         ordered = tuple(files[i] for i in sorted(files))
         record.model_copy(update={"files": ordered}).write(run.samples_record)
         context.progress(f"generate {run.name}", len(files), count)
 
 
-def _write(run: Run, number: int, volume: np.ndarray, affine: np.ndarray, seconds: float) -> SampleFile:
+def _write(
+    run: Run, number: int, volume: np.ndarray, affine: np.ndarray, seconds: float, passage: Passage | None
+) -> SampleFile:
     """Write one volume; returns its entry of samples.json."""
     path = run.samples_folder / f"{number:06d}.nii.gz"
     write_nifti(path, volume, affine)
@@ -211,6 +216,7 @@ def _write(run: Run, number: int, volume: np.ndarray, affine: np.ndarray, second
         digest=digest_volume(quantise(volume), affine),
         file_digest=digest_file(path),
         seconds=round(seconds, 4),
+        passage=passage,
     )
 
 

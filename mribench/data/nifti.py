@@ -117,6 +117,14 @@ def read_stored(path: Path, max_bytes: int = _MAX_BYTES) -> StoredNifti:
         )
 
 
+def read_nifti_affine(path: Path) -> np.ndarray:
+    """The `[4,4]` affine of a header; raises MribenchError where it states none or the file is no NIfTI."""
+    with explained(path), _opened(path) as stream:
+        header = _parse_header(stream.read(max(_HEADERS)), path)
+        check_meaning(header, path)
+        return np.asarray(header.get_best_affine(), dtype=np.float64)
+
+
 def _read_image(
     stream: _Stream,
     start: bytes,
