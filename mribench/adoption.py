@@ -14,7 +14,8 @@ from mribench.bench.controls import CONTROLS
 from mribench.bench.folder import Bench, Run, check_same_run, start_run, versions
 from mribench.bench.records import AdoptionRecord, RunRecord
 from mribench.data.cohort import Cohort
-from mribench.data.foreign.door import check_entry, enter, leave, upright
+from mribench.data.foreign.door import check_entry, enter, leave, sides_of, upright
+from mribench.data.foreign.hint import likely_sides
 from mribench.data.foreign.recipe import LeftOut, Passage, Recipe
 from mribench.data.foreign.stored import Slot, read_slot, slots
 from mribench.data.grid import Grid
@@ -28,7 +29,9 @@ from mribench.training import Outcome
 
 log = logging.getLogger(__name__)
 
-_DOOR = "-door"
+_TRIED = 3  # volumes that a dry run draws
+_COMPARED = 8  # volumes whose mean is compared with that of as many real ones
+_MUCH_OUTSIDE, _MUCH_CLIPPED = 0.2, 0.2  # mean proportions of brightness and of voxels that are worth a word
 _FEWEST = 2  # volumes of an entrant: metrics compare its volumes with each other
 _SHOWN = 10  # refused files in one message
 
@@ -159,9 +162,57 @@ def adopt(
     return "done"
 
 
+@dataclass(frozen=True)
+class Trial:
+    """The first volumes as they would become samples, and what to change in the recipe, if anything."""
+
+    volumes: tuple[np.ndarray, ...]
+    passages: tuple[Passage, ...]
+    advice: str
+
+
+def try_out(door: Door, chosen: Sequence[Slot], cohort: Cohort) -> Trial:
+    """Make the first three volumes and look at them; writes nothing."""
+    made = [door.sample(slot, cohort.grid) for slot in chosen[:_TRIED]]
+    volumes, passages = zip(*made, strict=True)
+    return Trial(volumes, passages, advice(door, volumes, passages, cohort))
+
+
+def advice(door: Door, volumes: Sequence[np.ndarray], passages: Sequence[Passage], cohort: Cohort) -> str:
+    """What a person should change or look at, judged by samples beside reference volumes; "" where nothing is odd."""
+    lines = []
+    if (outside := float(np.mean([passage.outside for passage in passages]))) > _MUCH_OUTSIDE:
+        lines.append(
+            f"{outside:.0%} of the brightness lies outside the bench's field of view: is the affine right? See "
+            "--assume-affine, and --to-grid register."
+        )
+    if (clipped := float(np.mean([passage.clipped for passage in passages]))) > _MUCH_CLIPPED:
+        lines.append(f"{clipped:.0%} of the voxels were clipped: is --rescale the range of the samples?")
+    reference = cohort.set("reference")
+    real = reference.subset(range(min(_COMPARED, len(reference)))).stack().mean(axis=0)
+    slot = next(door.slots())
+    axes = door.recipe.axes or sides_of(read_slot(slot, door.recipe))
+    sides = "".join(letter for letter in axes if letter not in "NC_")
+    if better := likely_sides(volumes, real, sides):
+        letters = iter(better[0])
+        renamed = "".join(letter if letter in "NC_" else next(letters) for letter in axes)
+        lines.append(
+            f"As it is taken ({axes}), the mean of the samples correlates with real volumes by {better[2]:.2f}; with "
+            f"--orientation {renamed} it would by {better[1]:.2f}. Left and right cannot be told this way."
+        )
+    return "\n".join(lines)
+
+
+def advice_on(door: Door, run: Run, cohort: Cohort) -> str:
+    """As `advice`, on the first samples of an adopted entrant."""
+    volumes = run.samples()
+    passages = [file.passage for file in run.read_samples().files if file.passage is not None]
+    return advice(door, volumes.subset(range(min(_COMPARED, len(volumes)))).stack(), passages, cohort)
+
+
 def check_name(bench: Bench, name: str) -> None:
     """Raise UsageError for the name of a control, of a run that is no folder of samples, or without a free control."""
-    run, control = bench.run(name), bench.run(name + _DOOR)
+    run, control = bench.run(name), bench.door_control(bench.run(name))
     if name in CONTROLS:
         raise UsageError(f"{name} is the name of a control. Give the samples another --name.")
     if run.record.exists() and (kind := run.read_record().kind) != "folder":
@@ -203,9 +254,7 @@ def _start(
     return adoption
 
 
-def _write(
-    run: Run, door: Door, adoption: AdoptionRecord, stamp: str, grid: Grid, context: Context
-) -> None:
+def _write(run: Run, door: Door, adoption: AdoptionRecord, stamp: str, grid: Grid, context: Context) -> None:
     """Make the volumes that are missing, one at a time, because a registration takes seconds."""
     chosen: list[Slot] = []
     for slot in door.slots([each.name for each in adoption.left_out]):
@@ -233,11 +282,6 @@ def _maker(
     return make, passages
 
 
-def door_control(bench: Bench, run: Run) -> Run:
-    """The control of an adopted entrant."""
-    return bench.run(run.name + _DOOR)
-
-
 def make_door_control(
     bench: Bench, cohort: Cohort, run: Run, context: Context, *, overwrite: bool = False
 ) -> Outcome | None:
@@ -251,7 +295,7 @@ def make_door_control(
     passages = [file.passage for file in samples.files if file.passage is not None]
     if adoption is None or len(passages) != adoption.count:
         raise MribenchError(f"{run.name} must be adopted to the end first. Run: {run.command('generate')}")
-    holdout, control = cohort.set("holdout"), door_control(bench, run)
+    holdout, control = cohort.set("holdout"), bench.door_control(run)
     count = min(bench.protocol.evaluation.samples, len(holdout))
     if count < _FEWEST:
         return None
@@ -263,10 +307,11 @@ def make_door_control(
         name = holdout.names[number]
         return enter(stored, adoption.recipe, grid, name, passage.step, Path(name))
 
+    wanted = _door_record(bench, cohort, run, adoption)
     with bench.run_lock(control):
-        if overwrite or _is_of_other_samples(control, stamp):
+        if control.record.exists() and (overwrite or _is_stale(control, wanted, stamp)):
             shutil.rmtree(control.folder)
-        start_run(control, _door_record(bench, cohort, run, adoption), "generate")
+        start_run(control, wanted, "generate")
         if are_complete(control, stamp, count):
             return "up to date"
         make, made = _maker(sample)
@@ -275,7 +320,10 @@ def make_door_control(
     return "done"
 
 
-def _is_of_other_samples(control: Run, stamp: str) -> bool:
+def _is_stale(control: Run, wanted: RunRecord, stamp: str) -> bool:
+    """Whether it belongs to samples that have been replaced."""
+    if control.read_record().identity != wanted.identity:
+        return True
     return control.samples_record.exists() and control.read_samples().made_from != stamp
 
 

@@ -9,6 +9,7 @@ import sys
 import click
 
 from mribench import __version__
+from mribench.commands.adopt import adopt
 from mribench.commands.check import check
 from mribench.commands.demo import demo
 from mribench.commands.evaluate import evaluate
@@ -56,6 +57,7 @@ for command in (
     prepare,
     train,
     generate,
+    adopt,
     evaluate,
     report,
     list_things,

@@ -191,7 +191,8 @@ def check_meaning(header: nib.Nifti1Header, path: Path) -> None:
         sform, qform = int(header["sform_code"]), int(header["qform_code"])
         raise MribenchError(
             f"{path} must state its orientation, but sform_code is {sform} and qform_code is {qform}, "
-            "so left and right are unknown. Export it again with an affine, or set a code if you know it."
+            "so left and right are unknown. Export it again with an affine, or set a code if you know it; samples of "
+            "a generator can be taken as they are with `mribench adopt`."
         )
     _check_voxels(header, path)
 
@@ -223,7 +224,7 @@ def one_volume(shape: Sequence[int], path: Path) -> tuple[int, int, int]:
     if len(shape) != 3 or min(shape) < 1:
         raise MribenchError(
             f"{path} must be one 3D volume, but its header declares the shape {shape}. "
-            "Export one volume per file."
+            "Export one volume per file; samples with channels can be taken as they are with `mribench adopt`."
         )
     return (shape[0], shape[1], shape[2])
 

@@ -38,7 +38,9 @@ def _affine(stored: Stored, recipe: Recipe, grid: Grid, path: Path) -> np.ndarra
         return matrix
     if not stored.sides and recipe.affine == "header":
         return _header_affine(stored, path)
-    sides = stored.sides or _sides_of_file(stored, path)
+    if not stored.sides:
+        _header_affine(stored, path)  # raises where the file does not say how its axes run
+    sides = sides_of(stored)
     shape, world = stored.voxels.shape, axcodes2ornt(sides)
     centre = _centre(grid)
     affine = np.eye(4)
@@ -68,9 +70,9 @@ def _header_affine(stored: Stored, path: Path) -> np.ndarray:
     return affine
 
 
-def _sides_of_file(stored: Stored, path: Path) -> str:
-    """Which sides the axes run to, of a file whose affine is otherwise not believed."""
-    return "".join(aff2axcodes(_header_affine(stored, path)))
+def sides_of(stored: Stored) -> str:
+    """The letters of the stored axes: the recipe's, or those of the file's affine."""
+    return stored.sides or "".join(aff2axcodes(stored.affine))
 
 
 def _spacing(stored: Stored, recipe: Recipe, grid: Grid, side: int, axis: int, path: Path) -> float:

@@ -76,7 +76,9 @@ class Recipe(_Part):
             if low[0] == high[0] and not low[1] < high[1]:
                 raise ValueError(f"rescale must be LOW < HIGH, not {self.rescale[0]} {self.rescale[1]}")
         if len(self.numbers) != _COUNTS.get(self.affine, 0):
-            raise ValueError(f"an affine of the kind {self.affine} takes {_COUNTS.get(self.affine, 0)} numbers")
+            raise ValueError(
+                f"an affine of the kind {self.affine} takes {_COUNTS.get(self.affine, 0)} numbers"
+            )
         if self.affine in ("spacing", "fov") and min(self.numbers) <= 0:
             raise ValueError("voxel sizes and fields of view must be above 0 mm")
         if (self.registration is not None) != (self.to_grid == "register"):

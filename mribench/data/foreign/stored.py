@@ -63,13 +63,11 @@ class Stored:
 
 
 def stored_files(folder: Path) -> tuple[Form, list[Path]]:
-    """The files directly in a folder, by name (numbers in it counted), hidden ones apart; all NIfTI or all arrays.
+    """The file, or the files directly in a folder, by name (numbers in it counted), hidden ones apart; all NIfTI or all arrays.
 
     Raises MribenchError when there are none, both, two of one name, or a name that cannot be printed.
     """
-    if not folder.is_dir():
-        raise MribenchError(f"{folder} must be a folder of samples. Check the path.")
-    files = [p for p in folder.iterdir() if not p.name.startswith(".")]
+    files = [folder] if folder.is_file() else [p for p in folder.iterdir() if not p.name.startswith(".")]
     nifti = [p for p in files if is_nifti_name(p)]
     arrays = [p for p in files if p.name.lower().endswith(_ARRAY_SUFFIXES)]
     if not nifti and not arrays:
@@ -95,6 +93,8 @@ def stored_files(folder: Path) -> tuple[Form, list[Path]]:
 
 
 def _nothing(folder: Path, files: list[Path]) -> str:
+    if folder.is_file():
+        return f"{folder} must end in .nii, .nii.gz, .npy or .npz. Convert it first."
     below = sorted(p.name for p in files if p.is_dir() and any(_is_stored(q) for q in p.iterdir()))
     where = f" Those in {below[0]!r} are not looked at: give {folder / below[0]}." if below else ""
     return f"{folder} must hold .nii, .nii.gz, .npy or .npz files, but there are none directly in it.{where}"
@@ -235,7 +235,9 @@ def _keys(file: Path) -> list[str]:
             )
     names = [info.filename.removesuffix(".npy") for info in infos if info.filename.endswith(".npy")]
     if not names or not all(name.isprintable() for name in names):
-        raise MribenchError(f"{file} must hold arrays with printable names, but has {names!a}. Save it again.")
+        raise MribenchError(
+            f"{file} must hold arrays with printable names, but has {names!a}. Save it again."
+        )
     return sorted(names)
 
 
@@ -272,5 +274,3 @@ def _loaded(file: Path, key: str, size: int, changed: int) -> np.ndarray:
 def _check_regular(file: Path) -> None:
     if not file.is_file():
         raise MribenchError(f"{file} must be an existing regular file. Check the path.")
-
-

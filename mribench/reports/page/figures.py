@@ -45,21 +45,27 @@ class Picture:
 def central_pictures(
     volume: np.ndarray, grid: Grid, slab: Slab | None, pixel_mm: float, alt: str
 ) -> tuple[Picture, ...]:
-    """The three central slices of `[D,H,W]` in [0,1] at the window [0,1], square pixels of `pixel_mm`.
+    """The three central slices of `[D,H,W]` in [0,1], as `central_planes` draws them."""
+    pictures = []
+    for view, levels in central_planes(whole_volume(volume, grid, slab), grid, pixel_mm).items():
+        uri = image_uri(levels, "png", optimize=True)
+        pictures.append(Picture(uri, f"{alt}, {view} view", levels.shape[1], levels.shape[0]))
+    return tuple(pictures)
+
+
+def central_planes(volume: np.ndarray, grid: Grid, pixel_mm: float) -> dict[str, np.ndarray]:
+    """View -> grey levels of the central slice of `[D,H,W]` at the window [0,1], square pixels of `pixel_mm`.
 
     Neurological convention: the subject's left is on the left; anterior is up in axial and right in sagittal
     views, superior is up in coronal and sagittal views.
     """
-    volume = whole_volume(volume, grid, slab)
     d, h, w = (n // 2 for n in volume.shape)
     x, y, z = grid.spacing_mm
     cuts = (("axial", volume[d], y, x), ("coronal", volume[:, h], z, x), ("sagittal", volume[:, :, w], z, y))
-    pictures = []
-    for view, plane, down, across in cuts:
-        levels = grey_levels(stretched(plane[::-1], (down / pixel_mm, across / pixel_mm)))
-        uri = image_uri(levels, "png", optimize=True)
-        pictures.append(Picture(uri, f"{alt}, {view} view", levels.shape[1], levels.shape[0]))
-    return tuple(pictures)
+    return {
+        view: grey_levels(stretched(plane[::-1], (down / pixel_mm, across / pixel_mm)))
+        for view, plane, down, across in cuts
+    }
 
 
 def whole_volume(volume: np.ndarray, grid: Grid, slab: Slab | None) -> np.ndarray:
