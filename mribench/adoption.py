@@ -207,7 +207,7 @@ def advice_on(door: Door, run: Run, cohort: Cohort) -> str:
     """As `advice`, on the first samples of an adopted entrant."""
     volumes = run.samples()
     passages = [file.passage for file in run.read_samples().files if file.passage is not None]
-    return advice(door, volumes.subset(range(min(_COMPARED, len(volumes)))).stack(), passages, cohort)
+    return advice(door, [volumes[i] for i in range(min(_COMPARED, len(volumes)))], passages, cohort)
 
 
 def check_name(bench: Bench, name: str) -> None:

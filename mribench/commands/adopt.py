@@ -56,7 +56,7 @@ _PRESETS = ("hagan", "med-ddpm", "wdm", "brain-ldm", "maisi")
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out volumes that are not usable, and list them.")
 @click.option(
-    "--dry-run", is_flag=True, help="Change nothing; draw three volumes and say what would be done."
+    "--dry-run", is_flag=True, help="Make no entrant; draw three volumes and say what would be done."
 )
 @click.option(
     "--picture",

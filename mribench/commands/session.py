@@ -33,7 +33,7 @@ from mribench.generation import BATCH, add_folder, generate, make_control
 from mribench.reports import leaderboard
 from mribench.reports.page.html import write_report
 from mribench.runtime import Context
-from mribench.training import Outcome, Plan, train
+from mribench.training import Plan, train
 
 
 @dataclass

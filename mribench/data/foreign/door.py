@@ -33,7 +33,8 @@ def _affine(stored: Stored, recipe: Recipe, grid: Grid, path: Path) -> np.ndarra
         matrix = np.reshape(recipe.numbers, (4, 4))
         if stored.sides and (sides := "".join(aff2axcodes(matrix))) != stored.sides:
             raise UsageError(
-                f"--orientation {stored.sides} must agree with --assume-affine, whose matrix says {sides}. Leave one out."
+                f"--orientation {stored.sides} must agree with the matrix of --assume-affine, which says {sides}. "
+                "Leave one out."
             )
         return matrix
     if not stored.sides and recipe.affine == "header":
@@ -126,7 +127,7 @@ def enter(
 
 
 def check_entry(volume: NiftiVolume, recipe: Recipe, grid: Grid, path: Path) -> float:
-    """Raise as `enter` does for everything but the registration; returns the largest value that would become a sample's."""
+    """Raise as `enter` does, the registration apart; returns the volume's largest value in [0,1]."""
     if recipe.to_grid == "pad":
         _kept_voxels(volume, grid, path)
     return float(unit(volume, recipe, path)[0].max())
@@ -175,8 +176,8 @@ def _kept_voxels(volume: NiftiVolume, grid: Grid, path: Path) -> np.ndarray:
     if volume.oblique or np.abs(sizes / np.array(grid.spacing_mm) - 1).max() > _SAME_SIZE:
         kind = "turned voxels" if volume.oblique else f"voxels of {' x '.join(f'{s:.4g}' for s in sizes)} mm"
         raise MribenchError(
-            f"{path} must have the bench's voxels of {' x '.join(f'{s:.4g}' for s in grid.spacing_mm)} mm for --to-grid "
-            f"pad, which does not interpolate, but it has {kind}. Use --to-grid resample."
+            f"{path} must have the bench's voxels of {' x '.join(f'{s:.4g}' for s in grid.spacing_mm)} mm for "
+            f"--to-grid pad, which does not interpolate, but it has {kind}. Use --to-grid resample."
         )
     first = np.floor((np.array(grid.shape) - np.array(volume.data.shape)) / 2)[::-1]
     shift = np.eye(4)

@@ -37,7 +37,7 @@ def likely_sides(
 
 
 def _turned(volume: np.ndarray, order: tuple[int, ...], flips: tuple[bool, ...]) -> np.ndarray:
-    return np.flip(volume.transpose(order), [axis for axis in range(3) if flips[axis]])
+    return np.flip(volume.transpose(order), tuple(axis for axis in range(3) if flips[axis]))
 
 
 def _coarse(volume: np.ndarray) -> np.ndarray:

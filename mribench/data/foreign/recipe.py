@@ -185,7 +185,10 @@ def _of_form(name: str, form: Form) -> dict[str, Any]:
 
 
 def parse_affine(text: str) -> dict[str, Any]:
-    """Settings of --assume-affine: bench, a voxel size, fov:SIZE (mm, one or three numbers), 12 or 16 numbers, a file."""
+    """The settings that --assume-affine means: bench, a voxel size, fov:SIZE (both mm), 12 or 16 numbers, or a file.
+
+    Raises UsageError for anything else.
+    """
     if text == "bench":
         return {"affine": "bench", "numbers": ()}
     if Path(text).is_file():

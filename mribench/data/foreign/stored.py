@@ -63,7 +63,7 @@ class Stored:
 
 
 def stored_files(folder: Path) -> tuple[Form, list[Path]]:
-    """The file, or the files directly in a folder, by name (numbers in it counted), hidden ones apart; all NIfTI or all arrays.
+    """The file, or the files directly in a folder, hidden ones apart; sample_2 comes before sample_10.
 
     Raises MribenchError when there are none, both, two of one name, or a name that cannot be printed.
     """
