@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _TRIED = 3  # volumes that a dry run draws
 _COMPARED = 8  # volumes whose mean is compared with that of as many real ones
 _MUCH_OUTSIDE, _MUCH_CLIPPED = 0.2, 0.2  # mean proportions of brightness and of voxels that are worth a word
+_BRIGHT, _USUAL_SIZE = 0.1, (0.6, 1.6)  # no background; its space compared with that in real volumes
 _FEWEST = 2  # volumes of an entrant: metrics compare its volumes with each other
 _SHOWN = 10  # refused files in one message
 
@@ -108,9 +109,9 @@ def examine(
     if left_out and not skip_bad:
         raise MribenchError(_refusal(left_out, len(chosen) + len(left_out)))
     if len(chosen) < _FEWEST:
-        listed = "".join(f"\n  {each.reason}" for each in left_out[:_SHOWN])
+        reasons = "\n".join(["", *listed(left_out)])
         raise MribenchError(
-            f"An entrant must have at least {_FEWEST} usable volumes, but there are {len(chosen)}.{listed}"
+            f"An entrant must have at least {_FEWEST} usable volumes, but there are {len(chosen)}.{reasons}"
         )
     if brightest < DARK:
         raise MribenchError(
@@ -126,10 +127,25 @@ def _left_out(name: str, error: MribenchError, file: Path) -> LeftOut:
 
 
 def _refusal(left_out: Sequence[LeftOut], seen: int) -> str:
-    lines = [f"Every volume must be usable, but {len(left_out)} of the first {seen} are not:"]
-    lines += [f"  {each.reason}" for each in left_out[:_SHOWN]]
-    lines += [f"  ... and {len(left_out) - _SHOWN} more"] if len(left_out) > _SHOWN else []
-    return "\n".join([*lines, "Repair them, or leave them out with --skip-bad."])
+    lines = [
+        f"Every volume must be usable, but {len(left_out)} of the first {seen} are not:",
+        *listed(left_out),
+    ]
+    remedy = "Repair them, or leave them out with --skip-bad."
+    return "\n".join([*lines, *([remedy] if len(left_out) < seen else [])])
+
+
+def listed(left_out: Sequence[LeftOut]) -> list[str]:
+    """A line for each of the first reasons; files with the same one share a line."""
+    by_reason: dict[str, list[LeftOut]] = {}
+    for each in left_out:
+        by_reason.setdefault(each.reason.replace(each.name, ""), []).append(each)
+    lines = []
+    for alike in list(by_reason.values())[:_SHOWN]:
+        more = f"  (and {len(alike) - 1} more like it, up to {alike[-1].name})" if len(alike) > 1 else ""
+        lines.append(f"  {alike[0].reason}{more}")
+    rest = sum(map(len, list(by_reason.values())[_SHOWN:]))
+    return [*lines, *([f"  ... and {rest} more"] if rest else [])]
 
 
 def adopt(
@@ -190,6 +206,12 @@ def advice(door: Door, volumes: Sequence[np.ndarray], passages: Sequence[Passage
         lines.append(f"{clipped:.0%} of the voxels were clipped: is --rescale the range of the samples?")
     reference = cohort.set("reference")
     real = reference.subset(range(min(_COMPARED, len(reference)))).stack().mean(axis=0)
+    bright = float(np.mean([(volume > _BRIGHT).sum() for volume in volumes])) / float((real > _BRIGHT).sum())
+    if not _USUAL_SIZE[0] < bright < _USUAL_SIZE[1]:
+        lines.append(
+            f"What is bright in the samples fills {bright:.2f} times the space that it fills in real volumes: is the "
+            "size of the voxels right (--assume-affine), and is the background 0 after --rescale?"
+        )
     slot = next(door.slots())
     axes = door.recipe.axes or sides_of(read_slot(slot, door.recipe))
     sides = "".join(letter for letter in axes if letter not in "NC_")

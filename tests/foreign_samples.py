@@ -14,7 +14,9 @@ from mribench.data.interpolation import interpolate
 Store = Callable[[Path, Sequence[np.ndarray], Grid], None]
 
 
-def on_world_grid(volume: np.ndarray, grid: Grid, shape: Sequence[int], spacing: Sequence[float]) -> np.ndarray:
+def on_world_grid(
+    volume: np.ndarray, grid: Grid, shape: Sequence[int], spacing: Sequence[float]
+) -> np.ndarray:
     """`[X,Y,Z]` in RAS order, centred on the bench's field of view; shape and spacing (mm) as (x, y, z)."""
     affine = np.diag([*spacing, 1.0])
     centre = grid.affine @ [*((np.array(grid.shape[::-1]) - 1) / 2), 1]

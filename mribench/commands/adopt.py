@@ -137,7 +137,7 @@ def _door(
 
 def _try_out(current: Session, name: str, door: Door, skip_bad: bool, picture: Path) -> None:
     """Say what an adoption would do and draw its first volumes beside a real one; prints the picture's path."""
-    from mribench.adoption import check_name, examine, try_out
+    from mribench.adoption import check_name, examine, listed, try_out
     from mribench.bench.cohort import start_cohort
     from mribench.reports.preview import write_preview
 
@@ -151,8 +151,8 @@ def _try_out(current: Session, name: str, door: Door, skip_bad: bool, picture: P
     write_preview(picture, [*rows, ("a real volume", cohort.set("reference")[0])], grid)
     for line in _summary(bench, name, door, trial, len(chosen)):
         click.echo(line, err=True)
-    for each in left_out:
-        click.echo(f"  left out: {each.reason}", err=True)
+    if left_out:
+        click.echo("\n".join(["left out:", *listed(left_out)]), err=True)
     click.echo(picture)
 
 

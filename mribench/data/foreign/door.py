@@ -16,7 +16,9 @@ from mribench.data.nifti import NiftiVolume, canonical, check_range
 from mribench.errors import MribenchError, UsageError
 
 _SAME_SIZE = 0.01  # relative difference of voxel sizes that --to-grid pad overlooks
-_CLIPPED = 1e-3  # beyond the range, as a proportion of it, before a voxel counts as clipped
+_CLIPPED = (
+    0.05  # beyond the range, as a proportion of it, before a voxel counts as clipped: noise is no fault
+)
 
 
 def upright(stored: Stored, recipe: Recipe, grid: Grid, path: Path) -> NiftiVolume:

@@ -115,8 +115,8 @@ class Passage(_Part):
     """How one volume came in: what its inverse needs. Affines map (W, H, D) indices in RAS+ order to world mm.
 
     `affine` is the file's or the assumed one, `placement` leads to the bench's world; `low` and `high` became 0 and 1,
-    and `step` lies between two stored intensities (0: floating point). Proportions: `clipped` of the voxels lay below
-    `low` or above `high`, `outside` of the brightness lay beyond the bench's field of view.
+    and `step` lies between two stored intensities (0: floating point). Proportions: `clipped` of the voxels lay well
+    beyond `low` or `high`, `outside` of the brightness lay beyond the bench's field of view.
     """
 
     source: str
