@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter, zoom
 
 _SIDES = "LRPAIS"  # index 2 * axis of the world + (1 for its positive side)
 _COARSE = 16  # voxels per side that are compared
+_MIRRORED = 0.05  # of the correlation, by which a mirrored brain must fit better before left and right are exchanged
 _MARGIN = 0.1  # of the correlation, before another orientation is named
 
 
@@ -29,7 +30,7 @@ def likely_sides(
         for flips in product((False, True), repeat=3)
     }
     now = scores[(0, 1, 2), (False, False, False)]
-    order, flips = max(scores, key=lambda turn: round(scores[turn], 2) - 0.001 * sum(turn[1]))
+    order, flips = max(scores, key=lambda turn: scores[turn] - (_MIRRORED if turn[1][2] else 0))
     best = scores[order, flips]
     if best < now + _MARGIN:
         return None
