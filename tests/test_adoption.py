@@ -75,7 +75,18 @@ def correlation(a, b):
 def test_what_published_codes_store_comes_back_as_the_brains_that_it_was(bench, stored, brains, code):
     preset, store = foreign_samples.CODES[code]
     # A registration takes 20 s and is tried below; centred on the field of view these need none.
-    call("adopt", stored(store), "--name", "theirs", "--preset", preset, "--to-grid", "resample", "--bench", bench)
+    call(
+        "adopt",
+        stored(store),
+        "--name",
+        "theirs",
+        "--preset",
+        preset,
+        "--to-grid",
+        "resample",
+        "--bench",
+        bench,
+    )
     for volume, brain in zip(samples(bench, "theirs").stack(), brains, strict=True):
         assert correlation(volume, brain) > 0.97
     assert likely_sides(samples(bench, "theirs").stack(), np.mean(brains, axis=0), "RAS") is None
@@ -208,12 +219,18 @@ def test_volumes_with_one_fault_share_a_line(bench, stored):
     ],
 )
 def test_wrong_usage_is_a_sentence(bench, stored, options, code, message):
-    assert message in call("adopt", stored(foreign_samples.identity), *options, "--bench", bench, code=code).output
+    assert (
+        message
+        in call("adopt", stored(foreign_samples.identity), *options, "--bench", bench, code=code).output
+    )
 
 
 def test_an_entrant_needs_two_volumes_and_may_have_fewer_than_asked_for(bench, stored, brains, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "none directly in it" in call("adopt", tmp_path / "empty", "--name", "x", "--bench", bench, code=1).output
+    assert (
+        "none directly in it"
+        in call("adopt", tmp_path / "empty", "--name", "x", "--bench", bench, code=1).output
+    )
     words = ("--name", "x", *BENCH_VOXELS, "--bench", bench)
     one = call("adopt", stored(foreign_samples.identity, brains[:1]), *words, code=1).output
     assert "at least 2 usable volumes" in one

@@ -10,7 +10,9 @@ from scipy.ndimage import gaussian_filter, zoom
 
 _SIDES = "LRPAIS"  # index 2 * axis of the world + (1 for its positive side)
 _COARSE = 16  # voxels per side that are compared
-_MIRRORED = 0.05  # of the correlation, by which a mirrored brain must fit better before left and right are exchanged
+_MIRRORED = (
+    0.05  # of the correlation, by which a mirrored brain must fit better before left and right are exchanged
+)
 _MARGIN = 0.1  # of the correlation, before another orientation is named
 
 

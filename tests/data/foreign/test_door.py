@@ -126,7 +126,7 @@ def test_percentiles_are_those_of_each_volume(brain):
 
 
 def test_intensities_without_a_range_must_lie_in_0_to_1(brain):
-    with pytest.raises(MribenchError, match="run from 0 to .*--rescale"):
+    with pytest.raises(MribenchError, match=r"run from 0 to .*--rescale"):
         entered(array(255 * brain, "SAR"), Recipe(axes="SAR", affine="bench"))
 
 

@@ -86,7 +86,9 @@ def test_a_preset_for_nifti_refuses_arrays():
 
 def test_a_recipe_is_one_readable_line_and_survives_json():
     recipe = make_recipe("wdm", "nifti", {"to_grid": "pad"})
-    expected = "preset wdm, axes LPS, a field of view of 256 x 256 x 256 mm, intensities 0 to 1, cropped and padded"
+    expected = (
+        "preset wdm, axes LPS, a field of view of 256 x 256 x 256 mm, intensities 0 to 1, cropped and padded"
+    )
     assert str(recipe) == expected
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
     assert recipe.registration is None and Recipe(to_grid="register").registration is not None
