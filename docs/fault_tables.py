@@ -10,7 +10,7 @@ KINDS = {  # of the matrix: the fault, what is promised
         "`verify` says it; the next command gives the same results or refuses with a sentence",
     ),
     "kills": (
-        "SIGKILL, SIGTERM or SIGINT at a random moment of init, train, generate, evaluate, prepare, adopt",
+        "SIGKILL, SIGTERM or SIGINT at a random moment of init, train, generate, evaluate, prepare, evaluate --samples",
         "the same command again finishes with the same results",
     ),
     "resumes": (
@@ -38,6 +38,11 @@ KINDS = {  # of the matrix: the fault, what is promised
         "both end with exit code 0, 1 or 2; the bench can be completed with the same results",
     ),
     "two_inits": ("two `init` with different protocols at once", "exactly one succeeds"),
+    "adoptions": (
+        "`mribench adopt`: a signal at a random moment, a limit of file sizes, or one bad file of four, by turns",
+        "the same command again gives the same samples and control; a bad file is refused by its name or read as it "
+        "was, and nothing is made",
+    ),
     "streams": (
         "closed, full or broken stdout or stderr; no home and no temporary folder",
         "no traceback; the same command again gives the same results",

@@ -9,6 +9,7 @@ import sys
 import click
 
 from mribench import __version__
+from mribench.commands.adopt import adopt
 from mribench.commands.check import check
 from mribench.commands.compare import compare
 from mribench.commands.demo import demo
@@ -60,6 +61,7 @@ for command in (
     prepare,
     train,
     generate,
+    adopt,
     evaluate,
     report,
     status,

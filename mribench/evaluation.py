@@ -298,7 +298,7 @@ def _own_sets(run: Run) -> list[str]:
     """The set that a control is made from by design; copies of training volumes are what `train_copy` must show."""
     record = run.read_record()
     control = CONTROLS.get(record.model or "") if record.kind == "control" else None
-    source = control.draws_on if control else None
+    source = "holdout" if record.door_of else control.draws_on if control else None
     return [source] if source and source != "train" else []
 
 

@@ -18,6 +18,7 @@ from mribench.bench.folder import Bench, Run, start_run, versions
 from mribench.bench.records import RunRecord, SampleFile, SamplesRecord, WeightsRecord
 from mribench.data.cohort import Cohort
 from mribench.data.folder import open_folder
+from mribench.data.foreign.recipe import Passage
 from mribench.data.grid import Grid, from_model_range, quantise
 from mribench.data.nifti import Rescale, write_nifti
 from mribench.data.volume_set import Slab, check_brightness
@@ -42,6 +43,7 @@ class Source:
     device: DeviceRecord | None = None
     sampler: dict[str, Any] | None = None
     origin: str = "synthetic"  # of the volumes, as their headers and dataset_description.json say it
+    passage: Callable[[int], Passage] | None = None  # of an adopted volume that was made
 
 
 def generate(
@@ -212,9 +214,8 @@ def write_samples(
         seconds = (time.monotonic() - begun) / len(numbers)
         for number, volume in zip(numbers, volumes, strict=True):
             if number not in files:
-                path = run.samples_folder / f"{number:06d}.nii.gz"
-                write_nifti(path, volume, affine, source.origin)
-                files[number] = _entry(path, number, volume, affine, seconds)
+                passage = source.passage(number) if source.passage else None
+                files[number] = _write(run, source, number, volume, affine, seconds, passage)
         _record_files(run, record, files)
         context.progress(f"generate {run.name}", len(files), count)
 
@@ -235,14 +236,25 @@ def _description(run: Run, source: Source) -> dict[str, Any]:
     }
 
 
-def _entry(path: Path, number: int, volume: np.ndarray, affine: np.ndarray, seconds: float) -> SampleFile:
-    """A written volume in samples.json."""
+def _write(
+    run: Run,
+    source: Source,
+    number: int,
+    volume: np.ndarray,
+    affine: np.ndarray,
+    seconds: float,
+    passage: Passage | None,
+) -> SampleFile:
+    """Write one volume; returns its entry of samples.json."""
+    path = run.samples_folder / f"{number:06d}.nii.gz"
+    write_nifti(path, volume, affine, source.origin)
     return SampleFile(
         index=number,
         name=path.name,
         digest=digest_volume(quantise(volume), affine),
         file_digest=digest_file(path),
         seconds=round(seconds, 4),
+        passage=passage,
     )
 
 

@@ -21,6 +21,7 @@ COMMANDS = [
     "prepare",
     "train",
     "generate",
+    "adopt",
     "evaluate",
     "report",
     "export",

@@ -27,6 +27,7 @@ from mribench.metrics import METRIC_REGISTRY
 log = logging.getLogger(__name__)
 
 DEFAULT_PROTOCOL = "demo"
+_DOOR = "-door"  # ends the name of a control that sends real volumes the way of an adopted entrant
 _SECONDS_TO_CREATE = 30.0  # to wait for another process that makes the same bench
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,79}")
 
@@ -106,6 +107,8 @@ class Run:
             target += f" --from {record.start.name}" if record.start else ""
         elif verb == "generate" and record.kind == "control":
             target = "--all"
+        elif record.kind == "folder" and (verb == "adopt" or (record.adoption and verb != "evaluate")):
+            verb, target = "adopt", f"DIR --name {self.name}"
         elif record.kind == "folder":
             verb, target = "evaluate", f"--samples DIR --name {self.name}"
         return f"mribench {verb} {target} --bench {self.folder.parent.parent}"
@@ -220,6 +223,17 @@ class Bench:
                 f"A run's name must be lower-case letters, digits, '_', '-' and '.', at most 80, not {name!r}."
             )
         return Run(self.folder / "runs" / name)
+
+    def door_control(self, run: Run) -> Run:
+        """The control that sends real volumes the way of an adopted entrant; raises UsageError for a long name."""
+        return self.run(run.name + _DOOR)
+
+    def entrant_of_door(self, control: Run) -> Run | None:
+        """The adopted entrant that a run is the control of; None for another run."""
+        entrant = Run(control.folder.with_name(control.name.removesuffix(_DOOR)))
+        if entrant.name == control.name or not entrant.record.exists():
+            return None
+        return entrant if entrant.read_record().adoption else None
 
     def existing_run(self, name: str) -> Run:
         """The run of that name; raises UsageError naming the runs there are when it does not exist."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, ValidationError, model_validator
 
 from mribench.bench.protocol import Protocol
+from mribench.data.foreign.recipe import LeftOut, Passage, Recipe
 from mribench.data.records import CohortRecord
 from mribench.data.volume_set import Slab
 from mribench.files import Record, digest_json, first_error
@@ -46,6 +47,14 @@ class StartRecord(_Part):
     networks: tuple[str, ...]  # that the file had weights of
 
 
+class AdoptionRecord(_Part):
+    """How samples that another program stored became an entrant: `count` of them, and the files that are not used."""
+
+    recipe: Recipe
+    count: NonNegativeInt
+    left_out: tuple[LeftOut, ...] = ()
+
+
 class RunRecord(Record):
     """run.json: what makes an entrant's samples; written before anything else of the run."""
 
@@ -65,12 +74,18 @@ class RunRecord(Record):
     versions: dict[str, str] = {}
     device: DeviceRecord | None = None
     start: StartRecord | None = None  # None: from scratch
+    adoption: AdoptionRecord | None = None
+    door_of: str = ""  # the adopted entrant whose recipe this control tries on real volumes
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the weights: compared when a command is run again."""
+        """What decides the weights or the samples: compared when a command is run again."""
         decides = self.model_dump(mode="json", include={"kind", "model", "config", "seed", "cohort_digest"})
-        return decides if self.start is None else {**decides, "start": self.start.digest}
+        if self.start is not None:
+            decides["start"] = self.start.digest
+        if self.adoption is not None:
+            decides["recipe"] = self.adoption.recipe.model_dump(mode="json")
+        return decides
 
     @property
     def digest(self) -> str:
@@ -126,6 +141,7 @@ class SampleFile(_Part):
     digest: str
     file_digest: str = ""
     seconds: NonNegativeFloat | None = None
+    passage: Passage | None = None  # of an adopted volume
 
 
 class SamplesRecord(Record):

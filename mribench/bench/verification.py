@@ -72,7 +72,7 @@ def verify(bench: Bench, progress: Progress) -> Findings:
                 continue
             except OSError:  # a bench that may only be read is verified without locks
                 pass
-            damages += _of_run(run)
+            damages += _of_run(bench, run)
     progress("runs", len(runs), len(runs))
     files = sorted(path for path in bench.folder.rglob("*") if path.is_file())
     return Findings(damages, busy, list(_unproven(bench, files)), list(_strangers(bench, files)))
@@ -143,8 +143,8 @@ def _of_tables(bench: Bench) -> Iterator[Damage]:
             yield from (Damage(folder / name, fault, remedy) for name in differing(folder))
 
 
-def _of_run(run: Run) -> Iterator[Damage]:
-    control = run.name in CONTROLS
+def _of_run(bench: Bench, run: Run) -> Iterator[Damage]:
+    control = run.name in CONTROLS or _is_door(bench, run)
     unknown = _tried(lambda: RunRecord.read(run.record), run.record, "generate" if control else "", run)
     yield from unknown
     if not run.record.exists():
@@ -155,6 +155,13 @@ def _of_run(run: Run) -> Iterator[Damage]:
     yield from _of_lines(run.progress, run)
     yield from _tried(lambda: ScoresRecord.read(run.scores), run.scores, "evaluate", run)
     yield from _tried(lambda: NearestRecord.read(run.nearest), run.nearest, "evaluate", run)
+
+
+def _is_door(bench: Bench, run: Run) -> bool:
+    try:
+        return bench.entrant_of_door(run) is not None
+    except MribenchError:  # the entrant's own damage
+        return False
 
 
 def _of_training(run: Run) -> Iterator[Damage]:

@@ -117,6 +117,8 @@ def list_runs(folder: Path) -> Rows:
             samples = len(run.read_samples().files) if run.samples_record.exists() else 0
             row = {"kind": record.kind, "model": record.model, "seed": record.seed}
             row |= {"trained": run.weights_record.exists(), "samples": samples, "scored": run.scores.exists()}
+            if record.adoption:
+                row["recipe"] = str(record.adoption.recipe)
         except MribenchError as error:
             row = {"kind": f"unreadable: {error}"}
         rows.append({"run": run.name, **row})

@@ -68,6 +68,9 @@ def _generate(session: Session, run: Run) -> None:
         if control.name == run.name:
             session.make_control(control, count)
             return
+    if entrant := session.bench.entrant_of_door(run):
+        session.make_door_control(entrant)
+        return
     session.generate(run, None)
 
 

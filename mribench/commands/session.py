@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from mribench.adoption import Door, adopt, advice_on, make_door_control
 from mribench.bench.cohort import start_cohort
 from mribench.bench.controls import Control, possible_controls
 from mribench.bench.folder import Bench, Run
@@ -32,7 +33,7 @@ from mribench.generation import BATCH, add_folder, generate, make_control
 from mribench.reports import leaderboard
 from mribench.reports.page.html import write_report
 from mribench.runtime import Context
-from mribench.training import Outcome, Plan, train
+from mribench.training import Plan, train
 
 
 @dataclass
@@ -75,8 +76,11 @@ class Session:
         """Sample every trained run and make the controls."""
         for run in self.bench.runs():
             with self.collect_failures(run.name):
-                if run.read_record().kind == "model":
+                record = run.read_record()
+                if record.kind == "model":
                     self.generate(run, None, batch, overwrite)
+                elif record.kind == "folder" and record.adoption:
+                    self.make_door_control(run, overwrite)
         wanted = self.bench.protocol.evaluation.samples
         for control, count in possible_controls(self.cohort(), wanted):
             with self.collect_failures(control.name):
@@ -90,6 +94,22 @@ class Session:
     def add_folder(self, name: str, folder: Path, rescale: Rescale | None, overwrite: bool) -> None:
         """Make a folder of NIfTI an entrant of the bench."""
         add_folder(self.bench, name, folder, rescale, self.context, overwrite=overwrite)
+
+    def adopt(self, name: str, door: Door, skip_bad: bool, overwrite: bool) -> None:
+        """Make stored volumes an entrant, and its control of real volumes; prints the folder."""
+        outcome = adopt(self.bench, name, door, self.context, skip_bad=skip_bad, overwrite=overwrite)
+        self._say("adopt", name, outcome)
+        run = self.bench.run(name)
+        if outcome == "done" and (said := advice_on(door, run, self.cohort())):
+            click.echo(said, err=True)
+        self.make_door_control(run, overwrite)
+        click.echo(run.samples_folder)
+
+    def make_door_control(self, run: Run, overwrite: bool = False) -> None:
+        """Make the control of an adopted entrant."""
+        outcome = make_door_control(self.bench, self.cohort(), run, self.context, overwrite=overwrite)
+        why = f"left out, because protocol {self.bench.protocol.name} has no held-out volumes"
+        self._say("make", self.bench.door_control(run).name, outcome or why)
 
     def evaluate(self, runs: Sequence[Run] | None = None, overwrite: bool = False) -> list[Run]:
         """Score runs (None = all that have samples); returns those that have scores now.
@@ -154,7 +174,7 @@ class Session:
         """The scores.json of each run, as one JSON list."""
         return json.dumps([ScoresRecord.read(run.scores).as_json() for run in runs], indent=1)
 
-    def _say(self, verb: str, name: str, outcome: Outcome) -> None:
+    def _say(self, verb: str, name: str, outcome: str) -> None:
         click.echo(f"{verb} {name}: {outcome}", err=True)
 
 

@@ -19,6 +19,9 @@ from mribench.files import Record, digest_json, digest_volume
 log = logging.getLogger(__name__)
 
 AFFINE_TOLERANCE = 1e-3
+_ADVICE = (
+    "Bring samples of any grid into a bench with `mribench adopt`, and real scans with `mribench prepare`."
+)
 _CHECKS_VERSION = 1  # a higher number makes every cached check stale
 
 
@@ -156,13 +159,13 @@ def _check_one_grid(files: list[Path], checked: list[_Checked], expect: Grid | N
         if check.shape != shape:
             raise MribenchError(
                 f"All volumes must have one shape, but {file.name!r} is {check.shape} and {against} is {shape} "
-                "(axial, coronal, sagittal). Resample them with `mribench prepare`."
+                f"(axial, coronal, sagittal). {_ADVICE}"
             )
         apart = float(np.abs(np.array(check.affine) - affine).max())
         if apart > AFFINE_TOLERANCE:
             raise MribenchError(
                 f"All volumes must share one grid in world mm, but the affines of {file.name!r} and "
-                f"{against} differ by up to {apart:.4g}. Resample them with `mribench prepare`."
+                f"{against} differ by up to {apart:.4g}. {_ADVICE}"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -73,12 +74,72 @@ def read_nifti(path: Path, max_bytes: int = _MAX_BYTES) -> NiftiVolume:
     with explained(path), _opened(path) as stream:
         start = stream.read(max(_HEADERS))
         header = _parse_header(start, path)
-        expected = _expected_bytes(header, path, max_bytes)
-        content = start + drain(stream, expected - len(start), path)
-        check_complete(len(content), expected, path)
-        kind = nib.Nifti1Image if header.sizeof_hdr == 348 else nib.Nifti2Image
-        image: Any = kind.from_bytes(content)
-        return canonical(_voxels(image), image.affine, path)
+        check_meaning(header, path)
+        shape = one_volume(_declared_shape(header), path)
+        image = _read_image(stream, start, header, shape, path, max_bytes)
+        return canonical(_voxels(image).reshape(shape), image.affine, path)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredNifti:
+    """The voxels of a file as they lie there, and what its header says of them.
+
+    `voxels` float32, any number of axes; `affine` None where the header states no orientation; `step` between two
+    intensities that the file can hold, 0 for floating-point numbers.
+    """
+
+    voxels: np.ndarray
+    affine: np.ndarray | None
+    spacing_mm: tuple[float, float, float]  # of the first three axes
+    dtype: str
+    step: float
+
+
+def read_stored(path: Path, max_bytes: int = _MAX_BYTES) -> StoredNifti:
+    """Read a file of any shape, orientation and intensities, also one that states no orientation.
+
+    Raises MribenchError as `read_nifti` does for damaged and oversized files, metres, colour and complex voxels.
+    """
+    path = Path(path)
+    with explained(path), _opened(path) as stream:
+        start = stream.read(max(_HEADERS))
+        header = _parse_header(start, path)
+        _check_voxels(header, path)
+        shape = _declared_shape(header)
+        image = _read_image(stream, start, header, shape, path, max_bytes)
+        dtype, slope = image.get_data_dtype(), float(image.dataobj.slope)
+        sizes = [float(size) for size in header["pixdim"][1:4]]
+        return StoredNifti(
+            voxels=_voxels(image),
+            affine=np.asarray(image.affine, dtype=np.float64) if _states_orientation(header) else None,
+            spacing_mm=(sizes[0], sizes[1], sizes[2]),
+            dtype=str(dtype),
+            step=abs(slope) if dtype.kind in "iu" else 0.0,
+        )
+
+
+def read_nifti_affine(path: Path) -> np.ndarray:
+    """The `[4,4]` affine of a header; raises MribenchError where it states none or the file is no NIfTI."""
+    with explained(path), _opened(path) as stream:
+        header = _parse_header(stream.read(max(_HEADERS)), path)
+        check_meaning(header, path)
+        return np.asarray(header.get_best_affine(), dtype=np.float64)
+
+
+def _read_image(
+    stream: _Stream,
+    start: bytes,
+    header: nib.Nifti1Header,
+    shape: Sequence[int],
+    path: Path,
+    max_bytes: int,
+) -> Any:
+    """The whole image, its checksum and length verified; `start` holds the bytes that were read before."""
+    expected = _expected_bytes(header, shape, path, max_bytes)
+    content = start + drain(stream, expected - len(start), path)
+    check_complete(len(content), expected, path)
+    kind = nib.Nifti1Image if header.sizeof_hdr == 348 else nib.Nifti2Image
+    return kind.from_bytes(content)
 
 
 @contextmanager
@@ -122,18 +183,26 @@ def _parse_header(start: bytes, path: Path) -> nib.Nifti1Header:
             f"{path} must be a single-file NIfTI, but its magic is {magic!r}. "
             "Convert header/image pairs to one .nii.gz."
         )
-    check_meaning(header, path)
     return header
 
 
 def check_meaning(header: nib.Nifti1Header, path: Path) -> None:
     """Raise MribenchError unless a NIfTI header states orientation, millimetres and one real number per voxel."""
-    sform, qform = int(header["sform_code"]), int(header["qform_code"])
-    if sform not in _ORIENTATION_CODES and qform not in _ORIENTATION_CODES:
+    if not _states_orientation(header):
+        sform, qform = int(header["sform_code"]), int(header["qform_code"])
         raise MribenchError(
             f"{path} must state its orientation, but sform_code is {sform} and qform_code is {qform}, "
-            "so left and right are unknown. Export it again with an affine, or set a code if you know it."
+            "so left and right are unknown. Export it again with an affine, or set a code if you know it; samples of "
+            "a generator can be taken as they are with `mribench adopt`."
         )
+    _check_voxels(header, path)
+
+
+def _states_orientation(header: nib.Nifti1Header) -> bool:
+    return any(int(header[code]) in _ORIENTATION_CODES for code in ("sform_code", "qform_code"))
+
+
+def _check_voxels(header: nib.Nifti1Header, path: Path) -> None:
     unit = int(header["xyzt_units"]) % 8
     if unit not in (0, 2):  # unknown, millimetres
         raise MribenchError(
@@ -156,23 +225,30 @@ def one_volume(shape: Sequence[int], path: Path) -> tuple[int, int, int]:
     if len(shape) != 3 or min(shape) < 1:
         raise MribenchError(
             f"{path} must be one 3D volume, but its header declares the shape {shape}. "
-            "Export one volume per file."
+            "Export one volume per file; samples with channels can be taken as they are with `mribench adopt`."
         )
     return (shape[0], shape[1], shape[2])
 
 
-def _expected_bytes(header: nib.Nifti1Header, path: Path, max_bytes: int) -> int:
+def _declared_shape(header: nib.Nifti1Header) -> tuple[int, ...]:
+    axes = min(max(int(header["dim"][0]), 0), 7)
+    return tuple(int(n) for n in header["dim"][1 : 1 + axes])
+
+
+def _expected_bytes(header: nib.Nifti1Header, shape: Sequence[int], path: Path, max_bytes: int) -> int:
     """Bytes up to the last voxel; refuses, before anything is inflated, what would be too large in memory."""
     itemsize = header.get_data_dtype().itemsize
-    axes = min(max(int(header["dim"][0]), 0), 7)
-    x, y, z = one_volume(header["dim"][1 : 1 + axes], path)
+    if len(shape) < 3 or min(shape) < 1:
+        raise MribenchError(
+            f"{path} must hold a volume, but its header declares the shape {shape}. Export it again."
+        )
     offset = float(header["vox_offset"])
     if not header.sizeof_hdr + 4 <= offset <= _MAX_OFFSET:
         raise MribenchError(
             f"{path} must place its voxels after the header, but vox_offset is {offset:g}. Export it again."
         )
-    check_memory((x, y, z), itemsize, path, max_bytes)
-    expected = int(offset) + x * y * z * itemsize
+    check_memory(shape, itemsize, path, max_bytes)
+    expected = int(offset) + math.prod(shape) * itemsize
     check_inflation(expected, path)
     return expected
 
@@ -196,13 +272,12 @@ def check_inflation(expected: int, path: Path) -> None:
         )
 
 
-def check_memory(shape: tuple[int, int, int], itemsize: int, path: Path, max_bytes: int = _MAX_BYTES) -> None:
+def check_memory(shape: Sequence[int], itemsize: int, path: Path, max_bytes: int = _MAX_BYTES) -> None:
     """Raise MribenchError when the declared voxels would need more than `max_bytes` in memory."""
-    x, y, z = shape
-    if x * y * z * max(itemsize, 4) > max_bytes:
+    if math.prod(shape) * max(itemsize, 4) > max_bytes:
         raise MribenchError(
             f"{path} must need at most {max_bytes / 1024**2:.0f} MiB in memory, but its header declares "
-            f"{x} x {y} x {z} voxels of {itemsize} bytes. Crop or resample it."
+            f"{' x '.join(map(str, shape))} voxels of {itemsize} bytes. Crop or resample it."
         )
 
 
@@ -218,7 +293,7 @@ def drain(stream: _Stream, expected: int, path: Path, trailing: int = _TRAILING_
 
 
 def _voxels(image: Any) -> np.ndarray:
-    """`[X,Y,Z]` float32 in the file's order, scaled as the header says."""
+    """Float32 in the file's order and shape, scaled as the header says."""
     proxy = image.dataobj
     if image.get_data_dtype() == np.uint16 and (proxy.slope, proxy.inter) == (float(_SLOPE), 0):
         # Our own form: multiplying by the rounded slope would be off in the last bit.
@@ -226,7 +301,7 @@ def _voxels(image: Any) -> np.ndarray:
     else:
         with np.errstate(over="ignore", invalid="ignore"):
             voxels = np.asarray(proxy).astype(np.float32)
-    return voxels.reshape(voxels.shape[:3])
+    return voxels
 
 
 def canonical(voxels: np.ndarray, affine: np.ndarray, path: Path) -> NiftiVolume:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -55,9 +55,9 @@ def make_table(board: Leaderboard) -> Table:
         columns=tuple(field.column for field in fields),
         headline=board.headline,
         warnings=board.warnings,
-        ranked=tuple(_row(row, fields) for row in board.contestants if row.place is not None),
-        unranked=tuple(_row(row, fields) for row in board.contestants if row.place is None),
-        controls=tuple(_row(row, fields) for row in board.controls),
+        ranked=_with_doors(board, fields, [row for row in board.contestants if row.place is not None]),
+        unranked=_with_doors(board, fields, [row for row in board.contestants if row.place is None]),
+        controls=tuple(_row(row, fields) for row in board.controls if row not in board.doors),
         baseline=(_baseline_row(board, fields),),
         caption=_caption(board),
         real_ms_ssim=board.real_ms_ssim,
@@ -65,6 +65,15 @@ def make_table(board: Leaderboard) -> Table:
         remarks=board.remarks,
         footnotes=board.footnotes,
     )
+
+
+def _with_doors(board: Leaderboard, fields: Sequence[_Field], rows: Sequence[Row]) -> tuple[TableRow, ...]:
+    """Rows, each adopted entrant's followed by that of real volumes that went the same way."""
+    entries = []
+    for row in rows:
+        doors = [door for door in board.doors if door.entrant.door_of == row.entrant.name]
+        entries += [_row(each, fields) for each in (row, *doors)]
+    return tuple(entries)
 
 
 def _caption(board: Leaderboard) -> str:
@@ -77,7 +86,10 @@ def _caption(board: Leaderboard) -> str:
 
 def _row(row: Row, fields: Iterable[_Field]) -> TableRow:
     entrant, slab = row.entrant, row.entrant.slab
-    about = ["volumes from outside"] if entrant.kind == "folder" else []
+    adopted = entrant.run is not None and entrant.run.adoption is not None
+    about = []
+    if entrant.kind == "folder":
+        about.append("volumes from outside, brought onto this grid" if adopted else "volumes from outside")
     about += [f"axial slices {slab[0]} to {slab[1] - 1} only"] if slab else []
     about += [row.together] if row.together else []
     return TableRow(

@@ -82,6 +82,11 @@ class Entrant:
         return CONTROLS[self.name].what if self.name in CONTROLS else ""
 
     @property
+    def door_of(self) -> str:
+        """The adopted entrant whose recipe this control tries on real volumes; "" for any other."""
+        return self.run.door_of if self.run else ""
+
+    @property
     def parameters(self) -> int | None:
         return sum(self.run.parameters.values()) if self.run and self.run.parameters else None
 

@@ -248,6 +248,12 @@ class Leaderboard:
         return self.contestants + self.controls
 
     @property
+    def doors(self) -> tuple[Row, ...]:
+        """The controls that belong to a contestant of this table: real volumes that went the way of its samples."""
+        names = {row.entrant.name for row in self.contestants}
+        return tuple(row for row in self.controls if row.entrant.door_of in names)
+
+    @property
     def has_chances(self) -> bool:
         return any(row.chances for row in self.contestants)
 

@@ -155,7 +155,7 @@ SAMPLES = ("runs/*/samples", "runs/*/samples.json")
 SCORES = ("runs/*/scores.json", "runs/*/nearest.json")
 RESULTS = ("report", "embedding")
 INIT = ("init", "--protocol", "PROTOCOL")
-ADOPT = ("evaluate", "--samples", "THEIRS", "--name", "theirs")
+FOLDER = ("evaluate", "--samples", "THEIRS", "--name", "theirs")
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ WORKS = {
     "generate": Work(("generate", "cdpm"), ("runs/cdpm/s*", *SCORES, *RESULTS), ("runs/cdpm/samples",)),
     "evaluate": Work(("evaluate", "--all"), (*SCORES, "arrays", *RESULTS), ("runs/",)),
     "prepare": Work(("prepare", "SCANS", "--protocol", "OWN"), ("bench.json", "cohort"), ("cohort/",)),
-    "adopt": Work(ADOPT, ("runs/theirs", *RESULTS), ("runs/theirs",)),
+    "folder": Work(FOLDER, ("runs/theirs", *RESULTS), ("runs/theirs",)),
 }  # fmt: skip
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
@@ -320,7 +320,7 @@ RACERS: dict[str, tuple[str, ...]] = {
     "generate anew": ("generate", "cdpm", "--overwrite"),
     "evaluate": ("evaluate", "--all"),
     "evaluate anew": ("evaluate", "--all", "--overwrite"),
-    "adopt anew": (*ADOPT, "--overwrite"),
+    "folder anew": (*FOLDER, "--overwrite"),
     "verify": ("verify",),
 }
 

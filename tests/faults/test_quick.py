@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fault_inputs
+import fault_adoptions
 import fault_trials
 import numpy as np
 import pytest
@@ -21,12 +21,13 @@ QUICK = {
     "two_inits": 2,
     "streams": 7,
     "bundles": 20,
+    "adoptions": 9,
 }
 
 
 @pytest.mark.parametrize("kind", QUICK)
 def test_no_result_is_lost_or_wrong_and_nothing_ends_in_a_traceback(kind, setting):
-    counts, bad = fault_trials.counted(fault_inputs.TRIALS[kind](setting, SEED, QUICK[kind]))
+    counts, bad = fault_trials.counted(fault_adoptions.TRIALS[kind](setting, SEED, QUICK[kind]))
     assert counts and not bad, "\n".join(bad)
 
 

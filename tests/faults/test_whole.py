@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-import fault_inputs
+import fault_adoptions
 import fault_trials
 import pytest
 
@@ -24,6 +24,7 @@ WHOLE = {
     "two_inits": 20,
     "streams": 15,
     "bundles": 1000,
+    "adoptions": 90,
 }
 
 
@@ -31,7 +32,7 @@ WHOLE = {
 @pytest.mark.parametrize("kind", WHOLE)
 def test_no_result_is_lost_or_wrong_and_nothing_ends_in_a_traceback(kind, setting):
     begun = time.monotonic()
-    counts, bad = fault_trials.counted(fault_inputs.TRIALS[kind](setting, SEED, WHOLE[kind]))
+    counts, bad = fault_trials.counted(fault_adoptions.TRIALS[kind](setting, SEED, WHOLE[kind]))
     _record(kind, {
         "seed": SEED,
         "trials": sum(sum(words.values()) for words in counts.values()),

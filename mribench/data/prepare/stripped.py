@@ -7,10 +7,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import affine_transform, gaussian_filter
 
 from mribench.data.formats import digest_scan, read_scan
-from mribench.data.grid import Grid, index_map, paper_grid, quantise
+from mribench.data.grid import Grid, paper_grid, quantise
+from mribench.data.interpolation import interpolate
 from mribench.data.nifti import NiftiVolume
 from mribench.data.prepare.builder import Product
 from mribench.data.prepare.layouts import Scan
@@ -107,13 +107,7 @@ def _outside_fraction(source: NiftiVolume, mask: np.ndarray, grid: Grid) -> floa
 
 
 def _interpolate(source: NiftiVolume, grid: Grid, presmoothing: float) -> np.ndarray:
-    matrix, offset = index_map(source.affine, grid.affine)
-    steps = np.linalg.norm(matrix, axis=1)
-    data = np.maximum(source.data, 0)
-    if presmoothing > 0 and (steps > 1).any():
-        data = gaussian_filter(data, presmoothing * np.maximum(steps - 1, 0), mode="constant")
-    # grid-constant, because plain constant drops a border plane when a coordinate rounds to -1e-16.
-    return affine_transform(data, matrix, offset, grid.shape, order=1, mode="grid-constant")
+    return interpolate(np.maximum(source.data, 0), source.affine, grid.affine, grid.shape, presmoothing)
 
 
 def _template_correlation(source: NiftiVolume) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from mribench.bench.folder import Bench
 from mribench.bench.records import StartRecord
@@ -130,6 +131,7 @@ def _card(row: Row, bench: Bench, cohort: Cohort | None, usual_versions: Mapping
     sampled_on = str((entrant.samples and entrant.samples.device) or "")
     facts = [
         ("What it is", _what(entrant)),
+        *_adoption(entrant),
         ("Plug-in", entrant.run.package if entrant.run else ""),
         *(_training(entrant, bench, cohort) if entrant.kind == "model" else []),
         ("Seed", _seed(entrant)),
@@ -157,6 +159,40 @@ def _what(entrant: Entrant) -> str:
     if entrant.kind == "folder":
         return "Volumes from outside; how they were made is not recorded."
     return f"A control. {entrant.what}".strip() if entrant.kind == "control" else "Unknown: no run.json."
+
+
+def _adoption(entrant: Entrant) -> list[_Fact]:
+    """How stored volumes came onto the bench's grid, and what that way cost them."""
+    adoption = entrant.run.adoption if entrant.run else None
+    if adoption is None:
+        return []
+    files = entrant.samples.files if entrant.samples else ()
+    passages = [file.passage for file in files if file.passage]
+    shapes = {" x ".join(map(str, reversed(passage.shape))) for passage in passages}
+    return [
+        (
+            "Recipe",
+            f"{adoption.recipe}; linear interpolation"
+            if adoption.recipe.to_grid != "pad"
+            else str(adoption.recipe),
+        ),
+        (
+            "Stored as",
+            f"{', '.join(sorted(shapes))} voxels (left-right, front-back, up-down)" if shapes else "",
+        ),
+        ("Clipped", _percentages([passage.clipped for passage in passages], "of the voxels")),
+        (
+            "Outside the field of view",
+            _percentages([passage.outside for passage in passages], "of the brightness"),
+        ),
+        ("Left out", f"{len(adoption.left_out)} files, listed below" if adoption.left_out else ""),
+    ]
+
+
+def _percentages(proportions: Sequence[float], of: str) -> str:
+    if not proportions or max(proportions) == 0:
+        return ""
+    return f"mean {fmean(proportions):.1%} {of}, at most {max(proportions):.1%}"
 
 
 def _generator(entrant: Entrant) -> type[Generator] | None:
@@ -244,6 +280,10 @@ def refused(cohort: Cohort | None, board: Leaderboard) -> list[_Fact]:
     left_out = [(f"volume {scan.name}", scan.reason) for scan in scans]
     for row in board.rows:
         entrant = row.entrant
+        if entrant.run and entrant.run.adoption:
+            left_out += [
+                (f"{entrant.name}, {each.name}", each.reason) for each in entrant.run.adoption.left_out
+            ]
         left_out += [(entrant.name, problem) for problem in (*entrant.problems, *entrant.doubts)]
         left_out += [(f"{entrant.name}, {metric}", reason) for metric, reason in entrant.missing.items()]
     return left_out
