@@ -20,7 +20,6 @@ from mribench.data.nifti import Rescale
 from mribench.data.volume_set import VolumeSet, check_brightness, volume_set
 from mribench.errors import MribenchError
 from mribench.files import digest_file, digest_json, write_text
-from mribench.generation import model_stamp
 from mribench.metrics import METRIC_REGISTRY, default_metrics, get_metric, plugin_metrics
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.arrays.distances import join_views
@@ -248,7 +247,7 @@ def _check_samples(bench: Bench, run: Run) -> None:
     record, wanted = run.read_samples(), bench.protocol.evaluation.samples
     if run.read_record().kind == "model":
         count = len(record.files)
-        current = record.made_from == model_stamp(run, record.sampler)
+        current = record.made_from == run.samples_stamp(record.sampler)
         if count != wanted or not current:
             raise MribenchError(
                 f"{run.name} must have {wanted} samples of its present weights to be scored, but has {count}"

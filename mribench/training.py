@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from mribench.bench.folder import Bench, Run, start_run, versions
-from mribench.bench.records import Checkpoint, RunRecord, TrainingStep, WeightsRecord
+from mribench.bench.controls import CONTROLS
+from mribench.bench.folder import Bench, Run, check_same_run, start_run, versions
+from mribench.bench.records import BudgetRaise, Checkpoint, RunRecord, TrainingStep, WeightsRecord
 from mribench.data.cohort import Cohort
 from mribench.data.grid import to_model_range
 from mribench.data.volume_set import VolumeSet
@@ -44,11 +46,18 @@ class Plan:
 
 
 def plan_training(
-    bench: Bench, cohort: Cohort, model: str, preset: str | None, overrides: dict[str, Any], seed: int
+    bench: Bench,
+    cohort: Cohort,
+    model: str,
+    preset: str | None,
+    overrides: dict[str, Any],
+    seed: int,
+    name: str | None = None,
 ) -> Plan:
     """The training of a model on the bench's cohort. Precedence: preset < protocol < overrides.
 
-    Raises UsageError for an unknown model or setting, and for volumes of another size than the protocol's.
+    `name` (default: the model's) is what the run is called. Raises UsageError for an unknown model or setting, for
+    volumes of another size than the protocol's, and for a name that says something else.
     """
     kind = get_model(model)
     defaults = bench.protocol.training_for(model)
@@ -75,7 +84,22 @@ def plan_training(
         parameters=kind.count_parameters(config),
         versions=versions(),
     )
-    return Plan(bench.run(model if seed == 0 else f"{model}-s{seed}"), record, config)
+    return Plan(named_run(bench, model, name, seed), record, config)
+
+
+def named_run(bench: Bench, model: str, name: str | None, seed: int) -> Run:
+    """The run of a model under a name (default: the model's); a seed other than 0 is added to it.
+
+    Raises UsageError for the name of a control or of another model, and for one that ends as if it had a seed.
+    """
+    name = name or model
+    if name in CONTROLS or (name != model and name in MODEL_REGISTRY.names()):
+        raise UsageError(f"{name} is the name of another model or control. Choose another --name.")
+    if re.search(r"-s\d+$", name):
+        raise UsageError(
+            f"{name} ends like a seed, which is added to the name by itself. Choose another --name."
+        )
+    return bench.run(name if seed == 0 else f"{name}-s{seed}")
 
 
 def train(
@@ -85,16 +109,21 @@ def train(
     context: Context,
     *,
     overwrite: bool = False,
+    raise_budget: bool = False,
     on_step: Callable[[TrainingStep], None] | None = None,
 ) -> Outcome:
     """Train until the budget is spent and write the weights; goes on from the checkpoint of a killed training.
 
-    Raises UsageError when the run exists with other settings, MribenchError when a loss stops being finite.
+    `raise_budget`: a run that exists with a smaller budget goes on to the plan's. Raises UsageError when the run exists
+    with other settings, MribenchError when a loss stops being finite.
     """
     run = plan.run
     with bench.run_lock(run):
+        _check_is_training(run)
         if run.folder.exists() and overwrite:
             shutil.rmtree(run.folder)
+        if raise_budget:
+            _raise_budget(plan)
         start_run(run, plan.record.model_copy(update={"device": context.described()}), "train")
         if run.is_trained():
             return "up to date"
@@ -103,6 +132,60 @@ def train(
             if on_step:
                 on_step(step)
     return "done"
+
+
+def _check_is_training(run: Run) -> None:
+    """A training must not take the place of samples that were made otherwise."""
+    if not run.record.exists():
+        return
+    record = run.read_record()
+    if record.kind != "model" or record.weights_of is not None:
+        what = f"samples the weights of {record.weights_of}" if record.weights_of else f"is a {record.kind}"
+        raise UsageError(f"{run.name} is a run of this bench already and {what}. Choose another --name.")
+
+
+def _raise_budget(plan: Plan) -> None:
+    """Note in run.json where the training stands and give it the plan's budget; its weights are no longer the end.
+
+    What the learning rates do is decided by the new budget from here on; averaged weights go on, and the statistics of
+    BatchNorm are those of training, because the checkpoint is older than their renewal at the end.
+    """
+    run = plan.run
+    if not run.record.exists():
+        raise UsageError(
+            f"{run.name} must exist for its budget to be raised. Train it without --raise-budget."
+        )
+    record = run.read_record()
+    before, after = int(record.config.get("budget", 0)), plan.config.budget
+    check_same_run(
+        run, plan.record.model_copy(update={"config": {**plan.record.config, "budget": before}}), "train"
+    )
+    if after < before:
+        raise UsageError(
+            f"The budget of {run.name} can be raised, not lowered: it is {before}, and {after} was given."
+        )
+    if after == before:
+        return
+    if run.weights_record.exists() and not run.checkpoint.exists():
+        raise MribenchError(
+            f"{run.checkpoint} must be there for a training to go on, but is not. "
+            f"Train from the start: {run.command('train')} --overwrite"
+        )
+    state = _read_checkpoint(run) if run.checkpoint.exists() else None
+    raised = BudgetRaise(
+        budget=before,
+        step=state.step if state else 0,
+        seen=state.seen if state else 0,
+        weights_digest=WeightsRecord.read(run.weights_record).digest if run.is_trained() else "",
+        restarted=plan.config.rates_follow_budget and state is not None,
+    )
+    if raised.restarted:
+        log.warning("The learning rates of %s follow the budget, so they rise again.", run.name)
+    record.model_copy(update={"config": plan.record.config, "raised": (*record.raised, raised)}).write(
+        run.record
+    )
+    run.weights_record.unlink(missing_ok=True)
+    run.weights.unlink(missing_ok=True)
 
 
 def _check_checkpoint_of_weights(run: Run) -> None:
@@ -125,12 +208,7 @@ def load_generator(run: Run, settings: dict[str, Any] | None = None) -> Generato
     if reason := MODEL_REGISTRY.why_unusable(str(record.model), record.package):
         raise MribenchError(f"The generator {record.model!r} of the run {run.name} cannot be used: {reason}.")
     kind = get_model(str(record.model))
-    if fixed := set(settings or {}) - set(kind.sampler_settings):
-        kind.check_names(fixed)
-        raise UsageError(
-            f"{', '.join(sorted(fixed))} cannot change after training; of {kind.title} only "
-            f"{', '.join(kind.sampler_settings)} can."
-        )
+    kind.check_sampler_settings(settings or {})
     seed_everything(derive(record.seed or 0, "weights"))
     return kind(kind.read_config({**record.config, **(settings or {})}))
 
@@ -237,7 +315,7 @@ def _resume(generator: Generator, run: Run, batches: Batches) -> tuple[int, floa
     if not run.checkpoint.exists():
         return 0, 0.0
     state = _read_checkpoint(run)
-    if state.run_digest != run.read_record().digest:
+    if state.run_digest not in run.read_record().digests:
         raise MribenchError(
             f"{run.checkpoint} must belong to the settings in run.json, but was made with others. "
             f"Run: {run.command('train')} --overwrite"

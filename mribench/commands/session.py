@@ -51,15 +51,23 @@ class Session:
             self._cohort = start_cohort(self.bench, self.context.progress)
         return self._cohort
 
-    def train(self, plan: Plan, overwrite: bool = False) -> None:
-        """Train; prints the path of the weights."""
+    def train(self, plan: Plan, overwrite: bool = False, raise_budget: bool = False) -> None:
+        """Train, or train on; prints the path of the weights."""
         name, budget = plan.run.name, plan.config.budget
 
         def show(step: TrainingStep) -> None:
             losses = " ".join(f"{loss} {value:.4g}" for loss, value in step.losses.items())
             self.screen.report(f"train {name}", min(step.seen, budget), budget, losses)
 
-        outcome = train(self.bench, self.cohort(), plan, self.context, overwrite=overwrite, on_step=show)
+        outcome = train(
+            self.bench,
+            self.cohort(),
+            plan,
+            self.context,
+            overwrite=overwrite,
+            raise_budget=raise_budget,
+            on_step=show,
+        )
         self._say("train", name, outcome)
         click.echo(plan.run.weights)
 
