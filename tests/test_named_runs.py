@@ -48,19 +48,10 @@ def test_two_budgets_of_one_model_stand_in_one_table(bench):
     call("report", "--bench", bench)
     table = pd.read_csv(bench / "report" / "table.csv").set_index("run")["model"]
     assert {"cdpm", "cdpm-long", "cdpm-long-s2"} <= set(table.index)
-    assert table["cdpm-long"] == "cDPM (cdpm-long)" and table["cdpm"] == "cDPM"
-    assert (
-        "2 trainings, ranked as one: cdpm-long, cdpm-long-s2" in (bench / "report" / "index.html").read_text()
-    )
-    assert call("train", "cdpm", "--name", "cdpm-long", "--set", "budget=16", "--bench", bench).stderr.count(
-        "up to"
-    )
-    assert (
-        open_bench(bench)
-        .run("cdpm-long-s2")
-        .command("train")
-        .startswith("mribench train cdpm --seed 2 --name cdpm-long --bench")
-    )
+    page = (bench / "report" / "index.html").read_text()
+    assert "cDPM (cdpm-long)" in page and "2 trainings, ranked as one: cdpm-long, cdpm-long-s2" in page
+    command = open_bench(bench).run("cdpm-long-s2").command("train")
+    assert command.startswith("mribench train cdpm --seed 2 --name cdpm-long --bench")
 
 
 @pytest.mark.parametrize("name", ["noise", "ha_gan", "cdpm-s4", "../x"])

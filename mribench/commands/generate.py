@@ -49,7 +49,7 @@ def generate(
     mribench generate cdpm --name cdpm-dpm20 --set ddim_steps=20
     """
     from mribench.bench.folder import open_bench
-    from mribench.commands.session import session
+    from mribench.commands.console import session
     from mribench.generation import start_sampler_run
 
     one_or_all(run, everything, "RUN")

@@ -68,7 +68,7 @@ def train(
     mribench train cdpm --set budget=12800 --raise-budget
     """
     from mribench.bench.folder import start_bench
-    from mribench.commands.session import session
+    from mribench.commands.console import session
     from mribench.models import MODEL_REGISTRY
     from mribench.training import plan_training
 
