@@ -66,15 +66,19 @@ class Bench:
         name: str | None = None,
         overwrite: bool = False,
         raise_budget: bool = False,
+        score_every: int | None = None,
+        tensorboard: Path | str | None = None,
         **settings: Any,
     ) -> str:
         """Train a model with settings of its own, `mribench train MODEL --set ...`; returns the run's name.
+
+        `score_every`: volumes between two scores of a few samples; `tensorboard`: folder for losses and scores.
 
         Raises UsageError for unknown settings or a run with other ones, MribenchError when a loss is not finite.
         """
         session = self._session
         plan = plan_training(session.bench, session.cohort(), model, preset, settings, seed, name)
-        session.train(plan, overwrite, raise_budget)
+        session.train(plan, overwrite, raise_budget, score_every, Path(tensorboard) if tensorboard else None)
         return plan.run.name
 
     def training(self, run: str) -> list[TrainingStep]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ from mribench.evaluation import embed, evaluate_run
 from mribench.generation import BATCH, add_folder, generate, make_control
 from mribench.reports import leaderboard
 from mribench.reports.page.html import write_report
-from mribench.runtime import Context
-from mribench.training import Outcome, Plan, train
+from mribench.runtime import Context, no_progress
+from mribench.training import Outcome, Plan, Scorer, train
+from mribench.training_scores import TensorBoard, TrainingScores
 
 
 def _nothing(*_: Any) -> None:
@@ -55,25 +56,49 @@ class Session:
             self._cohort = start_cohort(self.bench, self.context.progress)
         return self._cohort
 
-    def train(self, plan: Plan, overwrite: bool = False, raise_budget: bool = False) -> None:
-        """Train, or train on; hands over the weights."""
+    def train(
+        self,
+        plan: Plan,
+        overwrite: bool = False,
+        raise_budget: bool = False,
+        score_every: int | None = None,
+        tensorboard: Path | None = None,
+    ) -> None:
+        """Train, or train on; hands over the weights. Scores every `score_every` volumes where that is given."""
         name, budget = plan.run.name, plan.config.budget
 
         def show(step: TrainingStep) -> None:
             losses = " ".join(f"{loss} {value:.4g}" for loss, value in step.losses.items())
             self.show_step(f"train {name}", min(step.seen, budget), budget, losses)
+            if board:
+                board.write(step)
 
-        outcome = train(
-            self.bench,
-            self.cohort(),
-            plan,
-            self.context,
-            overwrite=overwrite,
-            raise_budget=raise_budget,
-            on_step=show,
-        )
+        board = TensorBoard(tensorboard, name) if tensorboard else None
+        try:
+            outcome = train(
+                self.bench,
+                self.cohort(),
+                plan,
+                self.context,
+                overwrite=overwrite,
+                raise_budget=raise_budget,
+                scorer=self._scorer(score_every),
+                on_step=show,
+            )
+        finally:
+            if board:
+                board.close()
         self._say("train", name, outcome)
         self.hand_over(plan.run.weights)
+
+    def _scorer(self, every: int | None) -> Scorer | None:
+        if every is None:
+            return None
+        extractor, quiet = (
+            self.bench.protocol.evaluation.extractor,
+            replace(self.context, progress=no_progress),
+        )
+        return Scorer(every, TrainingScores(self.cohort(), extractor, quiet))
 
     def generate(
         self, run: Run, settings: dict[str, Any] | None, batch: int = BATCH, overwrite: bool = False

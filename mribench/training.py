@@ -6,7 +6,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mribench.bench.controls import CONTROLS
 from mribench.bench.folder import Bench, Run, check_same_run, start_run, versions
-from mribench.bench.records import BudgetRaise, Checkpoint, RunRecord, TrainingStep, WeightsRecord
+from mribench.bench.records import BudgetRaise, Checkpoint, RunRecord, StepScore, TrainingStep, WeightsRecord
 from mribench.data.cohort import Cohort
 from mribench.data.grid import to_model_range
 from mribench.data.volume_set import VolumeSet
@@ -25,7 +25,7 @@ from mribench.errors import MribenchError, UsageError, is_out_of_memory
 from mribench.files import append_json_line, check_seal, digest_file, first_error, sealed
 from mribench.models import MODEL_REGISTRY, get_model
 from mribench.models.generator import Generator, GeneratorConfig
-from mribench.runtime import Context, derive, seed_everything, to_device
+from mribench.runtime import Context, derive, random_state_kept, seed_everything, to_device
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,21 @@ CHEAP_SECONDS = 2.0  # a checkpoint that takes longer to write is written that m
 RECORD_SECONDS = 1.0  # at most one line of training.jsonl per this time
 
 Outcome = Literal["done", "up to date", "kept"]  # "kept": cannot be made again here
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores during a training: every `every` volumes and at its end, of the generator as it is then.
+
+    `score(generator, seed)` may sample it, with the statistics of BatchNorm that its weights would be given now.
+    """
+
+    every: int
+    score: Callable[[Generator, int], Mapping[str, StepScore]]
+
+    def is_due(self, seen: int, before: int, finished: bool) -> bool:
+        """Whether a multiple of `every` was passed since `before` volumes."""
+        return finished or seen // self.every > before // self.every
 
 
 @dataclass(frozen=True)
@@ -110,6 +125,7 @@ def train(
     *,
     overwrite: bool = False,
     raise_budget: bool = False,
+    scorer: Scorer | None = None,
     on_step: Callable[[TrainingStep], None] | None = None,
 ) -> Outcome:
     """Train until the budget is spent and write the weights; goes on from the checkpoint of a killed training.
@@ -128,7 +144,7 @@ def train(
         if run.is_trained():
             return "up to date"
         _check_checkpoint_of_weights(run)
-        for step in training_steps(load_generator(run), cohort.set("train"), run, context):
+        for step in training_steps(load_generator(run), cohort.set("train"), run, context, scorer=scorer):
             if on_step:
                 on_step(step)
     return "done"
@@ -246,11 +262,12 @@ def training_steps(
     context: Context,
     *,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    scorer: Scorer | None = None,
 ) -> Iterator[TrainingStep]:
     """The loop: train until the budget of volumes seen is spent, yielding a record a step; then write the weights.
 
     Resumes from the checkpoint when there is one. Raises MribenchError naming loss and step when a loss or
-    gradient stops being finite; the last good checkpoint stays.
+    gradient stops being finite; the last good checkpoint stays. A `scorer` changes no weight.
     """
     seed, device = run.read_record().seed or 0, context.device
     generator.to(device).train()
@@ -259,17 +276,22 @@ def training_steps(
     started = saved = time.monotonic()
     step, cost, recorded = TrainingStep(step=number, seen=batches.seen, seconds=before), 0.0, 0.0
     while batches.seen < generator.config.budget:
+        seen_before = batches.seen
         seed_everything(derive(seed, "step", number))
         with context.mixed_precision():
             losses = generator.training_step(batches.next)
         number += 1
         finished = batches.seen >= generator.config.budget
-        if device.type == "cpu" or number % 50 == 0 or finished:
+        due = scorer is not None and scorer.is_due(batches.seen, seen_before, finished)
+        if device.type == "cpu" or number % 50 == 0 or finished or due:
             _check_finite(generator, losses, number)
             values = {name: float(value) for name, value in losses.items()}
             seconds = before + time.monotonic() - started
             step = TrainingStep(step=number, seen=batches.seen, seconds=seconds, losses=values)
-            if seconds - recorded > RECORD_SECONDS or finished:
+            if scorer is not None and due:
+                step = step.model_copy(update={"scores": _scores_now(scorer, generator, seed)})
+                started = time.monotonic() - (seconds - before)
+            if seconds - recorded > RECORD_SECONDS or finished or due:
                 append_json_line(run.progress, step.model_dump())
                 recorded = seconds
             if time.monotonic() - saved > checkpoint_seconds * max(1.0, cost / CHEAP_SECONDS):
@@ -281,6 +303,20 @@ def training_steps(
     _save_checkpoint(generator, run, step)
     generator.refresh_batchnorm(seed)
     _save_weights(generator, run, step, context)
+
+
+@torch.no_grad()
+def _scores_now(scorer: Scorer, generator: Generator, seed: int) -> Mapping[str, StepScore]:
+    """What the scorer says of the generator, which trains on afterwards as if nothing had happened."""
+    buffers = {name: buffer.clone() for name, buffer in generator.named_buffers()}
+    try:
+        with random_state_kept(next(generator.parameters()).device):
+            generator.refresh_batchnorm(seed)
+            return scorer.score(generator, seed)
+    finally:
+        generator.train()
+        for name, buffer in generator.named_buffers():
+            buffer.copy_(buffers[name])
 
 
 def _check_finite(generator: Generator, losses: dict[str, Tensor], step: int) -> None:

@@ -140,8 +140,17 @@ class Checkpoint(BaseModel):
     optimizers: dict[str, dict[str, Any]]
 
 
+class StepScore(_Part):
+    """The value of a metric during a training, with its 95 % interval, and the number of samples."""
+
+    value: float
+    low: float
+    high: float
+    samples: NonNegativeInt
+
+
 class TrainingStep(_Part):
-    """A line of training.jsonl: after `step` steps and `seen` volumes, `seconds` of training in all."""
+    """A line of training.jsonl: after `step` steps and `seen` volumes, `seconds` of training in all (scoring apart)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=True)
 
@@ -149,6 +158,7 @@ class TrainingStep(_Part):
     seen: NonNegativeInt
     seconds: NonNegativeFloat
     losses: dict[str, float] = {}
+    scores: dict[str, StepScore] = {}  # metric -> score of samples made after this step
 
 
 class SampleFile(_Part):

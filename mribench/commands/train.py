@@ -37,6 +37,18 @@ from mribench.errors import UsageError
     "--raise-budget", is_flag=True, help="Train a run on that exists with a smaller budget (--set budget=N)."
 )
 @click.option(
+    "--score-every",
+    type=click.IntRange(1),
+    metavar="VOLUMES",
+    help="Score a few samples whenever so many volumes have been seen; changes no weight.",
+)
+@click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write losses and scores there for TensorBoard.",
+)
+@click.option(
     "-n",
     "--dry-run",
     is_flag=True,
@@ -57,6 +69,8 @@ def train(
     compute: Compute,
     overwrite: bool,
     raise_budget: bool,
+    score_every: int | None,
+    tensorboard: Path | None,
     dry_run: bool,
 ) -> None:
     """Train MODEL on the bench's cohort (makes a demo bench if there is none).
@@ -66,6 +80,7 @@ def train(
     mribench train cdpm --preset tiny --set budget=6400 --seed 1
     mribench train cdpm --name cdpm-wide --set base=64
     mribench train cdpm --set budget=12800 --raise-budget
+    mribench train cdpm --score-every 200 --tensorboard logs
     """
     from mribench.bench.folder import start_bench
     from mribench.commands.console import session
@@ -89,4 +104,4 @@ def train(
                 if dry_run:
                     click.echo(plan.record.model_dump_json(indent=1))
                 else:
-                    current.train(plan, overwrite, raise_budget)
+                    current.train(plan, overwrite, raise_budget, score_every, tensorboard)
