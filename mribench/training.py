@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -18,14 +17,14 @@ from torch import Tensor
 from mribench.bench.controls import CONTROLS
 from mribench.bench.folder import Bench, Run, check_same_run, start_run, versions
 from mribench.bench.records import BudgetRaise, Checkpoint, RunRecord, StepScore, TrainingStep, WeightsRecord
+from mribench.data.batches import Batches
 from mribench.data.cohort import Cohort
-from mribench.data.grid import to_model_range
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError, is_out_of_memory
 from mribench.files import append_json_line, check_seal, digest_file, first_error, sealed
 from mribench.models import MODEL_REGISTRY, get_model
 from mribench.models.generator import Generator, GeneratorConfig
-from mribench.runtime import Context, derive, random_state_kept, seed_everything, to_device
+from mribench.runtime import Context, derive, random_state_kept, seed_everything
 
 log = logging.getLogger(__name__)
 
@@ -227,32 +226,6 @@ def load_generator(run: Run, settings: dict[str, Any] | None = None) -> Generato
     kind.check_sampler_settings(settings or {})
     seed_everything(derive(record.seed or 0, "weights"))
     return kind(kind.read_config({**record.config, **(settings or {})}))
-
-
-class Batches:
-    """An endless stream of training volumes, addressed by position: a resumed run gets those of an unbroken one.
-
-    Each pass over the set is a permutation that depends on (seed, pass) alone; no augmentation.
-    """
-
-    def __init__(self, volumes: VolumeSet, batch_size: int, seed: int, device: torch.device) -> None:
-        self.volumes, self.batch_size, self.seed, self.device = volumes, batch_size, seed, device
-        self.seen = 0
-        self._pass: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
-
-    def next(self) -> Tensor:
-        """The next `[B,1,D,H,W]` in [-1,1]."""
-        positions = range(self.seen, self.seen + self.batch_size)
-        self.seen += self.batch_size
-        stack = np.stack([self.volumes[self._index(p)] for p in positions])[:, None]
-        return to_device(torch.from_numpy(to_model_range(stack)), self.device)
-
-    def _index(self, position: int) -> int:
-        number, offset = divmod(position, len(self.volumes))
-        if self._pass[0] != number:
-            order = np.random.default_rng(derive(self.seed, "pass", number)).permutation(len(self.volumes))
-            self._pass = (number, order)
-        return int(self._pass[1][offset])
 
 
 def training_steps(
