@@ -80,9 +80,7 @@ class RunRecord(Record):
     versions: dict[str, str] = {}
     device: DeviceRecord | None = None
     raised: tuple[BudgetRaise, ...] = ()
-    weights_of: str | None = Field(
-        None, pattern=f"^{RUN_NAME}$"
-    )  # the run whose weights it samples; None: its own
+    weights_of: str | None = Field(default=None, pattern=f"^{RUN_NAME}$")  # a run; None: weights of its own
     sampler: dict[str, Any] = {}  # settings of `config` that differ from those of `weights_of`
 
     @property

@@ -222,7 +222,12 @@ def _doubts(
 
 
 def _of_earlier_weights(run: Run, record: RunRecord) -> bool:
-    """Whether these samples are not of the weights that are there now; weights that were removed prove nothing."""
+    """Whether these samples are not of the weights that are there now; weights that were removed prove nothing.
+
+    Only a raised budget and weights of another run can leave such samples: a training anew removes its own.
+    """
+    if not (record.raised or record.weights_of):
+        return False
     if not run.weights_run.weights_record.exists():
         return bool(record.raised)
     made = run.read_samples()
