@@ -117,12 +117,12 @@ def _row(score: Score) -> dict[str, object]:
 
 
 def _shown(score: Score) -> dict[str, str]:
-    baseline, aim = score.real_baseline, score.display.aim or score.better
+    baseline, aim, target = score.real_baseline, score.display.aim or score.better, f"{score.target or 0:.4g}"
     return {
         "Metric": f"{score.title} ({score.unit})" if score.unit else score.title,
         "Value": f"{score.value:.4g}",
         "95 % interval": f"[{score.low:.4g}, {score.high:.4g}]",
-        "Better": aim if score.target is None else f"{aim} {score.target:.4g}",
+        "Better": aim if score.target is None or target in aim else f"{aim} ({target})",
         "Real baseline": f"{baseline.value:.4g} [{baseline.low:.4g}, {baseline.high:.4g}]"
         if baseline
         else "",
