@@ -22,7 +22,7 @@ def report(quiet: bool, folder: Path, compute: Compute, show: bool) -> None:
     mribench report --bench trial --open
     """
     from mribench.bench.folder import open_bench
-    from mribench.commands.session import session
+    from mribench.commands.console import session
 
     with session(quiet, compute, lambda: open_bench(folder)) as current:
         current.report()

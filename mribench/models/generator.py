@@ -33,6 +33,11 @@ class GeneratorConfig(BaseModel):
     batch_size: int = Field(ge=1)  # volumes per batch drawn
     budget: int = Field(ge=1)  # volumes seen in the whole training
 
+    @property
+    def rates_follow_budget(self) -> bool:
+        """Whether the learning rates depend on the budget, so that a raised budget changes their course."""
+        return False
+
 
 class Generator(nn.Module):
     """A trainable source of brain volumes.
@@ -143,6 +148,16 @@ class Generator(nn.Module):
                 near = difflib.get_close_matches(key, cls.Config.model_fields, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise UsageError(f"{cls.title} has no setting {key!r}.{hint}")
+
+    @classmethod
+    def check_sampler_settings(cls, settings: Iterable[str]) -> None:
+        """Raise UsageError for settings that decide the network or its training, or that this model does not have."""
+        if fixed := set(settings) - set(cls.sampler_settings):
+            cls.check_names(fixed)
+            changeable = ", ".join(cls.sampler_settings) or "nothing"
+            raise UsageError(
+                f"{', '.join(sorted(fixed))} cannot change after training; of {cls.title} only {changeable} can."
+            )
 
     @classmethod
     def read_config(cls, values: Mapping[str, Any]) -> GeneratorConfig:
