@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mribench.bench.protocol import Protocol
     from mribench.data.nifti import read_nifti
     from mribench.evaluation import evaluate
+    from mribench.library import Bench
     from mribench.metrics.arrays.nearest import nearest_neighbours
     from mribench.metrics.fid import frechet_distance
     from mribench.metrics.kid import kid
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
     from mribench.metrics.prdc import prdc
     from mribench.models.generator import Generator
     from mribench.runtime import make_context
+    from mribench.scored import Evaluation
 
 __version__ = "0.2.0"
 
 _HOME = {
+    "Bench": "mribench.library",
+    "Evaluation": "mribench.scored",
     "Generator": "mribench.models.generator",
     "Metric": "mribench.metrics.metric",
     "Protocol": "mribench.bench.protocol",
@@ -47,6 +51,8 @@ _HOME = {
 }
 
 __all__ = [
+    "Bench",
+    "Evaluation",
     "Generator",
     "Metric",
     "Protocol",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,17 +16,16 @@ from mribench.bench.folder import Bench, Run
 from mribench.bench.records import EmbeddingRecord, NearestPair, NearestRecord, ScoresRecord
 from mribench.data.cohort import Cohort
 from mribench.data.folder import AFFINE_TOLERANCE, open_folder
+from mribench.data.loaded import loaded_set
 from mribench.data.nifti import Rescale
-from mribench.data.volume_set import VolumeSet, check_brightness, volume_set
+from mribench.data.volume_set import VolumeSet, check_brightness
 from mribench.errors import MribenchError
 from mribench.files import digest_file, digest_json, write_text
-from mribench.generation import model_stamp
 from mribench.metrics import METRIC_REGISTRY, default_metrics, get_metric, plugin_metrics
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.arrays.distances import join_views
 from mribench.metrics.features.slices import EXTRACTOR_REGISTRY, get_extractor
 from mribench.metrics.gates.judge import judge
-from mribench.metrics.gates.result import GateResult
 from mribench.metrics.memorisation import COPY_RATIO, copies
 from mribench.metrics.regions import RegionRow
 from mribench.metrics.score import Missing, Score
@@ -34,6 +33,7 @@ from mribench.metrics.scoring import score_all
 from mribench.metrics.statistics.regions import compare_regions
 from mribench.metrics.statistics.tsne import joint_embedding
 from mribench.runtime import Context, make_context
+from mribench.scored import Evaluation
 from mribench.training import Outcome
 
 log = logging.getLogger(__name__)
@@ -41,25 +41,7 @@ log = logging.getLogger(__name__)
 NO_HOLDOUT = "protocol {name} has no held-out volumes, so there is nothing to compare copies with"
 DEFAULT_EXTRACTOR = "effnet-lite0"
 
-Source = VolumeSet | Path | str | np.ndarray  # volumes of one role
-
-
-class Evaluation(NamedTuple):
-    """The scores of one set of samples, the metrics that have none, rows per region of anatomy, and the gates."""
-
-    scores: list[Score]
-    missing: list[Missing]
-    regions: tuple[RegionRow, ...] = ()
-    gates: tuple[GateResult, ...] = ()
-
-    @property
-    def failures(self) -> list[str]:
-        """What failed, apart from metrics that these sets cannot have; everything when there is no score at all."""
-        return [f"{m.metric}: {m.reason}" for m in self.missing if not m.by_design or not self.scores]
-
-    def score(self, metric: str) -> Score:
-        """The score of a metric; raises KeyError when it has none."""
-        return {score.metric: score for score in self.scores}[metric]
+Source = VolumeSet | Path | str | Any  # volumes of one role: a folder, or what `loaded_set` takes
 
 
 def evaluate(
@@ -75,11 +57,14 @@ def evaluate(
     device: str = "auto",
     context: Context | None = None,
 ) -> Evaluation:
-    """Score samples against real volumes: folders of NIfTI, arrays `[N,D,H,W]` or `[N,1,D,H,W]` in [0,1], or sets.
+    """Score samples against real volumes: folders of NIfTI, or what a program holds, in [0,1].
+
+    A program may give arrays or tensors `[N,D,H,W]` or `[N,1,D,H,W]`, any Dataset or DataLoader (of PyTorch, MONAI or
+    TorchIO), or an iterable of volumes.
 
     With `train` (what the generator was trained on) copies are searched; where no `holdout` is given, the
     reference volumes serve as held-out ones. `metrics` defaults to all but opt-in ones, of plug-ins too, and
-    fid_3d where its weights are given. `rescale` maps intensities (low, high) of files to 0 and 1. `cache` keeps
+    fid_3d where its weights are given. `rescale` maps intensities (low, high) to 0 and 1. `cache` keeps
     expensive arrays for the next call. `context` (see `make_context`) replaces `device` and adds weights, memory and
     progress.
     Raises MribenchError when volumes are unusable or do not share one grid, UsageError for an unknown metric.
@@ -121,7 +106,7 @@ def _opened(
     if isinstance(source, VolumeSet):
         return source
     if not isinstance(source, Path | str):
-        return volume_set(np.asarray(source), role)
+        return loaded_set(source, role, rescale)
     name = "real" if role == "reference" else role
     return open_folder(
         Path(source),
@@ -247,7 +232,7 @@ def _check_samples(bench: Bench, run: Run) -> None:
     record, wanted = run.read_samples(), bench.protocol.evaluation.samples
     if run.read_record().kind == "model":
         count = len(record.files)
-        current = record.made_from == model_stamp(run, record.sampler)
+        current = record.made_from == run.samples_stamp(record.sampler)
         if count != wanted or not current:
             raise MribenchError(
                 f"{run.name} must have {wanted} samples of its present weights to be scored, but has {count}"

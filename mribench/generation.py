@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from mribench import __version__
 from mribench.bench.controls import CONTROLS, Control, make_volumes
 from mribench.bench.folder import Bench, Run, start_run, versions
-from mribench.bench.records import RunRecord, SampleFile, SamplesRecord, WeightsRecord
+from mribench.bench.records import RunRecord, SampleFile, SamplesRecord
 from mribench.data.cohort import Cohort
 from mribench.data.folder import open_folder
 from mribench.data.foreign.recipe import Passage
@@ -24,9 +24,10 @@ from mribench.data.nifti import Rescale, write_nifti
 from mribench.data.volume_set import Slab, check_brightness
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_file, digest_json, digest_volume, write_json
+from mribench.models import get_model
 from mribench.models.generator import Generator
 from mribench.runtime import Context, DeviceRecord, Noise, derive
-from mribench.training import Outcome, load_generator
+from mribench.training import Outcome, load_generator, named_run
 
 Make = Callable[[Sequence[int]], np.ndarray]  # volume numbers -> [B,D,H,W] in [0,1]
 BATCH = 8  # volumes made together, where a batch does not change them
@@ -61,21 +62,23 @@ def generate(
     those of the samples that exist. Raises UsageError for a run that is no model and for samples made with other
     settings, MribenchError when the run is not trained.
     """
-    record = run.read_record()
-    if record.kind != "model":
-        raise UsageError(f"{run.name} is no trained model ({record.kind}); its samples are not generated.")
-    if not run.is_trained():
-        raise MribenchError(
-            f"{run.name} must be trained before it can be sampled. Run: {run.command('train')}"
-        )
+    kind = run.read_record().kind
+    if kind != "model":
+        raise UsageError(f"{run.name} is no trained model ({kind}); its samples are not generated.")
+    home = _trained_home(run)
     with bench.run_lock(run):
+        record = _current_record(run)
         present = _present_sampler(run)
         chosen = present or {} if settings is None else settings
-        stamp, count = model_stamp(run, chosen), bench.protocol.evaluation.samples
+        stamp, count = run.samples_stamp(chosen), bench.protocol.evaluation.samples
         if not overwrite and are_complete(run, stamp, count):
             return "up to date"
         generator = load_generator(run, chosen)
-        generator.load(run.weights)
+        generator.load(home.weights)
+        if not run.is_trained():  # those of another run are not under this run's lock
+            raise MribenchError(
+                f"The weights of {home.name} were replaced meanwhile. Run the same command again."
+            )
         if overwrite:
             run.forget_samples()
         elif present is not None and present != chosen:
@@ -89,6 +92,71 @@ def generate(
         source = Source(make, stamp, seed, generator.slab, context.described(), chosen, origin)
         write_samples(run, source, bench.protocol.cohort.voxels, count, context, batch)
     return "done"
+
+
+def start_sampler_run(
+    bench: Bench, source: Run, name: str, settings: Mapping[str, Any], *, overwrite: bool = False
+) -> Run:
+    """A run of its own name for the weights of `source` with other sampler settings, which `generate` then samples.
+
+    `settings` are added to those of `source`. Raises UsageError for settings that are no sampler's or change nothing,
+    and for a name that is taken; MribenchError when `source` is not trained.
+    """
+    given = source.read_record()
+    if given.kind != "model":
+        raise UsageError(
+            f"{source.name} is no trained model ({given.kind}), so there are no weights to sample."
+        )
+    home = _trained_home(source)
+    run = named_run(bench, str(given.model), name, given.seed or 0)
+    record = _sampler_record(home, {**given.sampler, **settings})
+    if record.config == home.read_record().config:
+        raise UsageError(
+            f"{run.name} must differ from {home.name}. Give the settings of its sampler with --set."
+        )
+    with bench.run_lock(run):
+        if run.record.exists() and run.read_record().weights_of is None:
+            raise UsageError(f"{run.name} is a run of this bench already. Choose another --name.")
+        if run.folder.exists() and overwrite:
+            shutil.rmtree(run.folder)
+        start_run(run, record, "generate")
+    return run
+
+
+def _trained_home(run: Run) -> Run:
+    """The run whose weights `run` samples; raises MribenchError when it is not trained."""
+    home = run.weights_run
+    if not home.record.exists():
+        raise MribenchError(
+            f"{run.name} samples the weights of {home.name}, but this bench has no such run. Train it again, or remove "
+            f"{run.folder}."
+        )
+    if not run.is_trained():
+        raise MribenchError(
+            f"{home.name} must be trained before it can be sampled. Run: {home.command('train')}"
+        )
+    return home
+
+
+def _sampler_record(home: Run, settings: Mapping[str, Any]) -> RunRecord:
+    """run.json of a run that samples the weights of `home` with these other settings."""
+    record = home.read_record()
+    kind = get_model(str(record.model))
+    kind.check_sampler_settings(settings)
+    config = kind.read_config(kind.merge(record.config, settings)).model_dump(mode="json")
+    changed = {name: config[name] for name in settings}
+    return record.model_copy(update={"config": config, "weights_of": home.name, "sampler": changed})
+
+
+def _current_record(run: Run) -> RunRecord:
+    """run.json, written anew where the run whose weights it uses has been trained with other settings since."""
+    record = run.read_record()
+    if record.weights_of is None:
+        return record
+    current = _sampler_record(run.weights_run, record.sampler)
+    if current.identity != record.identity:
+        current.write(run.record)
+    return current
 
 
 def make_control(
@@ -276,12 +344,6 @@ def _open_record(run: Run, source: Source, grid: Grid) -> SamplesRecord:
     return fresh
 
 
-def model_stamp(run: Run, settings: dict[str, Any]) -> str:
-    """Digest of what decides a trained model's samples: weights, settings, seed, other sampler settings."""
-    weights = WeightsRecord.read(run.weights_record).digest
-    return digest_json({"weights": weights, "run": run.read_record().digest, "sampler": settings})
-
-
 def slab_affine(grid: Grid, slab: Slab | None) -> np.ndarray:
     """The affine of a volume that holds the axial slices `slab` of the grid."""
     affine = grid.affine
@@ -308,4 +370,4 @@ def _present_sampler(run: Run) -> dict[str, Any] | None:
     if not run.samples_record.exists():
         return None
     record = run.read_samples()
-    return record.sampler if record.made_from == model_stamp(run, record.sampler) else None
+    return record.sampler if record.made_from == run.samples_stamp(record.sampler) else None

@@ -144,6 +144,18 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+@contextmanager
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Whatever draws random numbers inside: those of Python, NumPy and torch go on afterwards as they would have."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
 def without_autocast(like: Tensor) -> AbstractContextManager[Any]:
     """Computes as the inputs are, whatever the autocast type; the meta device, which counts only, has no autocast."""
     kind = like.device.type

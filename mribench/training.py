@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from mribench.bench.folder import Bench, Run, start_run, versions
-from mribench.bench.records import Checkpoint, RunRecord, StartRecord, TrainingStep, WeightsRecord
+from mribench.bench.controls import CONTROLS
+from mribench.bench.folder import Bench, Run, check_same_run, start_run, versions
+from mribench.bench.records import (
+    BudgetRaise,
+    Checkpoint,
+    RunRecord,
+    StartRecord,
+    StepScore,
+    TrainingStep,
+    WeightsRecord,
+)
+from mribench.data.batches import Batches
 from mribench.data.cohort import Cohort
-from mribench.data.grid import to_model_range
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError, is_out_of_memory
 from mribench.files import append_json_line, check_seal, digest_file, first_error, sealed
 from mribench.models import MODEL_REGISTRY, get_model
 from mribench.models.generator import Generator, GeneratorConfig
 from mribench.models.start import PRETRAINED, SCRATCH, check_start, find_start, start_from
-from mribench.runtime import Context, derive, seed_everything, to_device
+from mribench.runtime import Context, derive, random_state_kept, seed_everything
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +43,21 @@ CHEAP_SECONDS = 2.0  # a checkpoint that takes longer to write is written that m
 RECORD_SECONDS = 1.0  # at most one line of training.jsonl per this time
 
 Outcome = Literal["done", "up to date", "kept"]  # "kept": cannot be made again here
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores during a training: every `every` volumes and at its end, of the generator as it is then.
+
+    `score(generator, seed)` may sample it, with the statistics of BatchNorm that its weights would be given now.
+    """
+
+    every: int
+    score: Callable[[Generator, int], Mapping[str, StepScore]]
+
+    def is_due(self, seen: int, before: int, finished: bool) -> bool:
+        """Whether a multiple of `every` was passed since `before` volumes."""
+        return finished or seen // self.every > before // self.every
 
 
 @dataclass(frozen=True)
@@ -53,13 +77,15 @@ def plan_training(
     preset: str | None,
     overrides: dict[str, Any],
     seed: int,
+    name: str | None = None,
     *,
     start: str = SCRATCH,
 ) -> Plan:
     """The training of a model on the bench's cohort. Precedence: preset < protocol < overrides.
 
-    `start`: "scratch", "pretrained" or a file of weights. Raises UsageError for an unknown model or setting, and for
-    volumes of another size than the protocol's, MribenchError for weights that do not fit.
+    `name` (default: the model's) is what the run is called; `start`: "scratch", "pretrained" or a file of weights.
+    Raises UsageError for an unknown model or setting, for volumes of another size than the protocol's, and for a name
+    that says something else; MribenchError for weights that do not fit.
     """
     kind = get_model(model)
     defaults = bench.protocol.training_for(model)
@@ -88,13 +114,28 @@ def plan_training(
         versions=versions(),
         start=None if weights is None else _start_record(weights, start, kind, config),
     )
-    return Plan(bench.run(model if seed == 0 else f"{model}-s{seed}"), record, config, weights)
+    return Plan(named_run(bench, model, name, seed), record, config, weights)
 
 
 def _start_record(weights: Path, start: str, kind: type[Generator], config: GeneratorConfig) -> StartRecord:
     networks = check_start(kind, config, weights)
     name = start if start == PRETRAINED else weights.name
     return StartRecord(name=name, digest=digest_file(weights), networks=networks)
+
+
+def named_run(bench: Bench, model: str, name: str | None, seed: int) -> Run:
+    """The run of a model under a name (default: the model's); a seed other than 0 is added to it.
+
+    Raises UsageError for the name of a control or of another model, and for one that ends as if it had a seed.
+    """
+    name = name or model
+    if name in CONTROLS or (name != model and name in MODEL_REGISTRY.names()):
+        raise UsageError(f"{name} is the name of another model or control. Choose another --name.")
+    if re.search(r"-s\d+$", name):
+        raise UsageError(
+            f"{name} ends like a seed, which is added to the name by itself. Choose another --name."
+        )
+    return bench.run(name if seed == 0 else f"{name}-s{seed}")
 
 
 def train(
@@ -104,23 +145,29 @@ def train(
     context: Context,
     *,
     overwrite: bool = False,
+    raise_budget: bool = False,
+    scorer: Scorer | None = None,
     on_step: Callable[[TrainingStep], None] | None = None,
 ) -> Outcome:
     """Train until the budget is spent and write the weights; goes on from the checkpoint of a killed training.
 
-    Raises UsageError when the run exists with other settings, MribenchError when a loss stops being finite.
+    `raise_budget`: a run that exists with a smaller budget goes on to the plan's. Raises UsageError when the run exists
+    with other settings, MribenchError when a loss stops being finite.
     """
     run = plan.run
     with bench.run_lock(run):
+        _check_is_training(run)
         if run.folder.exists() and overwrite:
             shutil.rmtree(run.folder)
+        if raise_budget:
+            _raise_budget(plan)
         start_run(run, _as_on_disk(plan).model_copy(update={"device": context.described()}), "train")
         if run.is_trained():
             return "up to date"
         _check_checkpoint_of_weights(run)
         generator = load_generator(run)
         _start(generator, plan)
-        for step in training_steps(generator, cohort.set("train"), run, context):
+        for step in training_steps(generator, cohort.set("train"), run, context, scorer=scorer):
             if on_step:
                 on_step(step)
     return "done"
@@ -157,6 +204,60 @@ def _as_on_disk(plan: Plan) -> RunRecord:
     return plan.record.model_copy(update={"config": present.config}) if same else plan.record
 
 
+def _check_is_training(run: Run) -> None:
+    """A training must not take the place of samples that were made otherwise."""
+    if not run.record.exists():
+        return
+    record = run.read_record()
+    if record.kind != "model" or record.weights_of is not None:
+        what = f"samples the weights of {record.weights_of}" if record.weights_of else f"is a {record.kind}"
+        raise UsageError(f"{run.name} is a run of this bench already and {what}. Choose another --name.")
+
+
+def _raise_budget(plan: Plan) -> None:
+    """Note in run.json where the training stands and give it the plan's budget; its weights are no longer the end.
+
+    What the learning rates do is decided by the new budget from here on; averaged weights go on, and the statistics of
+    BatchNorm are those of training, because the checkpoint is older than their renewal at the end.
+    """
+    run = plan.run
+    if not run.record.exists():
+        raise UsageError(
+            f"{run.name} must exist for its budget to be raised. Train it without --raise-budget."
+        )
+    record = run.read_record()
+    before, after = int(record.config.get("budget", 0)), plan.config.budget
+    check_same_run(
+        run, plan.record.model_copy(update={"config": {**plan.record.config, "budget": before}}), "train"
+    )
+    if after < before:
+        raise UsageError(
+            f"The budget of {run.name} can be raised, not lowered: it is {before}, and {after} was given."
+        )
+    if after == before:
+        return
+    if run.weights_record.exists() and not run.checkpoint.exists():
+        raise MribenchError(
+            f"{run.checkpoint} must be there for a training to go on, but is not. "
+            f"Train from the start: {run.command('train')} --overwrite"
+        )
+    state = _read_checkpoint(run) if run.checkpoint.exists() else None
+    raised = BudgetRaise(
+        budget=before,
+        step=state.step if state else 0,
+        seen=state.seen if state else 0,
+        weights_digest=WeightsRecord.read(run.weights_record).digest if run.is_trained() else "",
+        restarted=plan.config.rates_follow_budget and state is not None,
+    )
+    if raised.restarted:
+        log.warning("The learning rates of %s follow the budget, so they rise again.", run.name)
+    record.model_copy(update={"config": plan.record.config, "raised": (*record.raised, raised)}).write(
+        run.record
+    )
+    run.weights_record.unlink(missing_ok=True)
+    run.weights.unlink(missing_ok=True)
+
+
 def _check_checkpoint_of_weights(run: Run) -> None:
     """Weights that cannot be proven are written again from the checkpoint; without one the user must decide."""
     if run.weights.exists() and not run.checkpoint.exists():
@@ -177,40 +278,9 @@ def load_generator(run: Run, settings: dict[str, Any] | None = None) -> Generato
     if reason := MODEL_REGISTRY.why_unusable(str(record.model), record.package):
         raise MribenchError(f"The generator {record.model!r} of the run {run.name} cannot be used: {reason}.")
     kind = get_model(str(record.model))
-    if fixed := set(settings or {}) - set(kind.sampler_settings):
-        kind.check_names(fixed)
-        raise UsageError(
-            f"{', '.join(sorted(fixed))} cannot change after training; of {kind.title} only "
-            f"{', '.join(kind.sampler_settings)} can."
-        )
+    kind.check_sampler_settings(settings or {})
     seed_everything(derive(record.seed or 0, "weights"))
     return kind(kind.read_config(kind.merge(record.config, settings or {})))
-
-
-class Batches:
-    """An endless stream of training volumes, addressed by position: a resumed run gets those of an unbroken one.
-
-    Each pass over the set is a permutation that depends on (seed, pass) alone; no augmentation.
-    """
-
-    def __init__(self, volumes: VolumeSet, batch_size: int, seed: int, device: torch.device) -> None:
-        self.volumes, self.batch_size, self.seed, self.device = volumes, batch_size, seed, device
-        self.seen = 0
-        self._pass: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
-
-    def next(self) -> Tensor:
-        """The next `[B,1,D,H,W]` in [-1,1]."""
-        positions = range(self.seen, self.seen + self.batch_size)
-        self.seen += self.batch_size
-        stack = np.stack([self.volumes[self._index(p)] for p in positions])[:, None]
-        return to_device(torch.from_numpy(to_model_range(stack)), self.device)
-
-    def _index(self, position: int) -> int:
-        number, offset = divmod(position, len(self.volumes))
-        if self._pass[0] != number:
-            order = np.random.default_rng(derive(self.seed, "pass", number)).permutation(len(self.volumes))
-            self._pass = (number, order)
-        return int(self._pass[1][offset])
 
 
 def training_steps(
@@ -220,11 +290,12 @@ def training_steps(
     context: Context,
     *,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    scorer: Scorer | None = None,
 ) -> Iterator[TrainingStep]:
     """The loop: train until the budget of volumes seen is spent, yielding a record a step; then write the weights.
 
     Resumes from the checkpoint when there is one. Raises MribenchError naming loss and step when a loss or
-    gradient stops being finite; the last good checkpoint stays.
+    gradient stops being finite; the last good checkpoint stays. A `scorer` changes no weight.
     """
     seed, device = run.read_record().seed or 0, context.device
     generator.to(device).train()
@@ -233,18 +304,23 @@ def training_steps(
     started = saved = time.monotonic()
     step, cost, recorded = TrainingStep(step=number, seen=batches.seen, seconds=before), 0.0, 0.0
     while batches.seen < generator.config.budget:
+        seen_before = batches.seen
         seed_everything(derive(seed, "step", number))
         generator.scale_rates(generator.config.rate_share(number, batches.seen))
         with context.mixed_precision():
             losses = generator.training_step(batches.next)
         number += 1
         finished = batches.seen >= generator.config.budget
-        if device.type == "cpu" or number % 50 == 0 or finished:
+        due = scorer is not None and scorer.is_due(batches.seen, seen_before, finished)
+        if device.type == "cpu" or number % 50 == 0 or finished or due:
             _check_finite(generator, losses, number)
             values = {name: float(value) for name, value in losses.items()}
             seconds = before + time.monotonic() - started
             step = TrainingStep(step=number, seen=batches.seen, seconds=seconds, losses=values)
-            if seconds - recorded > RECORD_SECONDS or finished:
+            if scorer is not None and due:
+                step = step.model_copy(update={"scores": _scores_now(scorer, generator, seed)})
+                started = time.monotonic() - (seconds - before)
+            if seconds - recorded > RECORD_SECONDS or finished or due:
                 append_json_line(run.progress, step.model_dump())
                 recorded = seconds
             if time.monotonic() - saved > checkpoint_seconds * max(1.0, cost / CHEAP_SECONDS):
@@ -256,6 +332,20 @@ def training_steps(
     _save_checkpoint(generator, run, step)
     generator.refresh_batchnorm(seed)
     _save_weights(generator, run, step, context)
+
+
+@torch.no_grad()
+def _scores_now(scorer: Scorer, generator: Generator, seed: int) -> Mapping[str, StepScore]:
+    """What the scorer says of the generator, which trains on afterwards as if nothing had happened."""
+    buffers = {name: buffer.clone() for name, buffer in generator.named_buffers()}
+    try:
+        with random_state_kept(next(generator.parameters()).device):
+            generator.refresh_batchnorm(seed)
+            return scorer.score(generator, seed)
+    finally:
+        generator.train()
+        for name, buffer in generator.named_buffers():
+            buffer.copy_(buffers[name])
 
 
 def _check_finite(generator: Generator, losses: dict[str, Tensor], step: int) -> None:
@@ -290,7 +380,7 @@ def _resume(generator: Generator, run: Run, batches: Batches) -> tuple[int, floa
     if not run.checkpoint.exists():
         return 0, 0.0
     state = _read_checkpoint(run)
-    if state.run_digest != run.read_record().digest:
+    if state.run_digest not in run.read_record().digests:
         raise MribenchError(
             f"{run.checkpoint} must belong to the settings in run.json, but was made with others. "
             f"Run: {run.command('train')} --overwrite"

@@ -21,9 +21,8 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, model_validator
 
-from mribench.bench.folder import RUN_NAME
 from mribench.bench.protocol import Protocol
-from mribench.bench.records import RunRecord, SamplesRecord, WeightsRecord
+from mribench.bench.records import RUN_NAME, RunRecord, SamplesRecord, WeightsRecord
 from mribench.data.grid import Grid
 from mribench.errors import MribenchError
 from mribench.files import Record, atomic, digest_json
@@ -40,7 +39,7 @@ _MOST_VOLUMES = 1_000_000
 _MOST_NUMBER = 1e12  # beyond it squares lose their meaning
 VIEWS = ("axial", "coronal", "sagittal")
 REFERENCE = "_reference"  # whose pictures are of no entrant; no name of a run begins like this
-_PICTURE = re.compile(rf"pictures/(?:{REFERENCE}|{RUN_NAME.pattern})/(?:{'|'.join(VIEWS)})\.png")
+_PICTURE = re.compile(rf"pictures/(?:{REFERENCE}|{RUN_NAME})/(?:{'|'.join(VIEWS)})\.png")
 _END = struct.Struct("<4s4H2LH")  # of a zip: signature, four counts, size and place of its directory, comment
 _DIRECTORY_LINE = 256  # bytes that a member takes there at most
 _UNREADABLE = (
@@ -102,7 +101,7 @@ class BundledEntrant(_Part):
 
     @model_validator(mode="after")
     def _check(self) -> BundledEntrant:
-        if not RUN_NAME.fullmatch(self.name) or ".." in self.name:
+        if not re.fullmatch(RUN_NAME, self.name) or ".." in self.name:
             raise ValueError(f"name: {self.name[:80]!r} is no name of a run")
         metrics = [score.metric for score in self.scores]
         if not metrics or len(set(metrics)) < len(metrics):

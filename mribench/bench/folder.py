@@ -11,17 +11,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mribench import __version__
 from mribench.bench.locks import hold
 from mribench.bench.protocol import EvaluationSpec, Protocol, differences, load_protocol
-from mribench.bench.records import BenchRecord, RunRecord, SampleFile, SamplesRecord, WeightsRecord
+from mribench.bench.records import (
+    RUN_NAME,
+    BenchRecord,
+    RunRecord,
+    SampleFile,
+    SamplesRecord,
+    WeightsRecord,
+)
 from mribench.data.nifti import read_nifti
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError
-from mribench.files import digest_file, digest_volume
+from mribench.files import digest_file, digest_json, digest_volume
 from mribench.metrics import METRIC_REGISTRY
 
 log = logging.getLogger(__name__)
@@ -29,7 +37,6 @@ log = logging.getLogger(__name__)
 DEFAULT_PROTOCOL = "demo"
 _DOOR = "-door"  # ends the name of a control that sends real volumes the way of an adopted entrant
 _SECONDS_TO_CREATE = 30.0  # to wait for another process that makes the same bench
-RUN_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,79}")
 
 
 def versions() -> dict[str, str]:
@@ -103,8 +110,10 @@ class Run:
         record = self.read_record()
         target = self.name
         if verb == "train":
+            base = self.name.removesuffix(f"-s{record.seed}") if record.seed else self.name
             target = f"{record.model} --seed {record.seed}"
             target += f" --from {record.start.name}" if record.start else ""
+            target += f" --name {base}" if base != record.model else ""
         elif verb == "generate" and record.kind == "control":
             target = "--all"
         elif record.kind == "folder" and (verb == "adopt" or (record.adoption and verb != "evaluate")):
@@ -118,16 +127,28 @@ class Run:
         for stray in [*self.folder.glob(".tmp-*"), *self.folder.glob("*/.tmp-*")]:
             stray.unlink(missing_ok=True)
 
+    @property
+    def weights_run(self) -> Run:
+        """The run whose weights make its samples: itself, or the one that run.json names."""
+        source = self.read_record().weights_of
+        return self if source is None else Run(self.folder.parent / source)
+
     def is_trained(self) -> bool:
-        """Whether the weights on disk are those of this run's settings, whole and unaltered; reads the file."""
-        if not self.weights_record.exists() or not self.weights.exists():
+        """Whether the weights on disk are those that run.json asks for, whole and unaltered; reads the file."""
+        home = self.weights_run
+        if not (home.record.exists() and home.weights_record.exists() and home.weights.exists()):
             return False
         try:
-            record = WeightsRecord.read(self.weights_record)
+            record = WeightsRecord.read(home.weights_record)
         except MribenchError as error:
             log.warning("%s", error)
             return False
-        return record.run_digest == self.read_record().digest and record.digest == digest_file(self.weights)
+        return record.run_digest == home.read_record().digest and record.digest == digest_file(home.weights)
+
+    def samples_stamp(self, settings: Mapping[str, Any]) -> str:
+        """Digest of what decides a trained model's samples: weights, settings, seed, other sampler settings."""
+        weights = WeightsRecord.read(self.weights_run.weights_record).digest
+        return digest_json({"weights": weights, "run": self.read_record().digest, "sampler": dict(settings)})
 
     def read_samples(self) -> SamplesRecord:
         """samples.json; raises MribenchError when it is missing or damaged."""
@@ -218,7 +239,7 @@ class Bench:
 
     def run(self, name: str) -> Run:
         """The run of that name, which need not exist; raises UsageError for a name that is no plain word."""
-        if not RUN_NAME.fullmatch(name) or ".." in name:
+        if not re.fullmatch(RUN_NAME, name) or ".." in name:
             raise UsageError(
                 f"A run's name must be lower-case letters, digits, '_', '-' and '.', at most 80, not {name!r}."
             )
@@ -247,7 +268,7 @@ class Bench:
         """All runs, by name; a folder without a readable run.json is included (the report says so)."""
         parent = self.folder / "runs"
         folders = sorted(p for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
-        return [Run(folder) for folder in folders if RUN_NAME.fullmatch(folder.name)]
+        return [Run(folder) for folder in folders if re.fullmatch(RUN_NAME, folder.name)]
 
     def entrants(self) -> list[Run]:
         """The runs that have samples."""
@@ -326,6 +347,9 @@ def open_bench(folder: Path) -> Bench:
     return Bench(folder, record.protocol, record.packages)
 
 
+_HOW_TO_RAISE = "\nTo train on with a larger budget: the same command with --raise-budget"
+
+
 def check_same_run(run: Run, wanted: RunRecord, verb: str) -> None:
     """Raise UsageError with "expected, got" lines when the run on disk is not the one asked for."""
     lines = differences(run.read_record().identity, wanted.identity)
@@ -334,6 +358,7 @@ def check_same_run(run: Run, wanted: RunRecord, verb: str) -> None:
             f"{run.name} exists with other settings (expected = on disk, got = asked for):\n  "
             + "\n  ".join(lines)
             + f"\nTo replace it: {run.command(verb)} --overwrite (with the same other options)"
+            + (_HOW_TO_RAISE if [line.split(":")[0] for line in lines] == ["config.budget"] else "")
         )
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+)
 
 from mribench.bench.protocol import Protocol
 from mribench.data.foreign.recipe import LeftOut, Passage, Recipe
@@ -18,6 +26,7 @@ from mribench.metrics.score import Missing, Score
 from mribench.runtime import DeviceRecord
 
 Kind = Literal["model", "control", "folder"]
+RUN_NAME = r"[a-z0-9][a-z0-9_.-]{0,79}"
 
 
 class _Part(BaseModel):
@@ -55,6 +64,20 @@ class AdoptionRecord(_Part):
     left_out: tuple[LeftOut, ...] = ()
 
 
+class BudgetRaise(_Part):
+    """A training that went on with a larger budget than the one here: how far it was, and its weights if it was done.
+
+    `restarted`: its learning rates follow the budget, so they rose again, and the weights are not those of one training
+    with the larger budget.
+    """
+
+    budget: NonNegativeInt
+    step: NonNegativeInt
+    seen: NonNegativeInt
+    weights_digest: str = ""
+    restarted: bool = False
+
+
 class RunRecord(Record):
     """run.json: what makes an entrant's samples; written before anything else of the run."""
 
@@ -74,8 +97,20 @@ class RunRecord(Record):
     versions: dict[str, str] = {}
     device: DeviceRecord | None = None
     start: StartRecord | None = None  # None: from scratch
+    raised: tuple[BudgetRaise, ...] = ()
+    weights_of: str | None = Field(default=None, pattern=f"^{RUN_NAME}$")  # a run; None: weights of its own
+    sampler: dict[str, Any] = {}  # settings of `config` that differ from those of `weights_of`
     adoption: AdoptionRecord | None = None
     door_of: str = ""  # the adopted entrant whose recipe this control tries on real volumes
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What decides the weights, whatever the seed: equal for trainings that are ranked as one."""
+        restarts = [{"restarted": each.seen} for each in self.raised if each.restarted]
+        decides = self.model_dump(mode="json", include={"kind", "model", "config", "cohort_digest"})
+        if self.start is not None:
+            decides["start"] = self.start.digest
+        return {**decides, "restarts": restarts} if restarts else decides
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -83,6 +118,8 @@ class RunRecord(Record):
         decides = self.model_dump(mode="json", include={"kind", "model", "config", "seed", "cohort_digest"})
         if self.start is not None:
             decides["start"] = self.start.digest
+        if self.weights_of is not None:
+            decides["weights_of"] = self.weights_of
         if self.adoption is not None:
             decides["recipe"] = self.adoption.recipe.model_dump(mode="json")
         return decides
@@ -91,6 +128,13 @@ class RunRecord(Record):
     def digest(self) -> str:
         """SHA-256 of `identity`."""
         return digest_json(self.identity)
+
+    @property
+    def digests(self) -> set[str]:
+        """`digest`, and those that it had before its budget was raised."""
+        budgets = [each.budget for each in self.raised]
+        earlier = [self.model_copy(update={"config": {**self.config, "budget": b}}) for b in budgets]
+        return {record.digest for record in (self, *earlier)}
 
 
 class WeightsRecord(Record):
@@ -122,8 +166,17 @@ class Checkpoint(BaseModel):
     optimizers: dict[str, dict[str, Any]]
 
 
+class StepScore(_Part):
+    """The value of a metric during a training, with its 95 % interval, and the number of samples."""
+
+    value: float
+    low: float
+    high: float
+    samples: NonNegativeInt
+
+
 class TrainingStep(_Part):
-    """A line of training.jsonl: after `step` steps and `seen` volumes, `seconds` of training in all."""
+    """A line of training.jsonl: after `step` steps and `seen` volumes, `seconds` of training in all (scoring apart)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=True)
 
@@ -131,6 +184,7 @@ class TrainingStep(_Part):
     seen: NonNegativeInt
     seconds: NonNegativeFloat
     losses: dict[str, float] = {}
+    scores: dict[str, StepScore] = {}  # metric -> score of samples made after this step
 
 
 class SampleFile(_Part):

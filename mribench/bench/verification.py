@@ -165,6 +165,14 @@ def _is_door(bench: Bench, run: Run) -> bool:
 
 
 def _of_training(run: Run) -> Iterator[Damage]:
+    home = run.weights_run
+    if not home.record.exists():
+        yield Damage(
+            run.record, f"the run {home.name}, whose weights it samples, is not in this bench", "", run
+        )
+        return
+    if home is not run:
+        return
     trained = run.is_trained()
     checkpoint = _tried(lambda: check_seal(run.checkpoint), run.checkpoint, "remove" if trained else "", run)
     if run.weights_record.exists() and not trained:

@@ -13,8 +13,8 @@ from mribench.errors import UsageError
 if TYPE_CHECKING:
     from mribench.adoption import Door, Trial
     from mribench.bench.folder import Bench
-    from mribench.commands.session import Session
     from mribench.runtime import Context, Progress
+    from mribench.session import Session
 
 _PRESETS = ("hagan", "med-ddpm", "wdm", "brain-ldm", "maisi")
 
@@ -91,7 +91,7 @@ def adopt(
     mribench adopt samples/ --name theirs --orientation LPS --assume-affine 2 --rescale -1 1
     """
     from mribench.bench.folder import open_bench
-    from mribench.commands.session import session
+    from mribench.commands.console import session
     from mribench.runtime import make_context
 
     def compute(progress: Progress) -> Context:

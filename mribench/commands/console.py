@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mribench.bench.activity import Announcer
+from mribench.commands.options import Compute
+from mribench.errors import finish
+
+if TYPE_CHECKING:
+    from mribench.bench.folder import Bench
+    from mribench.session import Session
 
 LINE_SECONDS = 30.0  # without a terminal, one line per task at most this often
 
@@ -79,3 +87,21 @@ def display(quiet: bool) -> Iterator[Display]:
     )
     with Progress(*columns, console=console) as progress, closing(Display(progress, quiet)) as screen:
         yield screen
+
+
+@contextmanager
+def session(quiet: bool, compute: Compute, find_bench: Callable[[], Bench]) -> Iterator[Session]:
+    """A Session for the length of one command: lines on stderr, products on stdout; fails in the end when a run failed.
+
+    The context is made first, so that a wrong option stops the command before a bench or cohort is made.
+    """
+    from mribench.session import Session
+
+    with display(quiet) as screen:
+        context = compute(screen.report)
+        current = Session(
+            find_bench(), context, screen.report, lambda line: click.echo(line, err=True), click.echo
+        )
+        screen.announce_at(current.bench.folder)
+        yield current
+    finish(current.failures)

@@ -25,7 +25,7 @@ def demo(quiet: bool, folder: Path, compute: Compute) -> None:
     mribench demo --bench /tmp/look --device cpu
     """
     from mribench.bench.folder import start_bench
-    from mribench.commands.session import session
+    from mribench.commands.console import session
     from mribench.models import MODELS
     from mribench.models.start import PRETRAINED, SCRATCH, read_pretrained
     from mribench.training import plan_training

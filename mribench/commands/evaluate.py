@@ -95,7 +95,7 @@ def evaluate(
         raise UsageError("--samples DIR needs --real DIR, or --name NAME to become an entrant of the bench.")
     one_or_all(run or name, everything, "RUN")
     from mribench.bench.folder import open_bench
-    from mribench.commands.session import session
+    from mribench.commands.console import session
 
     with session(quiet, compute, lambda: open_bench(folder)) as current:
         if samples is not None and name is not None:
@@ -117,7 +117,6 @@ def _score_folders(
     as_json: bool,
 ) -> None:
     """Score the volumes in `samples` against those in `real`; writes scores.json and scores.csv to `out`."""
-    from mribench.bench.records import ScoresRecord
     from mribench.commands.console import display
     from mribench.evaluation import DEFAULT_EXTRACTOR
     from mribench.evaluation import evaluate as evaluate_sets
@@ -135,14 +134,7 @@ def _score_folders(
             context=compute(screen.report),
         )
     name = samples.resolve().name
-    record = ScoresRecord(
-        entrant=name,
-        rescale=rescale,
-        scores=tuple(result.scores),
-        missing=tuple(result.missing),
-        regions=result.regions,
-        gates=result.gates,
-    )
+    record = result.record().model_copy(update={"entrant": name, "rescale": rescale})
     record.write(out / "scores.json")
     board = leaderboard.from_set(name, result.scores, result.missing)
     write_text(out / "scores.csv", csv_tables.as_scores_csv(board))

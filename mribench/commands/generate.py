@@ -25,6 +25,7 @@ from mribench.errors import UsageError
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting of RUN's sampler."
 )
+@click.option("--name", help="Make another entrant of RUN's weights, with the --set given, and call it so.")
 @compute_options()
 @batch_option
 @overwrite_option
@@ -35,6 +36,7 @@ def generate(
     everything: bool,
     folder: Path,
     settings: tuple[str, ...],
+    name: str | None,
     compute: Compute,
     batch: int,
     overwrite: bool,
@@ -44,16 +46,21 @@ def generate(
     \b
     mribench generate --all
     mribench generate cdpm --set ddim_steps=20 --batch 4
+    mribench generate cdpm --name cdpm-dpm20 --set ddim_steps=20
     """
     from mribench.bench.folder import open_bench
-    from mribench.commands.session import session
+    from mribench.commands.console import session
+    from mribench.generation import start_sampler_run
 
     one_or_all(run, everything, "RUN")
-    if everything and settings:
-        raise UsageError("--set goes with one RUN: models have different samplers.")
+    if everything and (settings or name):
+        raise UsageError("--set and --name go with one RUN: models have different samplers.")
     with session(quiet, compute, lambda: open_bench(folder)) as current:
         if everything:
             current.generate_all(batch, overwrite)
         else:
-            chosen = current.bench.existing_run(str(run))
-            current.generate(chosen, parse_settings(settings) or None, batch, overwrite)
+            chosen, changed = current.bench.existing_run(str(run)), parse_settings(settings) or None
+            if name:
+                chosen = start_sampler_run(current.bench, chosen, name, changed or {}, overwrite=overwrite)
+                changed, overwrite = None, False
+            current.generate(chosen, changed, batch, overwrite)

@@ -116,7 +116,10 @@ def list_runs(folder: Path) -> Rows:
             record = run.read_record()
             samples = len(run.read_samples().files) if run.samples_record.exists() else 0
             row = {"kind": record.kind, "model": record.model, "seed": record.seed}
-            row |= {"trained": run.weights_record.exists(), "samples": samples, "scored": run.scores.exists()}
+            trained = run.weights_run.weights_record.exists()
+            row |= {"trained": trained, "samples": samples, "scored": run.scores.exists()}
+            if record.weights_of:
+                row["weights of"] = record.weights_of
             if record.adoption:
                 row["recipe"] = str(record.adoption.recipe)
         except MribenchError as error:

@@ -110,6 +110,9 @@ overwrite_option = click.option(
     is_flag=True,
     help="Throw away what is there and do it again (the only destructive option).",
 )
+name_option = click.option(
+    "--name", help="What the run is called, where that is not the model's name. [default: MODEL]"
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 batch_option = click.option(
     "--batch",

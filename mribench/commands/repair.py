@@ -8,11 +8,11 @@ from mribench.bench.cohort import start_cohort
 from mribench.bench.controls import possible_controls
 from mribench.bench.folder import Bench, Run
 from mribench.bench.verification import Damage
-from mribench.commands.session import Session
 from mribench.data.prepare.simulated import simulated_cohort
 from mribench.files import drop_damaged_lines, write_sums, write_text
 from mribench.models import get_model
 from mribench.reports.page.quality import PAGE, quality_page
+from mribench.session import Session
 from mribench.training import Plan
 
 

@@ -28,7 +28,7 @@ def report(quiet: bool, folder: Path, compute: Compute, no_real_pictures: bool, 
     mribench report --no-real-pictures
     """
     from mribench.bench.folder import open_bench
-    from mribench.commands.session import session
+    from mribench.commands.console import session
 
     with session(quiet, compute, lambda: open_bench(folder)) as current:
         current.report(real_pictures=not no_real_pictures)

@@ -11,12 +11,14 @@ from mribench.commands.options import (
     Compute,
     bench_option,
     compute_options,
+    name_option,
     one_or_all,
     overwrite_option,
     parse_settings,
     protocol_option,
     simulated_option,
 )
+from mribench.errors import UsageError
 
 
 @click.command()
@@ -35,9 +37,25 @@ from mribench.commands.options import (
     metavar="scratch|pretrained|FILE",
     help="Weights to start from: none, those that come with mribench, or a file of weights.",
 )
+@name_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @compute_options()
 @overwrite_option
+@click.option(
+    "--raise-budget", is_flag=True, help="Train a run on that exists with a smaller budget (--set budget=N)."
+)
+@click.option(
+    "--score-every",
+    type=click.IntRange(1),
+    metavar="VOLUMES",
+    help="Score a few samples whenever so many volumes have been seen; changes no weight.",
+)
+@click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write losses and scores there for TensorBoard.",
+)
 @click.option(
     "-n",
     "--dry-run",
@@ -55,9 +73,13 @@ def train(
     preset: str | None,
     settings: tuple[str, ...],
     start: str,
+    name: str | None,
     seed: int,
     compute: Compute,
     overwrite: bool,
+    raise_budget: bool,
+    score_every: int | None,
+    tensorboard: Path | None,
     dry_run: bool,
 ) -> None:
     """Train MODEL on the bench's cohort (makes a demo bench if there is none).
@@ -66,23 +88,32 @@ def train(
     mribench train cdpm
     mribench train cdpm --preset tiny --set budget=6400 --seed 1
     mribench train cdpm --from pretrained --set budget=400
+    mribench train cdpm --name cdpm-wide --set base=64
+    mribench train cdpm --set budget=12800 --raise-budget
+    mribench train cdpm --score-every 200 --tensorboard logs
     """
     from mribench.bench.folder import start_bench
-    from mribench.commands.session import session
+    from mribench.commands.console import session
     from mribench.models import MODEL_REGISTRY
     from mribench.training import plan_training
 
     one_or_all(model, everything, "MODEL")
-    names = [name for name, _ in MODEL_REGISTRY.usable()] if everything else [str(model)]
-    MODEL_REGISTRY.get(names[0])
+    if everything and (name or raise_budget):
+        raise UsageError("--name and --raise-budget go with one MODEL.")
+    if overwrite and raise_budget:
+        raise UsageError(
+            "--overwrite starts from the beginning and --raise-budget goes on. Give one of them."
+        )
+    models = [key for key, _ in MODEL_REGISTRY.usable()] if everything else [str(model)]
+    MODEL_REGISTRY.get(models[0])
     overrides = parse_settings(settings)
     with session(quiet, compute, lambda: start_bench(folder, protocol, simulated)) as current:
-        for name in names:
-            with current.collect_failures(name) if everything else nullcontext():
+        for each in models:
+            with current.collect_failures(each) if everything else nullcontext():
                 plan = plan_training(
-                    current.bench, current.cohort(), name, preset, overrides, seed, start=start
+                    current.bench, current.cohort(), each, preset, overrides, seed, name, start=start
                 )
                 if dry_run:
                     click.echo(plan.record.model_dump_json(indent=1))
                 else:
-                    current.train(plan, overwrite)
+                    current.train(plan, overwrite, raise_budget, score_every, tensorboard)

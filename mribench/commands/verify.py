@@ -34,16 +34,16 @@ def verify(quiet: bool, folder: Path, repair: bool, compute: Compute) -> None:
     """
     from mribench.bench import verification
     from mribench.bench.folder import open_bench
+    from mribench.commands.console import session
     from mribench.commands.repair import repair_damages
-    from mribench.commands.session import session
 
     with session(quiet, compute, lambda: open_bench(folder)) as current:
-        findings = verification.verify(current.bench, current.screen.report)
+        findings = verification.verify(current.bench, current.context.progress)
         if repair and findings.damages:
             for damage in findings.damages:
                 click.echo(f"{'repairing' if damage.remedy else 'cannot repair'} {damage}", err=True)
             repair_damages(current, findings.damages)
-            findings = verification.verify(current.bench, current.screen.report)
+            findings = verification.verify(current.bench, current.context.progress)
         _say_notes(findings)
     finish([str(damage) for damage in findings.damages])
     click.echo("everything is as recorded")

@@ -172,6 +172,16 @@ class Generator(nn.Module):
                 raise UsageError(f"{cls.title} has no setting {key!r}.{hint}")
 
     @classmethod
+    def check_sampler_settings(cls, settings: Iterable[str]) -> None:
+        """Raise UsageError for settings that decide the network or its training, or that this model does not have."""
+        if fixed := set(settings) - set(cls.sampler_settings):
+            cls.check_names(fixed)
+            changeable = ", ".join(cls.sampler_settings) or "nothing"
+            raise UsageError(
+                f"{', '.join(sorted(fixed))} cannot change after training; of {cls.title} only {changeable} can."
+            )
+
+    @classmethod
     def read_config(cls, values: Mapping[str, Any]) -> GeneratorConfig:
         """A config from plain values; raises UsageError naming the setting that is wrong."""
         try:

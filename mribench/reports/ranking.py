@@ -147,8 +147,7 @@ def _training(row: Row) -> str:
     run, samples = row.entrant.run, row.entrant.samples
     if run is None or run.kind != "model":
         return row.entrant.name
-    identity = {key: value for key, value in run.identity.items() if key != "seed"}
-    return digest_json([identity, samples.sampler if samples else {}])
+    return digest_json([run.recipe, samples.sampler if samples else {}])
 
 
 def _placed(

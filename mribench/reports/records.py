@@ -185,7 +185,7 @@ def read_entrant(bench: Bench, run: Run, cohort: Cohort | None) -> Entrant:
         missing=missing,
         slab=samples.slab if samples else None,
         run=record,
-        weights=reader.optional(WeightsRecord, run.weights_record),
+        weights=reader.optional(WeightsRecord, _home(run, record).weights_record),
         samples=samples,
         nearest=reader.optional(NearestRecord, run.nearest),
         training=training,
@@ -194,6 +194,10 @@ def read_entrant(bench: Bench, run: Run, cohort: Cohort | None) -> Entrant:
         problems=tuple(reader.problems),
         doubts=tuple(_doubts(bench, run, cohort, record, scored, scores)) if scored and scores else (),
     )
+
+
+def _home(run: Run, record: RunRecord | None) -> Run:
+    return run.weights_run if record else run
 
 
 def _doubts(
@@ -213,11 +217,29 @@ def _doubts(
     if scored.protocol_digest not in (None, bench.protocol.digest):
         doubts.append("scored under another protocol")
     samples = run.samples()
+    if record and record.kind == "model" and _of_earlier_weights(run, record):
+        doubts.append("made by earlier weights than the run's present ones, or its training goes on")
     if scored.samples_digest not in (None, *_sample_digests(samples, scores)):
         doubts.append("the samples have changed since they were scored")
     if cohort and scored.reference_digest not in (None, *_reference_digests(cohort, samples.slab)):
         doubts.append("scored against other reference volumes than this bench's")
     return doubts
+
+
+def _of_earlier_weights(run: Run, record: RunRecord) -> bool:
+    """Whether these samples are not of the weights that are there now; weights that were removed prove nothing.
+
+    Only a raised budget and weights of another run can leave such samples: a training anew removes its own.
+    """
+    if not (record.raised or record.weights_of):
+        return False
+    if not run.weights_run.weights_record.exists():
+        return bool(record.raised)
+    made = run.read_samples()
+    try:
+        return made.made_from != run.samples_stamp(made.sampler)
+    except MribenchError:  # weights.json cannot be read, which is a problem of its own
+        return False
 
 
 def _reference_digests(cohort: Cohort, slab: Slab | None) -> set[str]:

@@ -12,6 +12,7 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -29,6 +30,7 @@ SHARP = 2  # pixels drawn per pixel shown, for plots with text
 _ABSENT = 0.5  # grey of slices that a slab entrant does not make
 _LINES = (SAMPLE, _NEAREST, "#2a7f3f", "#9b3fa0", "#7a5c2e", "#c0392b")
 _MOST_POINTS = 1500  # of one training curve, so that the page stays small
+_SCORE_INCHES = 0.95  # of a score below the losses
 _MOST_LETTERS = 26  # of a name in a plot
 
 
@@ -148,10 +150,12 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
 
 
 def training_curves(records: Sequence[TrainingStep], label: str) -> Picture:
-    """Losses against volumes seen: every record pale, their running mean dark."""
+    """Losses against volumes seen, every record pale, their running mean dark; below them, scores of that time."""
     names = sorted({name for record in records for name in record.losses})
-    figure = Figure(figsize=(5.2, 2.9), dpi=110)
-    axes = figure.add_axes((0.13, 0.16, 0.84, 0.8))
+    scored = sorted({name for record in records for name in record.scores})
+    inches = 2.9 + _SCORE_INCHES * len(scored)
+    figure = Figure(figsize=(5.2, inches), dpi=110)
+    axes = figure.add_axes((0.13, 1 - 2.44 / inches, 0.84, 2.32 / inches))
     lowest = np.inf
     for name, colour in zip(names, cycle(_LINES), strict=False):
         seen, loss = _curve(records, name)
@@ -170,8 +174,27 @@ def training_curves(records: Sequence[TrainingStep], label: str) -> Picture:
     axes.spines[["top", "right"]].set_visible(False)
     for text in axes.legend(fontsize=8, frameon=False).get_texts() if names else ():
         text.set_parse_math(False)
+    for i, name in enumerate(scored, 1):
+        bottom = 1 - (2.44 + _SCORE_INCHES * i) / inches
+        _score_curve(figure.add_axes((0.13, bottom, 0.84, 0.62 / inches), sharex=axes), records, name)
     last = records[-1]
-    return plotted(figure, f"Training losses of {label} over {last.seen} volumes in {last.step} steps", SHARP)
+    alt = f"Training losses of {label} over {last.seen} volumes in {last.step} steps"
+    return plotted(figure, f"{alt}; scores: {', '.join(scored)}" if scored else alt, SHARP)
+
+
+def _score_curve(axes: Axes, records: Sequence[TrainingStep], name: str) -> None:
+    """One metric against volumes seen, with its 95 % interval."""
+    points = [(record.seen, record.scores[name]) for record in records if name in record.scores]
+    seen, values = [seen for seen, _ in points], [score.value for _, score in points]
+    low, high = [score.low for _, score in points], [score.high for _, score in points]
+    axes.fill_between(seen, low, high, color=SAMPLE, alpha=0.18, linewidth=0)
+    axes.plot(seen, values, color=SAMPLE, linewidth=1.4, marker="o", markersize=2.5)
+    title = axes.set_title(f"{name} of {points[-1][1].samples} samples", fontsize=8, loc="left", pad=3)
+    title.set_parse_math(False)
+    axes.tick_params(labelsize=7)
+    axes.tick_params(axis="x", labelbottom=False)
+    axes.grid(color="#e4e6e8", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _curve(records: Sequence[TrainingStep], name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -169,7 +169,7 @@ class Gallery:
             if entrant.training
             else Group(entrant, problem="training.jsonl holds no record.")
             for entrant in entrants
-            if entrant.kind == "model"
+            if entrant.kind == "model" and not (entrant.run and entrant.run.weights_of)
         ]
 
     def _samples(self, entrant: Entrant) -> VolumeSet:

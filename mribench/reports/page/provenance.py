@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from mribench.bench.folder import Bench
-from mribench.bench.records import StartRecord
+from mribench.bench.records import BudgetRaise, StartRecord
 from mribench.data.cohort import Cohort
 from mribench.errors import MribenchError
 from mribench.files import read_json
@@ -222,6 +222,8 @@ def _training(entrant: Entrant, bench: Bench, cohort: Cohort | None) -> list[_Fa
         ("Trained on", "another cohort than this bench's" if other else f"{train} {source} volumes (train)"),
         ("Preset", run.preset or "" if run else ""),
         ("Started from", _start(run.start) if run and run.start else ""),
+        ("Weights of", _weights_of(entrant)),
+        ("Budget", "; ".join(_said_of(raised) for raised in run.raised) if run else ""),
         ("Cost", ", ".join(cost)),
     ]
 
@@ -231,6 +233,20 @@ def _start(start: StartRecord) -> str:
         "weights that come with mribench" if start.name == PRETRAINED else f"weights of the file {start.name}"
     )
     return f"{where}, trained before on other volumes ({', '.join(start.networks)}; SHA-256 {start.digest[:_SHORT]})"
+
+
+def _weights_of(entrant: Entrant) -> str:
+    """Of an entrant that samples another run's weights: which, and with what other settings."""
+    run = entrant.run
+    if run is None or run.weights_of is None:
+        return ""
+    settings = ", ".join(f"{name} = {json.dumps(value)}" for name, value in run.sampler.items())
+    return f"{run.weights_of}, sampled with {settings}"
+
+
+def _said_of(raised: BudgetRaise) -> str:
+    again = ", and the learning rates, which follow the budget, rose again" if raised.restarted else ""
+    return f"raised from {raised.budget:,} when {raised.seen:,} volumes had been seen{again}"
 
 
 def _seed(entrant: Entrant) -> str:

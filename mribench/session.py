@@ -1,30 +1,25 @@
-"""One command on one bench, as a person follows it: progress, one line per run, failures collected."""
+"""One piece of work on one bench: the steps in their order, a line per run, failures of single runs collected."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import click
 
 from mribench.adoption import Door, adopt, advice_on, make_door_control
 from mribench.bench.cohort import start_cohort
 from mribench.bench.controls import Control, possible_controls
 from mribench.bench.folder import Bench, Run
 from mribench.bench.records import ScoresRecord, TrainingStep
-from mribench.commands.console import Display, display
-from mribench.commands.options import Compute
 from mribench.data.cohort import Cohort
 from mribench.data.nifti import Rescale
 from mribench.errors import (
     MribenchError,
     TooLittleMemory,
     UsageError,
-    finish,
     is_out_of_memory,
     out_of_memory,
 )
@@ -32,17 +27,27 @@ from mribench.evaluation import embed, evaluate_run
 from mribench.generation import BATCH, add_folder, generate, make_control
 from mribench.reports import leaderboard
 from mribench.reports.page.html import write_report
-from mribench.runtime import Context
-from mribench.training import Plan, train
+from mribench.runtime import Context, no_progress
+from mribench.training import Plan, Scorer, train
+from mribench.training_scores import TensorBoard, TrainingScores
+
+
+def _nothing(*_: Any) -> None:
+    """Tell nobody."""
 
 
 @dataclass
 class Session:
-    """A command's bench, context and screen. The failure of one run is noted in `failures`; the others go on."""
+    """A bench, a context, and who is told: `show_step` progress with a note, `say` a line, `hand_over` a product.
 
-    screen: Display
+    The failure of one run is noted in `failures`; the others go on.
+    """
+
     bench: Bench
     context: Context
+    show_step: Callable[[str, int, int, str], None] = _nothing
+    say: Callable[[str], None] = _nothing
+    hand_over: Callable[[Path], None] = _nothing
     failures: list[str] = field(default_factory=list)
     _cohort: Cohort | None = None
 
@@ -52,25 +57,57 @@ class Session:
             self._cohort = start_cohort(self.bench, self.context.progress)
         return self._cohort
 
-    def train(self, plan: Plan, overwrite: bool = False) -> None:
-        """Train; prints the path of the weights."""
+    def train(
+        self,
+        plan: Plan,
+        overwrite: bool = False,
+        raise_budget: bool = False,
+        score_every: int | None = None,
+        tensorboard: Path | None = None,
+    ) -> None:
+        """Train, or train on; hands over the weights. Scores every `score_every` volumes where that is given."""
         name, budget = plan.run.name, plan.config.budget
 
         def show(step: TrainingStep) -> None:
             losses = " ".join(f"{loss} {value:.4g}" for loss, value in step.losses.items())
-            self.screen.report(f"train {name}", min(step.seen, budget), budget, losses)
+            self.show_step(f"train {name}", min(step.seen, budget), budget, losses)
+            if board:
+                board.write(step)
 
-        outcome = train(self.bench, self.cohort(), plan, self.context, overwrite=overwrite, on_step=show)
+        board = TensorBoard(tensorboard, name) if tensorboard else None
+        try:
+            outcome = train(
+                self.bench,
+                self.cohort(),
+                plan,
+                self.context,
+                overwrite=overwrite,
+                raise_budget=raise_budget,
+                scorer=self._scorer(score_every),
+                on_step=show,
+            )
+        finally:
+            if board:
+                board.close()
         self._say("train", name, outcome)
-        click.echo(plan.run.weights)
+        self.hand_over(plan.run.weights)
+
+    def _scorer(self, every: int | None) -> Scorer | None:
+        if every is None:
+            return None
+        extractor, quiet = (
+            self.bench.protocol.evaluation.extractor,
+            replace(self.context, progress=no_progress),
+        )
+        return Scorer(every, TrainingScores(self.cohort(), extractor, quiet))
 
     def generate(
         self, run: Run, settings: dict[str, Any] | None, batch: int = BATCH, overwrite: bool = False
     ) -> None:
-        """Sample one trained run; prints the folder."""
+        """Sample one trained run; hands over the folder."""
         outcome = generate(self.bench, run, self.context, settings=settings, batch=batch, overwrite=overwrite)
         self._say("generate", run.name, outcome)
-        click.echo(run.samples_folder)
+        self.hand_over(run.samples_folder)
 
     def generate_all(self, batch: int = BATCH, overwrite: bool = False) -> None:
         """Sample every trained run and make the controls."""
@@ -96,14 +133,14 @@ class Session:
         add_folder(self.bench, name, folder, rescale, self.context, overwrite=overwrite)
 
     def adopt(self, name: str, door: Door, skip_bad: bool, overwrite: bool) -> None:
-        """Make stored volumes an entrant, and its control of real volumes; prints the folder."""
+        """Make stored volumes an entrant, and its control of real volumes; hands over the folder."""
         outcome = adopt(self.bench, name, door, self.context, skip_bad=skip_bad, overwrite=overwrite)
         self._say("adopt", name, outcome)
         run = self.bench.run(name)
         if outcome == "done" and (said := advice_on(door, run, self.cohort())):
-            click.echo(said, err=True)
+            self.say(said)
         self.make_door_control(run, overwrite)
-        click.echo(run.samples_folder)
+        self.hand_over(run.samples_folder)
 
     def make_door_control(self, run: Run, overwrite: bool = False) -> None:
         """Make the control of an adopted entrant."""
@@ -135,12 +172,12 @@ class Session:
         self._say("evaluate", run.name, outcome)
         nothing = len(missing) == len(self.bench.protocol.evaluation.metrics)
         for absent in missing:
-            click.echo(f"  not computed: {absent.metric}: {absent.reason}", err=True)
+            self.say(f"  not computed: {absent.metric}: {absent.reason}")
             if nothing or not absent.by_design:
                 self.failures.append(f"{run.name}: {absent.metric}: {absent.reason}")
 
-    def report(self, real_pictures: bool = True) -> None:
-        """Score what has no scores yet, embed all entrants, write the report; prints table and path."""
+    def report(self, real_pictures: bool = True) -> Path:
+        """Score what has no scores yet, embed all entrants, write the report; says the table, returns the page."""
         if not self.bench.entrants():
             raise UsageError(f"{self.bench.folder} has no samples to report on. Run: mribench generate --all")
         scored = self.evaluate()
@@ -148,8 +185,9 @@ class Session:
             embed(self.bench, self.cohort(), scored, self.context)
         with self.bench.lock("report"):
             page = write_report(self.bench, real_pictures)
-        click.echo(self.table(), err=True)
-        click.echo(page)
+        self.say(self.table())
+        self.hand_over(page)
+        return page
 
     @contextmanager
     def collect_failures(self, name: str) -> Iterator[None]:
@@ -175,18 +213,4 @@ class Session:
         return json.dumps([ScoresRecord.read(run.scores).as_json() for run in runs], indent=1)
 
     def _say(self, verb: str, name: str, outcome: str) -> None:
-        click.echo(f"{verb} {name}: {outcome}", err=True)
-
-
-@contextmanager
-def session(quiet: bool, compute: Compute, find_bench: Callable[[], Bench]) -> Iterator[Session]:
-    """A Session for the length of one command; fails in the end when any run failed.
-
-    The context is made first, so that a wrong option stops the command before a bench or cohort is made.
-    """
-    with display(quiet) as screen:
-        context = compute(screen.report)
-        current = Session(screen, find_bench(), context)
-        screen.announce_at(current.bench.folder)
-        yield current
-    finish(current.failures)
+        self.say(f"{verb} {name}: {outcome}")
