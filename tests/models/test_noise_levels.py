@@ -132,7 +132,14 @@ def test_both_models_train_and_sample_with_every_recipe(kind, recipe):
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_all_predictions_lead_to_the_same_volumes(prediction):
     """Networks that mean the same denoiser, each in its own prediction, give the same samples."""
-    settings = {"levels": "log_normal", "sampler": "dpmpp", "calls": 8, "sigma_max": 20, "sigma_min": 0.03}
+    settings = {
+        "ddim_steps": None,
+        "levels": "log_normal",
+        "sampler": "dpmpp",
+        "calls": 8,
+        "sigma_max": 20,
+        "sigma_min": 0.03,
+    }
     model = DPM3D(
         DPM3D.build_config("tiny", **{**DPM3D.SMALLEST, **settings, "eta": 0.0, "prediction": prediction})
     )
