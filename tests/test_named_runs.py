@@ -29,11 +29,8 @@ def trained(tmp_path_factory, protocol_file):
     """A bench with a trained cDPM and its samples, and few metrics."""
     folder = tmp_path_factory.mktemp("named") / "bench"
     text = re.sub("metrics = .*", 'metrics = ["ms_ssim"]', protocol_file.read_text())
-    text = (
-        text.replace('"tiny"', '"tiny-x0"')
-        .replace("calls = 2", "ddim_steps = 2")
-        .replace("mixing_sizes = [16]", "")
-    )
+    text = text.replace("[training.cdpm]", '[training.cdpm]\npreset = "tiny-x0"')
+    text = text.replace("calls = 2", "ddim_steps = 2").replace("mixing_sizes = [16]", "")
     protocol_file = folder.with_name("few.toml")
     protocol_file.write_text(text)
     call("train", "cdpm", "--bench", folder, "--protocol", protocol_file)
