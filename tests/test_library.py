@@ -54,7 +54,7 @@ def test_a_training_can_be_followed_and_raised(bench):
 
 
 def test_another_sampler_is_another_entrant(bench):
-    assert "cdpm-3" in bench.generate("cdpm", name="cdpm-3", ddim_steps=3)
+    assert "cdpm-3" in bench.generate("cdpm", name="cdpm-3", calls=3)
     assert bench.generate("cdpm-3") == bench.generate("cdpm-3")
     with pytest.raises(UsageError, match="base cannot change after training"):
         bench.generate("cdpm", name="cdpm-4", base=4)

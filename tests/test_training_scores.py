@@ -29,7 +29,14 @@ from mribench.training import Scorer, load_generator, training_steps
 from mribench.training_scores import METRICS, SAMPLES, TensorBoard, TrainingScores
 
 SETTINGS = {
-    "cdpm": {"base": 8, "multipliers": (1, 2), "tau_max": 6, "stage_slices": 3, "ddim_steps": 2},
+    "cdpm": {
+        "base": 8,
+        "multipliers": (1, 2),
+        "tau_max": 6,
+        "stage_slices": 3,
+        "calls": 2,
+        "mixing_sizes": (16,),
+    },
     "gan_gp": {"channels": (8, 16), "latent": 12, "critic_steps": 1},
 }
 CPU = Context(torch.device("cpu"))

@@ -43,7 +43,8 @@ base = 8
 multipliers = [1, 2]
 tau_max = 6
 stage_slices = 3
-ddim_steps = 2
+calls = 2
+mixing_sizes = [16]
 """
 PREPARED = re.sub(
     r"train = 4\nreference = 4\nholdout = 4", "train = 2\nreference = 3\nholdout = 3", PROTOCOL
