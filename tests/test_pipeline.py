@@ -77,7 +77,7 @@ def test_gates_hold_back_copies_and_repeats_and_never_real_people(bench):
         assert [gate.gate for gate in gates] == ["copies", "identical", "repeats", "orientation", "joins"]
         tripped[run.name] = {gate.gate for gate in gates if gate.passed is False}
     assert tripped["train_copy"] == {"copies"}
-    assert tripped["mean_volume"] == {"repeats"}
+    assert "repeats" in tripped["mean_volume"]
     assert tripped["real_heldout"] == tripped["blurred_real"] == set()
 
 
