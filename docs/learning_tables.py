@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from typing import Any
 
-from results import RESULTS, TITLES, read, table
+from results import TITLES, read, table
 
 BANDS = [f"{low} to {high}" for low, high in ((1, 8), (8, 16), (16, 32), (32, 48), (48, 64))]
 SAMPLERS = {
@@ -90,8 +91,8 @@ def _trial(name: str, row: dict[str, Any]) -> list[str]:
 
 def shipped_models() -> str:
     """Titles of the models whose weights come with the package."""
-    path = RESULTS.parent.parent / "mribench" / "models" / "weights" / "pretrained.json"
-    models = json.loads(path.read_text())["models"]
+    record = files("mribench.models") / "weights" / "pretrained.json"
+    models = json.loads(record.read_text())["models"]
     return ", ".join(
         f"{TITLES[name]} ({models[name]['seen']:,} volumes)" for name in TITLES if name in models
     )
