@@ -66,7 +66,9 @@ class HAGAN(Generator):
     title = "HA-GAN"
     summary = "a GAN that makes a whole small volume and a part of it at full resolution"
     source = "Sun et al. 2022"
-    SMALLEST: ClassVar = {"width": 4, "latent": 12, "train_encoders": True}
+    # At four times the generator's rate, so narrow a discriminator swings: after 160 volumes the distance to real
+    # volumes was 0.68 to 0.98 of noise's with three seeds; at equal rates 0.53 to 0.72.
+    SMALLEST: ClassVar = {"width": 4, "latent": 12, "train_encoders": True, "discriminator_learning_rate": 8e-4}
     needs = ("G.A", "G.H")  # G.L only shows the low resolution to D
     PRESETS: ClassVar = {
         "tiny": {
