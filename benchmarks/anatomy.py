@@ -41,7 +41,7 @@ from mribench.metrics.statistics.regions import compare_regions
 SIZE, N = 72, 24
 SEEDS = {"none": 11, "wide ventricles": 12, "young only": 13, "thin cortex": 14, "asymmetry": 14}
 YOUNG_YEARS, WIDER_MM, THINNER = 64.0, 3.0, 0.4
-Subject = tuple[np.ndarray, np.ndarray]  # volume [D,H,W], true volumes of REGIONS in ml [7]
+Subject = tuple[np.ndarray, np.ndarray]  # volume [D,H,W], true volumes of REGIONS in ml [8]
 Change = Callable[[simulator._Traits], simulator._Traits]
 
 
@@ -83,8 +83,8 @@ def true_volumes(tissues: np.ndarray, origins: torch.Tensor, voxel_ml: float) ->
     left, cerebrum = points[:, 0] < 0, ~in_cerebellum(points)
     csf, grey, white = tissues
     halves = [matter[cerebrum & side].sum() for matter in (grey, white) for side in (left, ~left)]
-    ventricles = ventricle.sum()
-    volumes = [ventricles, csf.sum() - ventricles, *halves, (grey + white)[~cerebrum].sum()]
+    ventricles = [ventricle[side].sum() for side in (left, ~left)]
+    volumes = [*ventricles, csf.sum() - sum(ventricles), *halves, (grey + white)[~cerebrum].sum()]
     return np.array(volumes) * voxel_ml
 
 
@@ -98,7 +98,7 @@ def fault(name: str, count: int) -> Iterable[Subject]:
 
 
 def subjects(name: str, count: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Volumes `[N,D,H,W]` and true region volumes `[N,7]`, stored in `folder` so that a killed run continues.
+    """Volumes `[N,D,H,W]` and true region volumes `[N,8]`, stored in `folder` so that a killed run continues.
 
     Asymmetry: the left half of a head with a thin cortex, the right half of the same head without.
     """
@@ -263,7 +263,7 @@ def real_head(folder: Path) -> dict[str, Any]:
             }
             for tissue, a, b in zip(("CSF", "grey", "white"), ours.proportions, theirs, strict=True)
         },
-        "ventricles": {"ours_ml": float(measured[0]), "dipy_ml": _ventricles(hard == 1, origin)},
+        "ventricles": {"ours_ml": float(measured[:2].sum()), "dipy_ml": _ventricles(hard == 1, origin)},
         "cerebellum_dice_with_aal": _dice(in_cerebellum(ours.points), cerebellum, labelled),
         "disturbed": disturbed(volume[None], np.ones(len(TRAITS))),
     }

@@ -14,6 +14,7 @@ from mribench.data.simulate import simulate
 from mribench.data.volume_set import VolumeSet
 from mribench.metrics.arrays.alignment import BATCH, Frame, coarse
 from mribench.metrics.arrays.cache import Arrays
+from mribench.metrics.features.anatomy import lattice_of, region_volumes
 from mribench.metrics.features.seams import join_profile
 from mribench.selftest.degradations import bias_field, noise_everywhere, noise_in_brain
 
@@ -111,13 +112,16 @@ def noisy(sd: float) -> Alteration:
 
 
 class Aligned:
-    """Forms, coarse volumes and join profiles of any volumes in one fixed frame, computed once."""
+    """What gates compare of any volumes in one fixed frame, computed once: `regions` are in ml."""
 
     def __init__(self, mean: np.ndarray) -> None:
         self.frame = Frame(coarse(torch.from_numpy(mean.astype(np.float32))))
         self.coarse: list[np.ndarray] = []
         self.forms: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        self.poses: list[np.ndarray] = []
         self.joins: list[np.ndarray] = []
+        self.regions: list[np.ndarray] = []
+        self.lattice = lattice_of(mean.shape, None)
 
     def add(self, volumes: Sequence[np.ndarray]) -> range:
         """Numbers of the volumes, float `[D,H,W]`."""
@@ -125,8 +129,10 @@ class Aligned:
         for start in range(0, len(volumes), BATCH):
             clipped = [np.clip(v, 0, 1).astype(np.float32) for v in volumes[start : start + BATCH]]
             self.joins.extend(join_profile(volume) for volume in clipped)
+            self.regions.extend(region_volumes(volume, self.lattice) for volume in clipped)
             batch = torch.stack([coarse(torch.from_numpy(volume)) for volume in clipped])
             self.coarse.extend(batch.numpy())
+            self.poses.extend(self.frame.poses(batch).numpy())
             for side, forms in zip((batch, batch.flip(3)), self.forms, strict=True):
                 forms.extend(self.frame.forms(side.contiguous()).numpy())
         return range(first, len(self.coarse))
@@ -148,8 +154,15 @@ class Bench(Arrays):
     def forms(self, set_name: str, mirrored: bool = False) -> np.ndarray:
         return np.stack([self.aligned.forms[mirrored][i] for i in self.numbers[set_name]])
 
+    def poses(self, set_name: str, mirrored: bool = False) -> np.ndarray:
+        assert not mirrored
+        return np.stack([self.aligned.poses[i] for i in self.numbers[set_name]])
+
     def joins(self, set_name: str) -> np.ndarray:
         return np.stack([self.aligned.joins[i] for i in self.numbers[set_name]])
+
+    def region_volumes(self, set_name: str) -> np.ndarray:
+        return np.stack([self.aligned.regions[i] for i in self.numbers[set_name]])
 
 
 def _numbered(name: str, numbers: Sequence[int], shape: tuple[int, ...]) -> VolumeSet:

@@ -24,7 +24,7 @@ def _energy_kernel(rows: np.ndarray, law: np.ndarray) -> np.ndarray:
     """Negative distances `[K,K]` of traits in units of `law`: of all traits together and of each alone, averaged.
 
     Together: whitened by the standard deviations and shrunk correlations of `law`. Alone, because the spread of one
-    trait hardly changes a distance in seven dimensions. The squared MMD of a negative power below 2 of a distance is
+    trait hardly changes a distance in eight dimensions. The squared MMD of a negative power below 2 of a distance is
     an energy distance (Sejdinovic et al., Annals of Statistics 41, 2013). It grows with the shift without limit, where
     Gaussian kernels end at a constant, so poor generators stay in order.
     """
@@ -58,7 +58,7 @@ class RegionDistance(Metric[tuple[np.ndarray, np.ndarray]]):
         }
 
     def gather(self, arrays: ArraySource) -> tuple[np.ndarray, np.ndarray]:
-        """Traits of the reference `[M,7]` and of the samples `[N,7]`."""
+        """Traits of the reference `[M,8]` and of the samples `[N,8]`."""
         if arrays.slab is not None:
             start, stop = arrays.slab
             raise NotApplicable(

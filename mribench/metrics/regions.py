@@ -8,7 +8,16 @@ from pydantic import BaseModel, ConfigDict
 from mribench.errors import MribenchError
 
 # Columns of `ArraySource.region_volumes`. "grey" and "white" are the cerebrum and the brainstem.
-REGIONS = ("ventricles", "outer CSF", "grey left", "grey right", "white left", "white right", "cerebellum")
+REGIONS = (
+    "ventricles left",
+    "ventricles right",
+    "outer CSF",
+    "grey left",
+    "grey right",
+    "white left",
+    "white right",
+    "cerebellum",
+)
 # What is compared: logarithms of volumes, so that a trait does not depend on the unit, and left over right.
 TRAITS = (
     "ventricles",
@@ -16,6 +25,7 @@ TRAITS = (
     "grey matter",
     "white matter",
     "cerebellum",
+    "ventricle asymmetry",
     "grey asymmetry",
     "white asymmetry",
 )
@@ -24,16 +34,16 @@ LEAST_SPREAD = 0.005  # of a trait; smaller differences are within the error of 
 
 
 def traits(volumes_ml: np.ndarray) -> np.ndarray:
-    """`[N,7]` volumes in ml of `REGIONS` -> `[N,7]` float64 `TRAITS`; raises MribenchError for other arrays."""
+    """`[N,8]` volumes in ml of `REGIONS` -> `[N,8]` float64 `TRAITS`; raises MribenchError for other arrays."""
     volumes = np.asarray(volumes_ml, dtype=np.float64)
     if volumes.ndim != 2 or volumes.shape[1] != len(REGIONS):
         raise MribenchError(f"Traits need volumes [N,{len(REGIONS)}] in ml, but got {list(volumes.shape)}.")
     if not np.isfinite(volumes).all() or (volumes < 0).any():
         raise MribenchError("Traits need finite volumes of at least 0 ml, but some are not.")
-    ventricles, outer, *halves, cerebellum = (volumes + LEAST_ML).T
-    grey_left, grey_right, white_left, white_right = halves
-    whole = (ventricles, outer, grey_left + grey_right, white_left + white_right, cerebellum)
-    return np.log(np.stack([*whole, grey_left / grey_right, white_left / white_right], axis=1))
+    left, right, outer, *cerebrum, cerebellum = (volumes + LEAST_ML).T
+    grey_left, grey_right, white_left, white_right = cerebrum
+    whole = (left + right - LEAST_ML, outer, grey_left + grey_right, white_left + white_right, cerebellum)
+    return np.log(np.stack([*whole, left / right, grey_left / grey_right, white_left / white_right], axis=1))
 
 
 class RegionRow(BaseModel):

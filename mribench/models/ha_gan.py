@@ -68,7 +68,12 @@ class HAGAN(Generator):
     source = "Sun et al. 2022"
     # At four times the generator's rate, so narrow a discriminator swings: after 160 volumes the distance to real
     # volumes was 0.68 to 0.98 of noise's with three seeds; at equal rates 0.53 to 0.72.
-    SMALLEST: ClassVar = {"width": 4, "latent": 12, "train_encoders": True, "discriminator_learning_rate": 8e-4}
+    SMALLEST: ClassVar = {
+        "width": 4,
+        "latent": 12,
+        "train_encoders": True,
+        "discriminator_learning_rate": 8e-4,
+    }
     needs = ("G.A", "G.H")  # G.L only shows the low resolution to D
     PRESETS: ClassVar = {
         "tiny": {

@@ -12,11 +12,15 @@ from mribench.reports.records import Entrant
 _ROLES = ("reference", "holdout", "train")
 
 
-def failed(entrant: Entrant) -> str:
-    """Why gates hold an entrant back; "" when none does, and of a control, which is never ranked."""
+def failed(entrant: Entrant, *, holding_back: bool = True) -> str:
+    """Why gates hold an entrant back; "" when none does, and of a control, which is never ranked.
+
+    `holding_back=False`: why it is placed behind entrants that pass, by the gates that hold nobody back.
+    """
     if entrant.kind == "control":
         return ""
-    return " ".join(_sentence(gate) for gate in entrant.gates if gate.passed is False)
+    gates = [gate for gate in entrant.gates if gate.holds_back == holding_back]
+    return " ".join(_sentence(gate) for gate in gates if gate.passed is False)
 
 
 def _sentence(gate: GateResult) -> str:
@@ -26,11 +30,12 @@ def _sentence(gate: GateResult) -> str:
 
 
 def verdict(entrant: Entrant) -> str:
-    """ "passed", "failed", "2 of 4 not judged", or "" for an entrant whose record has no gates."""
+    """ "passed", "failed", "behind", "2 of 4 not judged", or "" for an entrant whose record has no gates."""
     if not entrant.gates:
         return ""
-    if any(gate.passed is False for gate in entrant.gates):
-        return "failed"
+    lost = [gate for gate in entrant.gates if gate.passed is False]
+    if lost:
+        return "failed" if any(gate.holds_back for gate in lost) else "behind"
     unjudged = sum(gate.passed is None for gate in entrant.gates)
     return f"{unjudged} of {len(entrant.gates)} not judged" if unjudged else "passed"
 

@@ -85,7 +85,7 @@ def from_scores(
         columns,
         baseline_cells(columns, usual),
         headline=headline,
-        warnings=(*equal_samples(entrants), *_held_back(judged), *_started(judged)),
+        warnings=(*equal_samples(entrants), *_held_back(judged), *_behind(result.rows), *_started(judged)),
     )
     met = [remark for row in board.rows for remark in (*_cell_remarks(row), *gate_remarks(row.entrant))]
     met += [row.unranked for row in board.rows if row.unranked]
@@ -98,6 +98,10 @@ def _cell_remarks(row: Row) -> list[str]:
 
 def _held_back(rows: Sequence[Row]) -> list[str]:
     return [f"Not ranked: {row.title}. {row.unranked}" for row in rows if row.unranked]
+
+
+def _behind(rows: Sequence[Row]) -> list[str]:
+    return [f"Placed behind the others: {row.title}. {row.behind}" for row in rows if row.behind]
 
 
 def _started(rows: Sequence[Row]) -> list[str]:

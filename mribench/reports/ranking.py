@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from mribench.files import digest_json
 from mribench.metrics.score import Score
 from mribench.metrics.statistics.comparison import differing, tie_letters
@@ -127,6 +129,11 @@ class _Entrant(NamedTuple):
             return ""
         return f"{self.trainings if len(self.runs) > 1 else 'the same samples'}, ranked as one: {names}"
 
+    @property
+    def behind(self) -> str:
+        """Why it is placed behind those whose runs all pass."""
+        return " ".join(dict.fromkeys(failed(row.entrant, holding_back=False) for row in self.rows)).strip()
+
 
 def _entrants(rows: Sequence[Row]) -> list[_Entrant]:
     entrants: dict[str, _Entrant] = {}
@@ -153,13 +160,20 @@ def _training(row: Row) -> str:
 def _placed(
     entrants: list[_Entrant], counting: _Families, mean_volume: Sequence[Row]
 ) -> tuple[list[Row], str]:
-    """The rows with their places, and the result. The likeliest to be the best comes first."""
+    """The rows with their places, and the result. The likeliest to be the best comes first.
+
+    Entrants that fail a gate which holds nobody back come after all others; of a board where all fail, none does.
+    """
     metrics = [[column.metric for column in columns] for columns in counting.values()]
     titles = [_title(columns) for columns in counting.values()]
     runs = [[row.entrant.scores for row in entrant.runs] for entrant in entrants]
     headline = headlines(runs, metrics)
-    chances = rank_chances(headline)
-    order = sorted(range(len(entrants)), key=lambda k: (-_rounded(chances[k, 0]), headline.values[k]))
+    behind = [entrant.behind for entrant in entrants]
+    sound = [not reason for reason in behind]
+    chances = _chances(headline, np.array(sound))
+    order = sorted(
+        range(len(entrants)), key=lambda k: (not sound[k], -_rounded(chances[k, 0]), headline.values[k])
+    )
     beats = _beats_mean_volume(runs, metrics, mean_volume, order[0])
     wins = min(_rounded(chances[order[0], 0]), beats) >= _WINS
     placed = [
@@ -171,12 +185,26 @@ def _placed(
             chances=tuple(float(p) for p in chances[k]),
             best=wins and place == 1,
             together=entrants[k].together,
+            behind=behind[k] if any(sound) else "",
         )
         for place, k in enumerate(order, 1)
         for row in entrants[k].rows
     ]
     odds = [(entrants[k].title, float(chances[k, 0])) for k in order]
     return placed, _result(odds, beats)
+
+
+def _chances(headline: Headlines, sound: np.ndarray) -> np.ndarray:
+    """`[K,K]` probabilities of all places; those that are not sound have the last ones."""
+    if sound.all() or not sound.any():
+        return rank_chances(headline)
+    chances = np.zeros((len(sound), len(sound)))
+    taken = 0
+    for group in (np.flatnonzero(sound), np.flatnonzero(~sound)):
+        places = slice(taken, taken + len(group))
+        chances[group, places] = rank_chances(headline.of(group)) if len(group) > 1 else 1.0
+        taken += len(group)
+    return chances
 
 
 def _rounded(chance: float) -> float:

@@ -173,6 +173,7 @@ class Cell:
 class Row:
     """One entrant. `place` and `excess` are None where it is not ranked, with `unranked` saying why.
 
+    `behind`: why it is placed behind all entrants that pass a gate which it fails; "" where there are none.
     `excess` is the headline, and `decisive` the title of the family that it comes from.
     `chances`: the probabilities that it is the best, the second best, ... of those ranked. Several trainings of one
     model share all of these, and `together` says so.
@@ -187,6 +188,7 @@ class Row:
     best: bool = False
     together: str = ""
     unranked: str = ""
+    behind: str = ""
 
     def cell(self, key: str) -> Cell:
         return next(cell for cell in self.cells if cell.column.key == key)

@@ -280,9 +280,9 @@ _ENTRANTS = (
         "thin_cortex",
         "Thin cortex",
         "defect",
-        "CSF logit + 0.4",
+        "CSF logit + 1",
         "More of the brain's grey matter is fluid than in fresh volumes.",
-        changed_anatomy(Planted(atrophy=0.4)),
+        changed_anatomy(Planted(atrophy=1.0)),
         needs_simulator=True,
     ),
     Adversary(

@@ -68,6 +68,57 @@ def test_nobody_wins_who_is_not_better_than_the_mean_volume(make_entrant):
     assert better.headline.startswith("Winner among 2 ranked models: a,")
 
 
+def other_anatomy(passed):
+    return GateResult(
+        gate="anatomy",
+        title="Anatomy",
+        passed=passed,
+        reason="ventricles +1.3 SD",
+        level=0.001,
+        holds_back=False,
+    )
+
+
+def test_another_anatomy_is_placed_behind_those_that_have_people_s(make_entrant):
+    entrants = [
+        make_entrant(name, quality, gates=(gate(True, "fine"), other_anatomy(passed)))
+        for name, quality, passed in (
+            ("wide", 0.01, False),
+            ("a", 1.0, True),
+            ("b", 2.0, None),
+            ("odd", 3.0, False),
+        )
+    ]
+    board = leaderboard.from_scores(entrants)
+    assert [(r.entrant.name, r.place) for r in board.contestants] == [
+        ("a", 1),
+        ("b", 2),
+        ("wide", 3),
+        ("odd", 4),
+    ]
+    chances = {r.entrant.name: r.chances for r in board.contestants}
+    assert all(sum(each) == pytest.approx(1) and len(each) == 4 for each in chances.values())
+    assert chances["wide"][:2] == (0, 0) == chances["a"][2:]
+    assert board.warnings == tuple(
+        f"Placed behind the others: {name}. Anatomy: ventricles +1.3 SD." for name in ("wide", "odd")
+    )
+    assert "behind" in next(
+        line for line in leaderboard.as_text(board).splitlines() if line.startswith("wide ")
+    )
+
+
+def test_where_one_or_none_has_the_anatomy_of_people_all_are_placed(make_entrant):
+    def places(**passed):
+        quality = {"a": 1.0, "b": 2.0, "c": 3.0}
+        board = leaderboard.from_scores(
+            [make_entrant(n, q, gates=(other_anatomy(passed[n]),)) for n, q in quality.items()]
+        )
+        return {r.entrant.name: r.place for r in board.contestants}, board.warnings
+
+    assert places(a=False, b=False, c=True)[0] == {"c": 1, "a": 2, "b": 3}
+    assert places(a=False, b=False, c=False) == ({"a": 1, "b": 2, "c": 3}, ())
+
+
 def test_a_failed_gate_stands_below_the_line_with_its_reason(make_entrant):
     cheat = make_entrant("cheat", 0.01, gates=(gate(False), gate(True, "fine")))
     models = [make_entrant(n, q, gates=(gate(True, "fine"),)) for n, q in (("a", 1.0), ("b", 2.0))]

@@ -274,8 +274,8 @@ def test_anatomy_of_a_simulated_cohort_is_simulated_again_once_and_stays_in_the_
     for _ in range(2):
         real = split(simulated({"train": 10, "reference": 10, "holdout": 20}), 10, tmp_path)
         thin = ADVERSARIES["thin_cortex"].volumes(real, 0)
-        assert thin == pytest.approx(0.4)
-    assert calls == [(name, Planted(atrophy=0.4)) for name in real.fresh.names]
+        assert thin == pytest.approx(1.0)
+    assert calls == [(name, Planted(atrophy=1.0)) for name in real.fresh.names]
     ADVERSARIES["missing_age_mode"].volumes(real, 0)
     assert calls[10:] == [(name, Planted(ageing=0.4)) for name in real.fresh.names]
     ADVERSARIES["asymmetry"].volumes(split(simulated({"train": 10, "reference": 10, "holdout": 20}), 10), 0)

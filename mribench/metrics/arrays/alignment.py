@@ -51,9 +51,31 @@ class Frame:
         """The brain, `[D,H,W]` bool with V voxels."""
         return blurred(self.mean[None], 1.0)[0] > _IN_BRAIN
 
-    def forms(self, volumes: Tensor) -> Tensor:
-        """Volumes `[N,D,H,W]` on the coarse grid -> their voxels in the brain as they lie and aligned, `[N,2,V]`."""
-        aligned = self._warped(volumes, self._poses(volumes))
+    def poses(self, volumes: Tensor) -> Tensor:
+        """The affine maps `[N,3,4]` from the frame to each volume on the coarse grid, in voxels from the centre.
+
+        By Gauss-Newton's method, in the frame's slopes.
+        """
+        moving = blurred(volumes, _BLUR)
+        poses = torch.eye(3, 4).repeat(len(volumes), 1, 1)
+        for _ in range(_ITERATIONS):
+            apart = (self._warped(moving, poses) - self._target).flatten(1)
+            step = apart @ self._slopes @ self._solution
+            step = step / (1 + step[:, 12:]).clamp(0.5, 2)  # of the volume's own brightness
+            linear = torch.eye(3) - step[:, :9].reshape(-1, 3, 3).clamp(-0.1, 0.1)
+            shift = -step[:, 9:12, None].clamp(-1.5, 1.5)
+            poses = torch.cat(
+                [poses[:, :, :3] @ linear, poses[:, :, :3] @ shift + poses[:, :, 3:]],
+                dim=2,
+            )
+        return poses
+
+    def forms(self, volumes: Tensor, poses: Tensor | None = None) -> Tensor:
+        """Volumes `[N,D,H,W]` on the coarse grid -> their voxels in the brain as they lie and aligned, `[N,2,V]`.
+
+        `poses`: theirs, where they are known already.
+        """
+        aligned = self._warped(volumes, self.poses(volumes) if poses is None else poses)
         return torch.stack([self.matched(volumes), self.matched(aligned)], dim=1)
 
     def matched(self, volumes: Tensor) -> Tensor:
@@ -102,22 +124,6 @@ class Frame:
         unit = scale[:, None] * squares * scale + _DAMPING * torch.eye(13, dtype=torch.float64)
         inverse = scale[:, None] * torch.linalg.inv(unit) * scale
         return inverse.float()
-
-    def _poses(self, volumes: Tensor) -> Tensor:
-        """The affine maps `[N,3,4]` from the frame to each volume by Gauss-Newton's method, in the frame's slopes."""
-        moving = blurred(volumes, _BLUR)
-        poses = torch.eye(3, 4).repeat(len(volumes), 1, 1)
-        for _ in range(_ITERATIONS):
-            apart = (self._warped(moving, poses) - self._target).flatten(1)
-            step = apart @ self._slopes @ self._solution
-            step = step / (1 + step[:, 12:]).clamp(0.5, 2)  # of the volume's own brightness
-            linear = torch.eye(3) - step[:, :9].reshape(-1, 3, 3).clamp(-0.1, 0.1)
-            shift = -step[:, 9:12, None].clamp(-1.5, 1.5)
-            poses = torch.cat(
-                [poses[:, :, :3] @ linear, poses[:, :, :3] @ shift + poses[:, :, 3:]],
-                dim=2,
-            )
-        return poses
 
     def _warped(self, volumes: Tensor, poses: Tensor) -> Tensor:
         points = (

@@ -225,6 +225,29 @@ class Arrays:
         mean = self.coarse(self.framing).mean(axis=0, dtype=np.float64)
         return alignment.Frame(torch.from_numpy(mean.astype(np.float32)))
 
+    def poses(self, set_name: str, mirrored: bool = False) -> np.ndarray:
+        """The affine maps from the frame to the volumes of a set, `[N,3,4]` float32, in voxels of the coarse grid.
+
+        `mirrored`: of the volumes with left and right exchanged.
+        """
+        volumes = self._set(set_name)
+        key = digest_json(["poses", volumes.digest, mirrored, self.frame_digest])
+        report = self._counted(f"align {'mirrored ' if mirrored else ''}{volumes.name}", len(volumes))
+
+        def compute(_: Path | None) -> np.ndarray:
+            parts = []
+            for batch in self._coarse_batches(set_name, mirrored):
+                parts.append(self.frame.poses(batch).numpy())
+                report(sum(map(len, parts)))
+            return np.concatenate(parts)
+
+        return self.store.get(f"poses-{key[:24]}", compute, len(volumes))
+
+    def _coarse_batches(self, set_name: str, mirrored: bool) -> list[torch.Tensor]:
+        small = self.coarse(set_name)
+        small = np.ascontiguousarray(small[..., ::-1]) if mirrored else small
+        return list(torch.from_numpy(small).split(alignment.BATCH))
+
     def forms(self, set_name: str, mirrored: bool = False) -> np.ndarray:
         """The voxels of a set in the brain of the frame, as they lie and aligned, `[N,2,V]` float32.
 
@@ -232,16 +255,13 @@ class Arrays:
         """
         volumes = self._set(set_name)
         key = digest_json(["forms", volumes.digest, mirrored, self.frame_digest])
-        report = self._counted(f"align {'mirrored ' if mirrored else ''}{volumes.name}", len(volumes))
 
         def compute(_: Path | None) -> np.ndarray:
-            small, parts = self.coarse(set_name), []
-            for start in range(0, len(small), alignment.BATCH):
-                batch = small[start : start + alignment.BATCH]
-                batch = np.ascontiguousarray(batch[..., ::-1]) if mirrored else batch
-                parts.append(self.frame.forms(torch.from_numpy(batch)).numpy())
-                report(start + len(batch))
-            return np.concatenate(parts)
+            batches = self._coarse_batches(set_name, mirrored)
+            poses = torch.from_numpy(self.poses(set_name, mirrored)).split(alignment.BATCH)
+            return np.concatenate(
+                [self.frame.forms(*each).numpy() for each in zip(batches, poses, strict=True)]
+            )
 
         return self.store.get(f"forms-{key[:24]}", compute, len(volumes))
 

@@ -124,17 +124,18 @@ def _mm(values: np.ndarray) -> str:
 
 
 def region_volumes(volume: np.ndarray, lattice: Lattice) -> np.ndarray:
-    """Volumes in ml of `REGIONS` `[7]` float64 in one brain `[D,H,W]` in [0,1], 0 outside; zeros when it is empty."""
+    """Volumes in ml of `REGIONS` `[8]` float64 in one brain `[D,H,W]` in [0,1], 0 outside; zeros when it is empty."""
     tissues = segment(volume, lattice)
     x, left = tissues.points[:, 0], tissues.points[:, 0] < 0
     ventricle, cerebellum = _in_ventricle_box(tissues.points), in_cerebellum(tissues.points)
     csf, grey, white = tissues.proportions
     half = np.where(x == 0, 0.5, left)  # a voxel on the midline belongs to both sides
     cerebrum = ~cerebellum
+    sides = (half, 1 - half)
     parts = (
-        csf * ventricle,
+        *(csf * ventricle * side for side in sides),
         csf * ~ventricle,
-        *(matter * cerebrum * side for matter in (grey, white) for side in (half, 1 - half)),
+        *(matter * cerebrum * side for matter in (grey, white) for side in sides),
         (grey + white) * cerebellum,
     )
     return np.array([part.sum() for part in parts]) * tissues.voxel_ml

@@ -1,4 +1,4 @@
-"""All gates of one entrant: copies, identical to other real volumes, repeats, orientation, joined parts."""
+"""All gates of one entrant: copies, identical to other real volumes, repeats, orientation, joined parts, anatomy."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ import torch
 from mribench.errors import MribenchError, NotApplicable
 from mribench.files import digest_json
 from mribench.metrics.arrays.cache import Arrays
-from mribench.metrics.gates import joins, orientation, repeats, search
+from mribench.metrics.features.anatomy import DEFINITION as SEGMENTATION
+from mribench.metrics.gates import anatomy, joins, orientation, pose, repeats, search
 from mribench.metrics.gates.orientation import LEAST_FIT, handedness, orientations
 from mribench.metrics.gates.repeats import Repeats
 from mribench.metrics.gates.result import GateResult, Suspect
 from mribench.metrics.gates.search import FEWEST, Matches, best_matches, described, judged, likenesses
 from mribench.metrics.gates.tail import gumbel_p, holm, of_more
 from mribench.metrics.gates.thresholds import GateThresholds
+from mribench.metrics.regions import traits
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class _Gate(NamedTuple):
     title: str
     definition: str
     find: Callable[[_Entrant, float], _Finding]
+    holds_back: bool = True
 
 
 class _Entrant(NamedTuple):
@@ -105,6 +108,7 @@ def _result(gate: _Gate, entrant: _Entrant) -> GateResult:
         p_value=finding.p_value,
         version=digest_json([gate.name, gate.definition, entrant.thresholds.model_dump()])[:12],
         suspects=tuple(finding.suspects),
+        holds_back=gate.holds_back,
         seconds=round(time.perf_counter() - start, 3),
     )
 
@@ -289,7 +293,8 @@ def _same_samples(entrant: _Entrant) -> list[Suspect]:
 
 def _orientation(entrant: _Entrant, level: float) -> _Finding:
     arrays = entrant.arrays
-    null = [orientations(arrays, name) for name in entrant.people(arrays.framing) or [arrays.framing]]
+    people = entrant.people(arrays.framing) or [arrays.framing]
+    null = [orientations(arrays, name) for name in people]
     samples = orientations(arrays, "samples")
     excess, fit, sides = (
         np.concatenate([getattr(o, name) for o in null]) for name in ("excess", "fit", "handedness")
@@ -304,6 +309,13 @@ def _orientation(entrant: _Entrant, level: float) -> _Finding:
     sided = handedness(samples.handedness, sides)
     if sided.mirrored:
         return _Finding(False, "The samples are mirrored as a whole: left and right are exchanged.", p_value)
+    if np.median(samples.fit) > LEAST_FIT * np.median(fit):
+        shape, poses = arrays.frame.mean.shape, np.concatenate([arrays.poses(name) for name in people])
+        placed = pose.displacement(arrays.poses("samples"), poses, shape)
+        if placed.p_value <= level:
+            return _Finding(
+                False, f"The samples as a whole are {placed.what} against people.", placed.p_value
+            )
     note = (
         ""
         if sided.judged
@@ -348,10 +360,29 @@ def _joins(entrant: _Entrant, level: float) -> _Finding:
     return _Finding(False, reason, worst.p_value, suspects)
 
 
+def _anatomy(entrant: _Entrant, level: float) -> _Finding:
+    arrays, count = entrant.arrays, len(entrant.names)
+    if arrays.slab is not None:
+        return _Finding(None, "Cannot be judged: it takes whole volumes.")
+    people = np.concatenate([traits(arrays.region_volumes(name)) for name in entrant.people()])
+    if min(len(people), count) < FEWEST:
+        return _Finding(None, f"Cannot be judged: it takes {FEWEST} samples and {FEWEST} real people.")
+    found = anatomy.departures(traits(arrays.region_volumes("samples")), people)
+    beyond = [departure.what for departure in found if departure.p_value <= level]
+    if beyond:
+        return _Finding(
+            False, f"Other anatomy than {len(people)} people have: {', '.join(beyond)}.", found[0].p_value
+        )
+    return _Finding(
+        True, f"The anatomy is that of {len(people)} people within what is tolerated.", found[0].p_value
+    )
+
+
 _GATES = (
     _Gate("copies", "Copies of training volumes", search.DEFINITION, _copies),
     _Gate("identical", "Copies of reference or held-out volumes", search.DEFINITION, _identical),
     _Gate("repeats", "Samples that repeat each other", f"{search.DEFINITION}|{repeats.DEFINITION}", _repeats),
-    _Gate("orientation", "Orientation", orientation.DEFINITION, _orientation),
+    _Gate("orientation", "Orientation", f"{orientation.DEFINITION}|{pose.DEFINITION}", _orientation),
     _Gate("joins", "Joined parts", joins.DEFINITION, _joins),
+    _Gate("anatomy", "Anatomy", f"{SEGMENTATION}|{anatomy.DEFINITION}", _anatomy, holds_back=False),
 )

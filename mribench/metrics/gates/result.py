@@ -32,4 +32,7 @@ class GateResult(_Record):
     p_value: float | None = None  # of the whole entrant
     version: str = ""  # digest of the definition and the thresholds
     suspects: tuple[Suspect, ...] = ()  # the surest first
+    holds_back: bool = (
+        True  # from ranks; otherwise a failed gate places the entrant behind those that pass it
+    )
     seconds: float = 0.0

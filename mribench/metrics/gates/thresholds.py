@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class GateThresholds(BaseModel):
-    """The false-alarm rate of each gate for one entrant, nominally 0.5 % together, and what they take for large."""
+    """The false-alarm rate of each gate for one entrant, nominally 0.6 % together, and what they take for large."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -15,6 +15,7 @@ class GateThresholds(BaseModel):
     repeats: float = Field(default=0.001, gt=0, lt=0.5)
     orientation: float = Field(default=0.001, gt=0, lt=0.5)
     joins: float = Field(default=0.001, gt=0, lt=0.5)
+    anatomy: float = Field(default=0.001, gt=0, lt=0.5)
     least_variety: float = Field(
         default=0.03, gt=0, lt=1
     )  # variance of blurred samples over that of blurred people

@@ -79,6 +79,10 @@ class Headlines:
     covariance: np.ndarray
     families: np.ndarray
 
+    def of(self, chosen: np.ndarray) -> Headlines:
+        """Those of the entrants with these numbers."""
+        return Headlines(self.values[chosen], self.covariance[np.ix_(chosen, chosen)], self.families[chosen])
+
     def better(self, i: int, j: int) -> float:
         """The probability that entrant i is better than entrant j, of these two scores alone."""
         c = self.covariance

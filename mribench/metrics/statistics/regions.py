@@ -18,7 +18,7 @@ _Statistic = Callable[[np.ndarray, np.ndarray], float]
 
 
 def compare_regions(reference_ml: np.ndarray, samples_ml: np.ndarray) -> list[RegionRow]:
-    """One row per trait, from volumes `[M,7]` and `[N,7]` in ml of `REGIONS`.
+    """One row per trait, from volumes `[M,8]` and `[N,8]` in ml of `REGIONS`.
 
     Raises MribenchError for other arrays or fewer than 3 volumes on a side.
     """

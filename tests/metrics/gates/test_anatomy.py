@@ -1,0 +1,84 @@
+"""What the gate of anatomy asks: means and the spread of ventricles, beyond what honest faults do."""
+
+import numpy as np
+import pytest
+
+from mribench.metrics.gates.anatomy import TOLERATED, departures
+from mribench.metrics.gates.judge import judge
+from mribench.metrics.regions import TRAITS
+
+LEVEL = 0.001
+
+
+def people(n, seed, spread=1.0, **shifts):
+    """Traits of n people in units of people's deviations, with the means of some traits shifted."""
+    rows = np.random.default_rng(seed).normal(size=(n, len(TRAITS)))
+    rows[:, TRAITS.index("ventricles")] *= spread
+    for trait, shift in shifts.items():
+        rows[:, TRAITS.index(trait.replace("_", " "))] += shift
+    return rows
+
+
+def beyond(samples, others):
+    return [departure.what for departure in departures(samples, others) if departure.p_value <= LEVEL]
+
+
+def test_people_and_what_is_tolerated_pass_in_a_thousand_draws():
+    tolerated = {trait.replace(" ", "_"): size for trait, size in TOLERATED.items()}
+    assert sum(bool(beyond(people(24, 2 * i), people(96, 2 * i + 1))) for i in range(500)) <= 3
+    shifted = sum(bool(beyond(people(24, i, **tolerated), people(96, i + 9000))) for i in range(500))
+    assert shifted <= 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "what"),
+    [
+        ({"ventricles": 1.3}, "ventricles +1"),
+        ({"ventricle_asymmetry": -1.5}, "ventricle asymmetry -1"),
+        ({"grey_matter": -1.6}, "grey matter -1"),
+        ({"spread": 0.3}, "spread of ventricles x 0.3"),
+        ({"spread": 3.0}, "spread of ventricles x 3"),
+    ],
+)
+def test_other_anatomy_is_named_first(fault, what):
+    found = [departures(people(64, i, **fault), people(256, i + 500))[0] for i in range(10)]
+    assert all(each.what.startswith(what[:-1]) for each in found)
+    assert np.median([each.p_value for each in found]) <= LEVEL
+
+
+def test_fluid_outside_and_white_matter_are_not_asked_because_blur_and_noise_move_them():
+    assert not beyond(people(64, 1, outer_CSF=2.0, white_matter=0.7), people(256, 2))
+
+
+def test_samples_that_never_vary_have_finite_departures():
+    alike = np.repeat(people(1, 0), 12, axis=0)
+    for pair in ((alike, people(40, 1)), (people(40, 1), alike), (alike, alike)):
+        assert all(0 <= departure.p_value <= 1 for departure in departures(*pair))
+
+
+class _Measured:
+    """Arrays whose regions are known."""
+
+    slab = None
+
+    def __init__(self, arrays, regions):
+        self._arrays, self._regions = arrays, regions
+
+    def __getattr__(self, name):
+        return getattr(self._arrays, name)
+
+    def region_volumes(self, name):
+        return self._regions[name]
+
+
+def test_wide_ventricles_fail_the_gate_without_holding_the_entrant_back(bench):
+    rng = np.random.default_rng(0)
+    centre = np.array([12, 12, 250, 350, 350, 230, 230, 130.0])
+    regions = {
+        name: centre * np.exp(rng.normal(0, 0.08, (len(volumes), 8))) for name, volumes in bench.sets.items()
+    }
+    assert judge(_Measured(bench, regions))[-1].passed
+    regions["samples"][:, :2] *= 1.3
+    result = judge(_Measured(bench, regions))[-1]
+    assert (result.gate, result.passed, result.holds_back) == ("anatomy", False, False)
+    assert "ventricles +" in result.reason
