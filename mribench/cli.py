@@ -53,6 +53,8 @@ def main(context: click.Context, verbose: int, quiet: bool) -> None:
     level = (logging.ERROR if quiet else logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     context.obj = quiet
+    if os.environ.get("NO_COLOR"):
+        context.color = False  # otherwise click colours on terminals only
 
 
 for command in (

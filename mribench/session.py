@@ -176,7 +176,7 @@ class Session:
             if nothing or not absent.by_design:
                 self.failures.append(f"{run.name}: {absent.metric}: {absent.reason}")
 
-    def report(self, real_pictures: bool = True) -> Path:
+    def report(self, real_pictures: bool = True, wide: bool = False) -> Path:
         """Score what has no scores yet, embed all entrants, write the report; says the table, returns the page."""
         if not self.bench.entrants():
             raise UsageError(f"{self.bench.folder} has no samples to report on. Run: mribench generate --all")
@@ -185,8 +185,8 @@ class Session:
             embed(self.bench, self.cohort(), scored, self.context)
         with self.bench.lock("report"):
             page = write_report(self.bench, real_pictures)
-        self.say(self.table())
         self.hand_over(page)
+        self.say(self.table(wide).rstrip())
         return page
 
     @contextmanager
@@ -204,9 +204,9 @@ class Session:
                 raise
             self.failures.append(f"{name}: {out_of_memory(error)}")
 
-    def table(self) -> str:
-        """The leaderboard as text."""
-        return leaderboard.as_text(leaderboard.build(self.bench))
+    def table(self, wide: bool = False) -> str:
+        """The leaderboard as text for a terminal."""
+        return leaderboard.as_text(leaderboard.build(self.bench), wide)
 
     def scores_as_json(self, runs: Sequence[Run]) -> str:
         """The scores.json of each run, as one JSON list."""

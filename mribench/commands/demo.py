@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mribench.commands.options import Compute, bench_folder, compute_options
+from mribench.commands.options import Compute, bench_folder, compute_options, wide_option
 
 SHORT = {"budget": 160, "warmup": 10, "decay_from": 0.0}  # of a training that starts from shipped weights
 
@@ -14,8 +14,9 @@ SHORT = {"budget": 160, "warmup": 10, "decay_from": 0.0}  # of a training that s
 @click.command()
 @bench_folder("mribench-demo")
 @compute_options()
+@wide_option
 @click.pass_obj
-def demo(quiet: bool, folder: Path, compute: Compute) -> None:
+def demo(quiet: bool, folder: Path, compute: Compute, wide: bool) -> None:
     """Simulated brains to finished report, in minutes, on a laptop.
 
     Models whose weights come with mribench start from them and are trained for some seconds more; the page says so.
@@ -39,4 +40,4 @@ def demo(quiet: bool, folder: Path, compute: Compute) -> None:
                 plan = plan_training(current.bench, current.cohort(), model, None, settings, 0, start=start)
                 current.train(plan)
         current.generate_all()
-        current.report()
+        current.report(wide=wide)

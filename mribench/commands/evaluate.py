@@ -14,6 +14,7 @@ from mribench.commands.options import (
     json_option,
     one_or_all,
     overwrite_option,
+    wide_option,
 )
 from mribench.errors import UsageError, finish
 
@@ -57,6 +58,7 @@ _existing_folder = click.Path(path_type=Path, file_okay=False, exists=True)
 )
 @compute_options("memory", "weights", "weights_3d")
 @overwrite_option
+@wide_option
 @json_option
 @click.pass_obj
 def evaluate(
@@ -73,6 +75,7 @@ def evaluate(
     out: Path,
     compute: Compute,
     overwrite: bool,
+    wide: bool,
     as_json: bool,
 ) -> None:
     """Score RUN, every run of a bench, or two folders of NIfTI.
@@ -87,7 +90,7 @@ def evaluate(
             raise UsageError(
                 "--real goes with --samples DIR (and perhaps --train DIR), not with a run or --name."
             )
-        _score_folders(quiet, real, samples, train_folder, rescale, extractor, out, compute, as_json)
+        _score_folders(quiet, real, samples, train_folder, rescale, extractor, out, compute, wide, as_json)
         return
     if extractor is not None or train_folder is not None:
         raise UsageError("--extractor and --train go with --real DIR; in a bench its protocol decides.")
@@ -102,7 +105,7 @@ def evaluate(
             current.add_folder(name, samples, rescale, overwrite)
         chosen = run or name
         scored = current.evaluate([current.bench.existing_run(chosen)] if chosen else None, overwrite)
-        click.echo(current.scores_as_json(scored) if as_json else current.table())
+        click.echo(current.scores_as_json(scored) if as_json else current.table(wide).rstrip())
 
 
 def _score_folders(
@@ -114,6 +117,7 @@ def _score_folders(
     extractor: str | None,
     out: Path,
     compute: Compute,
+    wide: bool,
     as_json: bool,
 ) -> None:
     """Score the volumes in `samples` against those in `real`; writes scores.json and scores.csv to `out`."""
@@ -138,6 +142,7 @@ def _score_folders(
     record.write(out / "scores.json")
     board = leaderboard.from_set(name, result.scores, result.missing)
     write_text(out / "scores.csv", csv_tables.as_scores_csv(board))
-    click.echo(json.dumps(record.as_json(), indent=1) if as_json else leaderboard.as_text(board))
     click.echo(f"Written: {out / 'scores.json'}", err=True)
+    table = leaderboard.as_text(board, wide).rstrip()
+    click.echo(json.dumps(record.as_json(), indent=1) if as_json else table)
     finish(result.failures)

@@ -114,6 +114,9 @@ name_option = click.option(
     "--name", help="What the run is called, where that is not the model's name. [default: MODEL]"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+wide_option = click.option(
+    "--wide", is_flag=True, help="Print every column of the table and its notes, not 80 columns."
+)
 batch_option = click.option(
     "--batch",
     type=click.IntRange(1),

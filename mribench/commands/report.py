@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mribench.commands.options import Compute, bench_option, compute_options
+from mribench.commands.options import Compute, bench_option, compute_options, wide_option
 
 
 @click.command()
@@ -17,9 +17,12 @@ from mribench.commands.options import Compute, bench_option, compute_options
     is_flag=True,
     help="Show and name no real volume, and nothing made of one, so that the page may be shown to others.",
 )
+@wide_option
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @click.pass_obj
-def report(quiet: bool, folder: Path, compute: Compute, no_real_pictures: bool, show: bool) -> None:
+def report(
+    quiet: bool, folder: Path, compute: Compute, no_real_pictures: bool, wide: bool, show: bool
+) -> None:
     """Compute the scores that are missing, then write index.html, table.csv/.tex/.md and scores.csv.
 
     \b
@@ -31,6 +34,6 @@ def report(quiet: bool, folder: Path, compute: Compute, no_real_pictures: bool, 
     from mribench.commands.console import session
 
     with session(quiet, compute, lambda: open_bench(folder)) as current:
-        current.report(real_pictures=not no_real_pictures)
+        current.report(real_pictures=not no_real_pictures, wide=wide)
     if show:
         click.launch(str(current.bench.report / "index.html"))

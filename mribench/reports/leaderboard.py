@@ -129,9 +129,9 @@ def from_set(
     return from_scores([entrant], held_back={name: overlap} if overlap else None)
 
 
-def as_text(board: Leaderboard) -> str:
-    """What `mribench evaluate` prints."""
-    return terminal.as_text(make_table(board))
+def as_text(board: Leaderboard, wide: bool = False) -> str:
+    """What `mribench evaluate` prints: at most 80 columns, or every column of the table."""
+    return terminal.as_text(make_table(board), wide)
 
 
 def write_tables(board: Leaderboard, folder: Path) -> None:

@@ -28,7 +28,7 @@ def outputs(bench, board):
         "csv": as_csv(table),
         "latex": as_tex(table),
         "markdown": as_markdown(table),
-        "terminal": leaderboard.as_text(board),
+        "terminal": leaderboard.as_text(board, wide=True),
         "page": render(bench, read_cohort(bench)[0], board),
     }
 
