@@ -22,12 +22,13 @@ TOLERATED = {
     "grey asymmetry": 0.3,
     "white asymmetry": 0.3,
 }
+ENOUGH = 200  # people; the error of their mean is then small beside what is tolerated
 TOLERATED_RATIO = 0.7  # of the standard deviations of ventricles, either way
 
 DEFINITION = (
     "means-and-spread-of-ventricles/1|"
     + ",".join(f"{trait}:{tolerated:g}" for trait, tolerated in TOLERATED.items()).replace(" ", "_")
-    + f"|ratio:{TOLERATED_RATIO:g}"
+    + f"|ratio:{TOLERATED_RATIO:g}|people:{ENOUGH}"
 )
 
 

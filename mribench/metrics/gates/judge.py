@@ -23,7 +23,7 @@ from mribench.metrics.gates.result import GateResult, Suspect
 from mribench.metrics.gates.search import FEWEST, Matches, best_matches, described, judged, likenesses
 from mribench.metrics.gates.tail import gumbel_p, holm, of_more
 from mribench.metrics.gates.thresholds import GateThresholds
-from mribench.metrics.regions import traits
+from mribench.metrics.regions import TRAITS, traits
 
 log = logging.getLogger(__name__)
 
@@ -364,7 +364,12 @@ def _anatomy(entrant: _Entrant, level: float) -> _Finding:
     arrays, count = entrant.arrays, len(entrant.names)
     if arrays.slab is not None:
         return _Finding(None, "Cannot be judged: it takes whole volumes.")
-    people = np.concatenate([traits(arrays.region_volumes(name)) for name in entrant.people()])
+    people = np.zeros((0, len(TRAITS)))
+    for name in entrant.people():
+        if (
+            len(people) < anatomy.ENOUGH
+        ):  # every volume of a large training set would be segmented for nothing
+            people = np.concatenate([people, traits(arrays.region_volumes(name))])
     if min(len(people), count) < FEWEST:
         return _Finding(None, f"Cannot be judged: it takes {FEWEST} samples and {FEWEST} real people.")
     found = anatomy.departures(traits(arrays.region_volumes("samples")), people)
