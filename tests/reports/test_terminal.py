@@ -66,7 +66,9 @@ def test_colour_marks_the_best_the_held_back_and_the_result_and_nothing_else(mak
         coloured = re.findall("\x1b\\[(\\d+)m(.*?)\x1b\\[0m", line)
         assert all("^" in text for code, text in coloured if code == "32")
         assert {code for code, _ in coloured} <= {"32", "31", "1"}
-        assert bool(coloured) == (("^" in line and "^ best" not in line) or WHY[:9] in line or "inner" in line)
+        assert bool(coloured) == (
+            ("^" in line and "^ best" not in line) or WHY[:9] in line or "inner" in line
+        )
 
 
 def test_a_list_fits_80_columns_too(make_board):
