@@ -25,7 +25,7 @@ def checkable_names(context: click.Context, parameter: click.Parameter, incomple
 def run_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Runs of the bench that --bench names, or of the usual one."""
     bench = next(option for option in context.command.params if option.name == "folder")
-    folder = Path(context.params.get("folder") or bench.get_default(context))
+    folder = Path(str(context.params.get("folder") or bench.get_default(context)))
     return _beginning(incomplete, sorted(record.parent.name for record in folder.glob("runs/*/run.json")))
 
 
