@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -28,7 +27,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from provenance import machine
+from provenance import machine, peak_gib
 from scipy.ndimage import affine_transform, distance_transform_edt, gaussian_filter
 
 from mribench.data import simulate as sim
@@ -237,7 +236,7 @@ def main() -> None:
         "summary": summary(subjects),
         "colin27": colin(),
         "turned": turned(),
-        "peak_gib_with_the_making_of_heads": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2,
+        "peak_gib_with_the_making_of_heads": peak_gib(),
         "subjects": subjects,
         "machine": machine(),
         "backends": backend_versions(),

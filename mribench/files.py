@@ -6,6 +6,7 @@ seal; `SHA256SUMS` lists the files beside it that carry none.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -13,7 +14,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, ClassVar, Self, cast
@@ -60,7 +61,7 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary = Path(name)
             yield temporary
             with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
+                _sync(file.fileno())
             temporary.chmod(0o644)
             os.replace(temporary, path)
             _sync_folder(path.parent)
@@ -72,9 +73,19 @@ def atomic(path: Path) -> Iterator[Path]:
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    """Onto the disk itself: on macOS fsync leaves the data in the drive's cache, and not every disk takes the other."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, full)
+            return
+    os.fsync(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

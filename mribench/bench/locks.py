@@ -97,7 +97,10 @@ def process_identity(pid: int) -> str:
 def _start(pid: int) -> str:
     """When a process started, in the words of the system; "gone" when there is no such process."""
     if not _PROCESSES.is_dir():  # macOS
-        ps = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True)
+        one_wording = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
+        ps = subprocess.run(
+            ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, env=one_wording
+        )
         return "-".join(ps.stdout.split()) or "gone"
     try:
         return (_PROCESSES / str(pid) / "stat").read_text().rpartition(")")[2].split()[19]

@@ -6,9 +6,11 @@ import sys
 
 import click
 
+from mribench.commands.completion import checkable_names
+
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=checkable_names)
 def check(name: str) -> None:
     """Run the contract that every generator (or metric) must keep, on tiny volumes.
 

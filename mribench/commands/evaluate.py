@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from mribench.commands.completion import run_names
 from mribench.commands.options import (
     Compute,
     bench_option,
@@ -22,7 +23,7 @@ _existing_folder = click.Path(path_type=Path, file_okay=False, exists=True)
 
 
 @click.command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=run_names)
 @click.option("--all", "everything", is_flag=True, help="Every run that has samples.")
 @bench_option
 @click.option("--real", type=_existing_folder, help="Folder of real NIfTI volumes (no bench needed).")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from mribench.commands.completion import run_names
 from mribench.commands.options import (
     Compute,
     batch_option,
@@ -19,7 +20,7 @@ from mribench.errors import UsageError
 
 
 @click.command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=run_names)
 @click.option("--all", "everything", is_flag=True, help="Every trained run, and the controls.")
 @bench_option
 @click.option(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from mribench.commands.completion import model_names
 from mribench.commands.options import (
     Compute,
     bench_option,
@@ -22,7 +23,7 @@ from mribench.errors import UsageError
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=model_names)
 @click.option("--all", "everything", is_flag=True, help="Every model, of plug-ins too.")
 @bench_option
 @protocol_option

@@ -109,12 +109,19 @@ def test_every_run_says_how_far_it_is_and_what_comes_next(bench):
 
 
 def test_without_proc_a_process_is_known_by_what_ps_says(monkeypatch, tmp_path):
+    asked = []
     monkeypatch.setattr(locks, "_PROCESSES", tmp_path / "none")
     monkeypatch.setattr(
         locks.subprocess,
         "run",
-        lambda *_, **__: subprocess.CompletedProcess([], 0, "Mon Jan  1 10:00 2026\n"),
+        lambda *_, env, **__: (
+            asked.append(env) or subprocess.CompletedProcess([], 0, "Mon Jan  1 10:00 2026\n")
+        ),
     )
     assert locks.process_identity(7) == f"{platform.node()} 7 Mon-Jan-1-10:00-2026"
+    assert (asked[0]["LC_ALL"], asked[0]["TZ"]) == (
+        "C",
+        "UTC",
+    )  # the same words for every user of the machine
     monkeypatch.setattr(locks.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, ""))
     assert locks.process_identity(7).endswith(" 7 gone")

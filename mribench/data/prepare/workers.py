@@ -25,9 +25,12 @@ _DIED = Refusal("it must not end its worker process, but did, also alone. Look a
 
 
 def default_workers() -> int:
-    """One worker a core, as far as the machine's memory goes."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
+    """One worker a core, as far as the machine's memory goes where the system says how large it is."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
+    except (ValueError, OSError):
+        return cores
     return max(1, min(cores, int(memory / _GIB_OF_A_WORKER)))
 
 
