@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from results import read, table
 
-GATES = ("copies", "identical", "repeats", "orientation", "joins")
+GATES = ("copies", "identical", "repeats", "orientation", "joins", "anatomy")
 
 
 def gate_alarms() -> str:

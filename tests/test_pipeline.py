@@ -74,7 +74,14 @@ def test_gates_hold_back_copies_and_repeats_and_never_real_people(bench):
     tripped = {}
     for run in open_bench(bench).runs():
         gates = ScoresRecord.read(run.scores).gates
-        assert [gate.gate for gate in gates] == ["copies", "identical", "repeats", "orientation", "joins"]
+        assert [gate.gate for gate in gates] == [
+            "copies",
+            "identical",
+            "repeats",
+            "orientation",
+            "joins",
+            "anatomy",
+        ]
         tripped[run.name] = {gate.gate for gate in gates if gate.passed is False}
     assert tripped["train_copy"] == {"copies"}
     assert "repeats" in tripped["mean_volume"]
