@@ -66,6 +66,7 @@ class HAGAN(Generator):
     title = "HA-GAN"
     summary = "a GAN that makes a whole small volume and a part of it at full resolution"
     source = "Sun et al. 2022"
+    cubes_only = "its slabs and the number of its halvings are those of cubes of 32, 64, 128 or 256"
     SMALLEST: ClassVar = {"width": 4, "latent": 12, "train_encoders": True}
     needs = ("G.A", "G.H")  # G.L only shows the low resolution to D
     PRESETS: ClassVar = {
