@@ -6,7 +6,7 @@ import builtins
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -34,6 +34,16 @@ class CohortSpec(Box):
     holdout: int = Field(ge=0)
     reference_from_train: bool = False  # the paper's way: reference volumes are drawn from train
     grid: Grid | None = None  # None = the paper's field of view in so many voxels
+
+    @model_validator(mode="before")
+    @classmethod
+    def _give_grid_its_voxels(cls, values: Any) -> Any:
+        """A grid may be told by spacing and origin alone."""
+        grid = values.get("grid") if isinstance(values, dict) else None
+        if not isinstance(grid, dict) or {"size", "voxels"} & grid.keys():
+            return values
+        sides = {"voxels": values["shape"]} if values.get("shape") else {"size": values.get("size")}
+        return {**values, "grid": {**grid, **sides}}
 
     @model_validator(mode="after")
     def _fill_grid(self) -> CohortSpec:
