@@ -26,6 +26,7 @@ from scipy import ndimage
 
 from mribench.data import simulate as simulator
 from mribench.data.anatomy import _VENTRICLE_BOX_MM, Lattice, _lateral_ventricles, mni_anatomy
+from mribench.data.grid import paper_grid
 from mribench.data.volume_set import VIEWS, VolumeSet
 from mribench.files import write_json
 from mribench.metrics.anatomy import ANATOMY, SHRINKAGE
@@ -65,8 +66,8 @@ def draw(seed: int, index: int, size: int, change: Change = same) -> Subject:
 
     subject = change(simulator._draw_traits(generator("traits")))
     warp = simulator._draw_warp(generator("warp"), subject.ventricle_mm)
-    oversampling = simulator._oversampling(size)
-    lattice = simulator._output_lattice(size * oversampling)
+    oversampling = (simulator._oversampling(size),) * 3
+    lattice = simulator._finer_lattice(paper_grid(size), oversampling)
     brain = simulator._warped_brain(lattice, subject, warp, generator("folds"))
     signal = simulator._signal(brain, subject, generator("bias"))
     signal = simulator._add_noise(signal, subject, lattice, generator(f"noise {size}"))

@@ -25,7 +25,7 @@ from provenance import machine
 
 from mribench.data import simulate as simulator
 from mribench.data.anatomy import mni_anatomy
-from mribench.data.grid import PAPER_FOV_MM
+from mribench.data.grid import PAPER_FOV_MM, paper_grid
 from mribench.files import atomic, write_json
 from mribench.metrics.arrays.similarity import definition_for
 from mribench.metrics.ms_ssim import mean_of_pairs, ms_ssim_matrix
@@ -55,7 +55,7 @@ def folded_voxels(index: int) -> int:
     """
     traits = simulator._draw_traits(simulator._generator(SEED, index, "traits"))
     warp = simulator._draw_warp(simulator._generator(SEED, index, "warp"), traits.ventricle_mm)
-    points = simulator._template_points(simulator._output_lattice(128), traits, warp)
+    points = simulator._template_points(simulator._finer_lattice(paper_grid(128), (1, 1, 1)), traits, warp)
     anatomy = mni_anatomy()
     brain = anatomy.lattice.sample(anatomy.brain, points, "zeros")[0].numpy() > 0.5
     x, y, z = (np.diff(points.numpy(), axis=axis)[:127, :127, :127] for axis in (2, 1, 0))

@@ -328,12 +328,14 @@ def _write(
 
 def _open_record(run: Run, source: Source, grid: Grid) -> SamplesRecord:
     """The record on disk where it is of the same source, else an empty one."""
-    depth = grid.size if source.slab is None else source.slab[1] - source.slab[0]
+    depth, height, width = grid.shape
+    if source.slab is not None:
+        depth = source.slab[1] - source.slab[0]
     fresh = SamplesRecord(
         made_from=source.made_from,
         seed=source.seed,
         slab=source.slab,
-        shape=(depth, grid.size, grid.size),
+        shape=(depth, height, width),
         device=source.device,
         sampler=source.sampler or {},
     )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mribench.commands.options import bench_option, json_option
+
+if TYPE_CHECKING:
+    from mribench.data.grid import Box
 
 Rows = list[dict[str, Any]]
 
@@ -50,7 +53,7 @@ def list_models() -> Rows:
                     "model": name,
                     "title": kind.title,
                     "preset": preset,
-                    "size": config.size,
+                    "size": _size(config),
                     "batch_size": config.batch_size,
                     "budget": config.budget,
                     "parameters": sum(counts.values()),
@@ -61,6 +64,11 @@ def list_models() -> Rows:
                 }
             )
     return rows
+
+
+def _size(box: Box) -> int | list[int]:
+    """Voxels a side of a cube, of any other box along x, y and z."""
+    return box.size if box.is_cube else list(box.sides)
 
 
 def list_metrics() -> Rows:
@@ -94,7 +102,7 @@ def list_protocols() -> Rows:
             "protocol": p.name,
             "version": p.version,
             "cohort": p.cohort.source,
-            "size": p.cohort.size,
+            "size": _size(p.cohort),
             "train": p.cohort.train,
             "reference": p.cohort.reference,
             "holdout": p.cohort.holdout,

@@ -96,7 +96,7 @@ def train(
     from mribench.bench.folder import start_bench
     from mribench.commands.console import session
     from mribench.models import MODEL_REGISTRY
-    from mribench.training import plan_training
+    from mribench.training import plan_training, resolve_settings
 
     one_or_all(model, everything, "MODEL")
     if everything and (name or raise_budget):
@@ -111,6 +111,7 @@ def train(
     with session(quiet, compute, lambda: start_bench(folder, protocol, simulated)) as current:
         for each in models:
             with current.collect_failures(each) if everything else nullcontext():
+                resolve_settings(current.bench, each, preset, overrides)  # before a cohort is made
                 plan = plan_training(
                     current.bench, current.cohort(), each, preset, overrides, seed, name, start=start
                 )

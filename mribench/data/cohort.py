@@ -6,12 +6,12 @@ import builtins
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from mribench.data.grid import Grid, dequantise, paper_grid
+from mribench.data.grid import Box, Grid, Sides, dequantise, paper_grid
 from mribench.data.records import CohortRecord, VolumeEntry
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError
@@ -20,24 +20,42 @@ from mribench.files import check_seal, digest_volume
 ROLES = ("train", "reference", "holdout")
 
 
-class CohortSpec(BaseModel):
+_LEAST_SIDE = 16  # voxels
+
+
+class CohortSpec(Box):
     """How many volumes play each role. A prepared cohort gives `train` all subjects that remain."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     source: Literal["simulated", "prepared"]
-    size: int = Field(ge=16, le=512)  # voxels per side
+    size: int = Field(ge=_LEAST_SIDE, le=512)  # voxels a side of a cube
+    shape: Sides | None = None  # of volumes that are no cubes
     train: int = Field(ge=2)
     reference: int = Field(ge=2)
     holdout: int = Field(ge=0)
     reference_from_train: bool = False  # the paper's way: reference volumes are drawn from train
-    grid: Grid | None = None  # None = the paper's field of view at this size
+    grid: Grid | None = None  # None = the paper's field of view in so many voxels
+
+    @model_validator(mode="before")
+    @classmethod
+    def _give_grid_its_voxels(cls, values: Any) -> Any:
+        """A grid may be told by spacing and origin alone."""
+        grid = values.get("grid") if isinstance(values, dict) else None
+        if not isinstance(grid, dict) or {"size", "voxels"} & grid.keys():
+            return values
+        sides = {"voxels": values["shape"]} if values.get("shape") else {"size": values.get("size")}
+        return {**values, "grid": {**grid, **sides}}
 
     @model_validator(mode="after")
     def _fill_grid(self) -> CohortSpec:
-        grid = self.grid or paper_grid(self.size)
-        if grid.size != self.size:
-            raise ValueError(f"grid.size must equal cohort.size = {self.size}, not {grid.size}")
+        if min(self.sides) < _LEAST_SIDE:
+            raise ValueError(
+                f"shape must have sides of at least {_LEAST_SIDE} voxels, not {list(self.sides)}"
+            )
+        grid = self.grid or paper_grid(self.sides)
+        if grid.sides != self.sides:
+            raise ValueError(
+                f"grid must have the cohort's {list(self.sides)} voxels along x, y and z, not {list(grid.sides)}"
+            )
         if self.reference_from_train and self.reference > self.train:
             raise ValueError("reference must not exceed train when it is drawn from train")
         object.__setattr__(self, "grid", grid)

@@ -18,7 +18,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from mribench.data.anatomy import Lattice, hull_field, left_weight, mni_anatomy, ventricle_field
-from mribench.data.grid import paper_grid
+from mribench.data.grid import PAPER_FOV_MM, Grid, paper_grid
 from mribench.errors import UsageError
 from mribench.runtime import derive
 
@@ -112,31 +112,33 @@ class _Brain:
 
 
 def simulate(
-    seed: int, index: int, size: int, planted: Planted = _NOTHING
+    seed: int, index: int, size: int | Grid, planted: Planted = _NOTHING
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """Subject `index` of cohort `seed`: float32 `[D,H,W]` in [0,1] on `paper_grid(size)`, and its truth.
+    """Subject `index` of cohort `seed`: float32 `[D,H,W]` in [0,1] on a grid or `paper_grid(size)`, and its truth.
 
-    The anatomy depends on (seed, index) alone, so every size shows the same subject; only the scanner noise
-    is drawn per size. Sizes up to 64 are block means of a finer rendering. A warp that would fold is weakened
+    The anatomy depends on (seed, index) alone, so every grid shows the same subject; only the scanner noise
+    is drawn per size. Sides up to 64 are block means of a finer rendering. A warp that would fold is weakened
     by steps of 0.9 until its smallest Jacobian exceeds 0.05. Background is exactly 0.
 
     Truth: age (years), ventricle_mm (outward shift of the ventricle walls), atrophy (offset of the CSF
     logit), strength (of the warp, after weakening), jacobian_min, and brain_cm3 = gm_cm3 + wm_cm3 + csf_cm3
-    within the field of view (summed over voxels: sizes agree within a few cm3). Raises UsageError when
-    size < 4 or index < 0.
+    within the field of view (summed over voxels: sizes agree within a few cm3). Raises UsageError for a side below 4
+    or index < 0.
     """
-    if size < 4 or index < 0:
+    if index < 0 or (size if isinstance(size, int) else min(size.sides)) < 4:
         raise UsageError(
             f"a simulated subject needs size >= 4 and index >= 0; got size {size}, index {index}. "
             "Choose them so."
         )
+    grid = paper_grid(size) if isinstance(size, int) else size
     traits = _draw_traits(_generator(seed, index, "traits"), planted)
     warp = _with_walls(_draw_warp(_generator(seed, index, "warp"), traits.ventricle_mm), planted)
-    oversampling = _oversampling(size)
-    lattice = _output_lattice(size * oversampling)
+    oversampling = tuple(map(_oversampling, grid.sides))
+    lattice = _finer_lattice(grid, oversampling)
     brain = _warped_brain(lattice, traits, warp, _generator(seed, index, "folds"))
     signal = _signal(brain, traits, _generator(seed, index, "bias"))
-    signal = _add_noise(signal, traits, lattice, _generator(seed, index, f"noise {size}"))
+    drawn_for = grid.size if grid.is_cube else "x".join(map(str, grid.sides))
+    signal = _add_noise(signal, traits, lattice, _generator(seed, index, f"noise {drawn_for}"))
     image = _normalised(signal, brain.inside)
     return _block_mean(image, oversampling).numpy(), _truth(traits, warp, brain, lattice)
 
@@ -150,9 +152,15 @@ def _oversampling(size: int) -> int:
     return 1 if size > 64 else max(2, -(-64 // size))
 
 
-def _output_lattice(size: int) -> Lattice:
-    grid = paper_grid(size)
-    return Lattice(grid.origin_mm, grid.spacing_mm, grid.shape)
+def _finer_lattice(grid: Grid, factors: tuple[int, ...]) -> Lattice:
+    """The grid with each voxel cut into `factors` along x, y and z."""
+    sides = tuple(n * factor for n, factor in zip(grid.sides, factors, strict=True))
+    if grid == paper_grid(grid.sides):
+        finer = paper_grid(sides)  # type: ignore[arg-type]
+        return Lattice(finer.origin_mm, finer.spacing_mm, finer.shape)
+    spacing = np.array(grid.spacing_mm) / factors
+    origin = np.array(grid.origin_mm) - np.array(grid.spacing_mm) / 2 + spacing / 2
+    return Lattice(tuple(origin.tolist()), tuple(spacing.tolist()), sides[::-1])  # type: ignore[arg-type]
 
 
 def _between(ends: tuple[float, float], fraction: float) -> float:
@@ -348,7 +356,8 @@ def _add_noise(
     signal: np.ndarray, traits: _Traits, lattice: Lattice, random: np.random.Generator
 ) -> np.ndarray:
     # Rician, as in a magnitude image. Larger voxels of the same scan average more noise away.
-    sd = np.float32(traits.noise_sd * (lattice.shape[0] / 128) ** 1.5)
+    finer = np.prod(np.array(PAPER_FOV_MM) / 128) / np.prod(lattice.spacing_mm)
+    sd = np.float32(traits.noise_sd * finer**0.5)
     real, imaginary = sd * random.standard_normal((2, len(signal)), dtype=np.float32)
     return np.hypot(signal + real, imaginary)
 
@@ -359,8 +368,9 @@ def _normalised(signal: np.ndarray, inside: Tensor) -> Tensor:
     return image
 
 
-def _block_mean(image: Tensor, factor: int) -> Tensor:
-    return functional.avg_pool3d(image[None, None], factor)[0, 0] if factor > 1 else image
+def _block_mean(image: Tensor, factors: tuple[int, ...]) -> Tensor:
+    """Means over blocks of `factors` voxels along x, y and z."""
+    return functional.avg_pool3d(image[None, None], factors[::-1])[0, 0] if max(factors) > 1 else image
 
 
 def _truth(traits: _Traits, warp: _Warp, brain: _Brain, lattice: Lattice) -> dict[str, float]:

@@ -43,7 +43,13 @@ class LatentGANConfig(GeneratorConfig):
     @model_validator(mode="after")
     def _fits(self) -> LatentGANConfig:
         native = GRID << len(self.channels)
-        if self.size not in (native, 2 * native):
+        if not self.is_cube:
+            if any(side % (1 << len(self.channels)) for side in self.sides):
+                raise ValueError(
+                    f"{len(self.channels)} channels halve every side as often, so sides must be multiples of "
+                    f"{1 << len(self.channels)}, but they are {list(self.sides)}"
+                )
+        elif self.size not in (native, 2 * native):
             raise ValueError(
                 f"{len(self.channels)} channels make {native} voxels a side, or {2 * native} enlarged; "
                 f"size must be one of them"
@@ -56,10 +62,11 @@ class LatentGAN(Generator):
 
     needs = ("G",)
     stem: ClassVar[str]  # of G
+    cubes_only = ""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.G = VolumeGenerator(config.size, config.channels, config.latent, self.stem)
+        self.G = VolumeGenerator(config.array_shape, config.channels, config.latent, self.stem)
 
     def adam(self, *names: str) -> dict[str, torch.optim.Optimizer]:
         """One Adam for each named network."""

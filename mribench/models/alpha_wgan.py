@@ -76,8 +76,8 @@ class AlphaWGAN(LatentGAN):
     def __init__(self, config: AlphaWGANConfig) -> None:
         super().__init__(config)
         self.config: AlphaWGANConfig = config
-        self.E = VolumeCritic(config.size, config.channels, config.latent)
-        self.D = VolumeCritic(config.size, config.channels, 1, config.critic_norm)
+        self.E = VolumeCritic(config.array_shape, config.channels, config.latent)
+        self.D = VolumeCritic(config.array_shape, config.channels, 1, config.critic_norm)
         self.C = CodeCritic(config.latent, config.code_width)
         self.optimizers = self.adam("E", "G", "D", "C")
 

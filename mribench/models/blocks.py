@@ -1,4 +1,4 @@
-"""Networks of the 3-D GAN family that Kwon, Han and Kim published (MICCAI 2019), for any power of two."""
+"""Networks of the 3-D GAN family that Kwon, Han and Kim published (MICCAI 2019), for powers of two and other boxes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from mribench.models.convolution import CriticConv3d
 from mribench.runtime import without_autocast
 
-GRID = 4  # voxels per side at the narrow end of every network
+GRID = 4  # voxels per side at the narrow end of every network for cubes
+Shape = tuple[int, int, int]  # (D, H, W)
 SLOPE = 0.2  # of every LeakyReLU
 
 
@@ -34,8 +35,19 @@ def _norm(channels: int, kind: str) -> nn.Module:
     return nn.BatchNorm3d(channels) if kind == "batch" else nn.GroupNorm(math.gcd(8, channels), channels)
 
 
+def narrow_end(shape: Shape, stages: int) -> tuple[Shape, int]:
+    """The box `(d, h, w)` at which networks of so many stages start or end, and the enlargement that is then missing.
+
+    Cubes have 4^3 there and may be enlarged; of any other box every side is halved once a stage.
+    """
+    if len(set(shape)) == 1:
+        return (GRID, GRID, GRID), shape[0] // (GRID << stages)
+    d, h, w = (side >> stages for side in shape)
+    return (d, h, w), 1
+
+
 def trunk(channels: Sequence[int], norm: str) -> nn.Sequential:
-    """Strided convolutions, `[B,1,S,S,S]` -> `[B,channels[-1],s,s,s]` with s = S / 2^len(channels)."""
+    """Strided convolutions, `[B,1,D,H,W]` -> `[B,channels[-1],d,h,w]`, each side divided by 2^len(channels)."""
     layers: list[nn.Module] = []
     for width_in, width in zip([1, *channels[:-1]], channels, strict=True):
         layers.append(CriticConv3d(width_in, width, 4, stride=2, padding=1))
@@ -72,23 +84,23 @@ class LastUpConv(UpConv):
 
 
 class VolumeCritic(nn.Module):
-    """Trunk and head, `[B,1,S,S,S]` -> `[B,outputs]`, unbounded: critic, discriminator (logits) or encoder.
+    """Trunk and head, `[B,1,D,H,W]` -> `[B,outputs]`, unbounded: critic, discriminator (logits) or encoder.
 
-    Where the trunk ends at 4^3 the head covers it whole, or with `patch` scores 2^3 positions, `[B,8*outputs]`.
-    Where it ends at 8^3 (the upsampled route) the head scores 4^3 positions, whose mean counts.
+    Where the trunk ends at the narrow end the head covers it whole, or with `patch` (cubes) scores 2^3 positions,
+    `[B,8*outputs]`. Where it ends at 8^3 (the upsampled route) the head scores 4^3 positions, whose mean counts.
     """
 
     def __init__(
-        self, size: int, channels: Sequence[int], outputs: int, norm: str = "batch", patch: bool = False
+        self, shape: Shape, channels: Sequence[int], outputs: int, norm: str = "batch", patch: bool = False
     ) -> None:
         super().__init__()
         self.trunk = trunk(channels, norm)
-        at_grid = size >> len(channels) == GRID
-        whole = at_grid and not patch
+        box, enlarge = narrow_end(shape, len(channels))
+        whole = enlarge == 1 and not patch
         self.head = CriticConv3d(
-            channels[-1], outputs, 4, stride=1 if whole else 2, padding=0 if whole else 1
+            channels[-1], outputs, box if whole else GRID, stride=1 if whole else 2, padding=0 if whole else 1
         )
-        self.pooled = not at_grid
+        self.pooled = enlarge > 1
 
     def forward(self, x: Tensor) -> Tensor:
         scores = self.head(self.trunk(x)).float()  # sums of scores cancel, which bf16 does not bear
@@ -96,30 +108,30 @@ class VolumeCritic(nn.Module):
 
 
 class VolumeGenerator(nn.Module):
-    """Code `[B,L]` -> volume `[B,1,S,S,S]` in [-1,1].
+    """Code `[B,L]` -> volume `[B,1,D,H,W]` in [-1,1].
 
-    `stem` "linear" (VAE-GAN, WGAN-GP) or "transposed" (alpha-WGAN, CCE-GAN). Every stage doubles the side by
-    nearest neighbour; what is then missing to S is one last nearest enlargement without parameters.
+    `stem` "linear" (VAE-GAN, WGAN-GP) or "transposed" (alpha-WGAN, CCE-GAN). Every stage doubles the sides by
+    nearest neighbour; what is then missing is one last nearest enlargement without parameters.
     """
 
-    def __init__(self, size: int, channels: Sequence[int], latent: int, stem: str) -> None:
+    def __init__(self, shape: Shape, channels: Sequence[int], latent: int, stem: str) -> None:
         super().__init__()
         widths = [*reversed(channels)]
+        box, self.enlarge = narrow_end(shape, len(channels))
         self.stem: nn.Module
         if stem == "linear":
             self.stem = nn.Sequential(
-                nn.Linear(latent, widths[0] * GRID**3), nn.Unflatten(1, (widths[0], GRID, GRID, GRID))
+                nn.Linear(latent, widths[0] * math.prod(box)), nn.Unflatten(1, (widths[0], *box))
             )
         else:
             self.stem = nn.Sequential(
-                nn.Unflatten(1, (latent, 1, 1, 1)), nn.ConvTranspose3d(latent, widths[0], GRID, bias=False)
+                nn.Unflatten(1, (latent, 1, 1, 1)), nn.ConvTranspose3d(latent, widths[0], box, bias=False)
             )
         layers: list[nn.Module] = [nn.BatchNorm3d(widths[0]), nn.ReLU()]
         for width_in, width in pairwise(widths):
             layers += [UpConv(width_in, width, bias=False), nn.BatchNorm3d(width), nn.ReLU()]
         layers += [LastUpConv(widths[-1], 1, bias=False), nn.Tanh()]
         self.stages = nn.Sequential(*layers)
-        self.enlarge = size // (GRID << len(channels))
 
     def forward(self, code: Tensor) -> Tensor:
         x = self.stages(self.stem(code))

@@ -135,8 +135,8 @@ class CCEGAN(LatentGAN):
     def __init__(self, config: CCEGANConfig) -> None:
         super().__init__(config)
         self.config: CCEGANConfig = config
-        self.E = VolumeCritic(config.size, config.channels, config.latent)
-        self.D = VolumeCritic(config.size, config.channels, 1, config.critic_norm)
+        self.E = VolumeCritic(config.array_shape, config.channels, config.latent)
+        self.D = VolumeCritic(config.array_shape, config.channels, 1, config.critic_norm)
         self.optimizers = self.adam("G", "E", "D")
 
     def training_step(self, next_batch: NextBatch) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from mribench.models.unet import SliceUNet, missing
 from mribench.runtime import Noise, to_device
 
 BACKGROUND = -1.0
+AXES = {"axial": 0, "coronal": 1, "sagittal": 2}  # of [D,H,W]
 
 
 class CDPMConfig(DiffusionConfig):
@@ -37,6 +38,17 @@ class CDPMConfig(DiffusionConfig):
     windows: float = Field(default=0.0, ge=0, le=1)  # share of examples that are stages of the sampler
     ema_warmup: bool = False  # average over (1 + n)/(10 + n) of the past while training is short
 
+    @property
+    def slices(self) -> int:
+        """How many slices a volume has along `axis`."""
+        return self.array_shape[AXES[self.axis]]
+
+    @property
+    def plane(self) -> tuple[int, int]:
+        """Height and width of a slice, pixels: what is left without `axis`, up to the exchange by `_slicing`."""
+        d, h, w = self.array_shape
+        return {"axial": (h, w), "coronal": (d, w), "sagittal": (h, d)}[self.axis]
+
     @model_validator(mode="after")
     def _check(self) -> CDPMConfig:
         widths = {
@@ -47,8 +59,9 @@ class CDPMConfig(DiffusionConfig):
         widths.add(self.base * self.multipliers[-1])  # the middle always attends
         if any(width % self.heads for width in widths):
             raise ValueError(f"heads must divide the widths {sorted(widths)} at which attention happens")
-        if not self.stage_slices < self.tau_max < self.size:
-            raise ValueError(f"stage_slices < tau_max < size = {self.size} must hold")
+        if not self.stage_slices < self.tau_max < self.slices:
+            least = "size" if self.is_cube else "slices"
+            raise ValueError(f"stage_slices < tau_max < {least} = {self.slices} must hold")
         sizes = [self.size >> level for level in range(len(self.multipliers))]
         if strange := set(self.mixing_sizes) - set(sizes):
             raise ValueError(f"mixing_sizes must be among {sizes}, not {strange}")
@@ -167,6 +180,7 @@ class CDPM(DiffusionGenerator):
         "calls": 2,
         "mixing_sizes": (16,),
     }
+    level_settings = ("attention_sizes", "mixing_sizes")
     sampler_settings = ("stage_slices", *DiffusionGenerator.sampler_settings, "tail_skip")
     PRESETS: ClassVar = {
         "tiny": TINY,
@@ -180,7 +194,7 @@ class CDPM(DiffusionGenerator):
     def __init__(self, config: CDPMConfig) -> None:
         net = SliceUNet(
             size=config.size,
-            slices=config.size,
+            slices=config.slices,
             base=config.base,
             multipliers=config.multipliers,
             res_blocks=config.res_blocks,
@@ -203,7 +217,7 @@ class CDPM(DiffusionGenerator):
 
     def _slicing(self, volume: Tensor) -> Tensor:
         """Swap the slicing axis of `[B,?,D,H,W]` with D; its own inverse."""
-        return volume.transpose(2, {"axial": 2, "coronal": 3, "sagittal": 4}[self.config.axis])
+        return volume.transpose(2, 2 + AXES[self.config.axis])
 
     def training_step(self, next_batch: NextBatch) -> dict[str, Tensor]:
         """Index sets per volume, one diffusion time per volume, squared error on every slice not given.
@@ -232,7 +246,7 @@ class CDPM(DiffusionGenerator):
     def _draw_sets(self, batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`[B,K]` slice indices, which of them are given, 1 for the slots of another volume; `[R]` what is missing."""
         rng = np.random.default_rng(int(torch.randint(2**62, ()).item()))
-        most, slices = self.config.tau_max, self.config.size
+        most, slices = self.config.tau_max, self.config.slices
         index = np.empty((batch, most), np.int64)
         observed, padding = np.zeros((batch, most), bool), np.zeros((batch, most), np.int64)
         for b in range(batch):
@@ -247,9 +261,9 @@ class CDPM(DiffusionGenerator):
     def _draw_sets_of_one(self, rng: np.random.Generator) -> tuple[list[int], list[int]]:
         c = self.config
         if c.windows and rng.random() < c.windows:
-            plan = stage_plan(c.size, c.stage_slices, c.anchor)
+            plan = stage_plan(c.slices, c.stage_slices, c.anchor)
             return plan[int(rng.integers(len(plan)))]
-        return draw_index_sets(rng, c.tau_max, c.size)
+        return draw_index_sets(rng, c.tau_max, c.slices)
 
     def decay(self) -> Tensor:
         """The setting, or with `ema_warmup` (1 + n)/(10 + n) at step n where that is less."""
@@ -262,9 +276,9 @@ class CDPM(DiffusionGenerator):
     @torch.no_grad()
     def sample(self, noise: Noise) -> Tensor:
         """`[B,1,D,H,W]` in [-1,1]: stage after stage, each given the slices of the stage before."""
-        size = self.config.size
-        volume = torch.full((len(noise), size, 1, size, size), BACKGROUND, device=noise.device)
-        for condition, target in stage_plan(size, self.config.stage_slices, self.config.anchor):
+        c = self.config
+        volume = torch.full((len(noise), c.slices, 1, *c.plane), BACKGROUND, device=noise.device)
+        for condition, target in stage_plan(c.slices, c.stage_slices, c.anchor):
             made = self._sample_stage(volume, condition, target, noise)
             volume[:, target[0] : target[-1] + 1] = made
         return self._slicing(volume.transpose(1, 2))

@@ -40,7 +40,8 @@ class DiffusionConfig(GeneratorConfig):
     base: int = Field(default=128, ge=2, multiple_of=2)  # channels at full size
     multipliers: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 1, 2, 3, 4), min_length=1)
     res_blocks: int = Field(default=2, ge=1)
-    attention_sizes: tuple[int, ...] = (16, 8)  # in-plane sizes, pixels; the middle always attends
+    # In-plane sizes, pixels; of volumes that are no cubes, their longest side at that level. The middle always attends.
+    attention_sizes: tuple[int, ...] = (16, 8)
     steps: int = Field(default=1000, ge=21)  # T; at 20 the linear schedule would end in beta = 1
     prediction: Prediction = "eps"
     levels: Literal["uniform", "log_normal"] = "uniform"  # which noise levels training draws
@@ -59,11 +60,19 @@ class DiffusionConfig(GeneratorConfig):
     clip_norm: float | None = Field(default=None, gt=0)  # of the gradient
     ema: float = Field(default=0.9999, ge=0, lt=1)
 
+    @property
+    def plane(self) -> tuple[int, int]:
+        """Height and width of a slice, pixels."""
+        return self.array_shape[1:]
+
     @model_validator(mode="after")
     def _fits(self) -> DiffusionConfig:
         unit = 2 ** (len(self.multipliers) - 1)
-        if self.size % unit:
-            raise ValueError(f"size must be a multiple of {unit}")
+        if any(side % unit for side in self.plane):
+            raise ValueError(
+                f"{'size' if self.is_cube else 'the sides of a slice'} must be a multiple of {unit}"
+                f"{'' if self.is_cube else f', but a slice has {self.plane[0]} x {self.plane[1]} pixels'}"
+            )
         levels = [self.size >> level for level in range(len(self.multipliers))]
         if strange := set(self.attention_sizes) - set(levels):
             raise ValueError(
@@ -112,6 +121,8 @@ class DiffusionGenerator(Generator):
     """A network `net` trained to denoise; its running average `ema` makes the samples."""
 
     needs = ("ema",)
+    cubes_only = ""
+    level_settings: ClassVar[tuple[str, ...]] = ("attention_sizes",)  # they name levels by their size
     sampler_settings: ClassVar[tuple[str, ...]] = (
         "ddim_steps",
         "eta",
@@ -144,6 +155,17 @@ class DiffusionGenerator(Generator):
             for name in ("sampler", "calls", "sigma_max", "sigma_min"):
                 kept.pop(name, None)
         return {**kept, **overrides}
+
+    @classmethod
+    def reshaped(cls, settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """The same levels of the network are named, by the longest side there."""
+        longest, fields = max(overrides["shape"]), cls.Config.model_fields
+        named = {name: settings.get(name, fields[name].default) for name in cls.level_settings}
+        renamed = {
+            name: tuple(longest // (settings["size"] // size) for size in sizes)
+            for name, sizes in named.items()
+        }
+        return {**super().reshaped(settings, overrides), **renamed}
 
     def noised(self, x_0: Tensor) -> Noised:
         """`x_0 [B,...]` with noise of the levels that the settings ask for, one level a volume."""

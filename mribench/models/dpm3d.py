@@ -42,9 +42,11 @@ class DPM3DConfig(DiffusionConfig):
     @model_validator(mode="after")
     def _check(self) -> DPM3DConfig:
         unit = 2 ** (len(self.multipliers) - 1)
-        if not self.whole_volume and self.size % 8:
-            raise ValueError("size must be a multiple of 8, so that its central quarter is whole slices")
-        depth = self.size if self.whole_volume else self.size // 4
+        slices = self.array_shape[0]
+        if not self.whole_volume and slices % 8:
+            what = "size" if self.is_cube else "the number of slices"
+            raise ValueError(f"{what} must be a multiple of 8, so that its central quarter is whole slices")
+        depth = slices if self.whole_volume else slices // 4
         if depth % unit:
             raise ValueError(f"the {depth} slices made must be a multiple of {unit}")
         return self
@@ -133,8 +135,8 @@ class DPM3D(DiffusionGenerator):
     @property
     def slab(self) -> Slab | None:
         """The central quarter of the axial slices (48 to 79 of 128), or None for whole volumes."""
-        size = self.config.size
-        return None if self.config.whole_volume else (3 * size // 8, 5 * size // 8)
+        slices = self.config.array_shape[0]
+        return None if self.config.whole_volume else (3 * slices // 8, 5 * slices // 8)
 
     def training_step(self, next_batch: NextBatch) -> dict[str, Tensor]:
         """One Adam step down the mean error of `accumulation` batches, each volume at its own time."""
@@ -167,6 +169,6 @@ class DPM3D(DiffusionGenerator):
     @torch.no_grad()
     def sample(self, noise: Noise) -> Tensor:
         """`[B,1,D,H,W]` in [-1,1], D being the slices of `slab`."""
-        size = self.config.size
-        start, stop = self.slab or (0, size)
-        return self.denoise(self.ema, noise, (1, stop - start, size, size))
+        depth, height, width = self.config.array_shape
+        start, stop = self.slab or (0, depth)
+        return self.denoise(self.ema, noise, (1, stop - start, height, width))

@@ -38,8 +38,10 @@ class GANGPConfig(LatentGANConfig):
 
     @model_validator(mode="after")
     def _native(self) -> GANGPConfig:
-        if self.patch and self.size != GRID << len(self.channels):
-            raise ValueError("patch needs the native route; the upsampled one averages 4^3 positions anyway")
+        if self.patch and self.sides != (GRID << len(self.channels),) * 3:
+            raise ValueError(
+                "patch needs a cube by the native route; the upsampled one averages 4^3 positions anyway"
+            )
         return self
 
 
@@ -92,7 +94,7 @@ class GANGP(LatentGAN):
     def __init__(self, config: GANGPConfig) -> None:
         super().__init__(config)
         self.config: GANGPConfig = config
-        self.D = VolumeCritic(config.size, config.channels, 1, config.critic_norm, config.patch)
+        self.D = VolumeCritic(config.array_shape, config.channels, 1, config.critic_norm, config.patch)
         self.optimizers = self.adam("D", "G")
 
     def training_step(self, next_batch: NextBatch) -> dict[str, Tensor]:

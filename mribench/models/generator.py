@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from mribench.data.grid import Box, Sides
 from mribench.data.volume_set import Slab
 from mribench.errors import MribenchError, UsageError
 from mribench.files import atomic
@@ -24,12 +25,13 @@ DIVERGED = 1e9  # a loss of this size will not come back
 REFRESH_BATCHES, REFRESH_BATCH = 25, 8  # 200 prior samples for the statistics of BatchNorm
 
 
-class GeneratorConfig(BaseModel):
+class GeneratorConfig(Box):
     """What every generator must be told; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    size: int = Field(ge=8, le=512)  # voxels per side of the volumes it makes
+    size: int = Field(ge=8, le=512)  # voxels per side of the volumes it makes, where they are cubes
+    shape: Sides | None = None  # their voxels along x, y and z, where they are not: `Generator.cubes_only`
     batch_size: int = Field(ge=1)  # volumes per batch drawn
     budget: int = Field(ge=1)  # volumes seen in the whole training
     warmup: int = Field(default=0, ge=0)  # steps over which the learning rates rise
@@ -69,6 +71,7 @@ class Generator(nn.Module):
     SMALLEST: ClassVar[Mapping[str, Any]] = {}  # changes to "tiny" with which tests take seconds
     needs: ClassVar[tuple[str, ...]]  # submodules that sampling needs
     sampler_settings: ClassVar[tuple[str, ...]] = ()  # may be changed after training
+    cubes_only: ClassVar[str] = "it knows one side length only"  # why; "" = it reads array_shape, never size
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -155,7 +158,15 @@ class Generator(nn.Module):
         if preset not in cls.PRESETS:
             raise UsageError(f"Preset must be one of {', '.join(cls.PRESETS)}, not {preset!r}.")
         cls.check_names(overrides)
-        return cls.read_config(cls.merge(cls.PRESETS[preset], overrides))
+        settings = cls.PRESETS[preset]
+        if overrides.get("shape") is not None:
+            settings = cls.reshaped(settings, overrides)
+        return cls.read_config(cls.merge(settings, overrides))
+
+    @classmethod
+    def reshaped(cls, settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """A preset's settings for volumes of the overrides' `shape`, without its own size."""
+        return {name: value for name, value in settings.items() if name not in ("size", "shape")}
 
     @classmethod
     def merge(cls, settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,6 +195,12 @@ class Generator(nn.Module):
     @classmethod
     def read_config(cls, values: Mapping[str, Any]) -> GeneratorConfig:
         """A config from plain values; raises UsageError naming the setting that is wrong."""
+        shape = values.get("shape")
+        if cls.cubes_only and isinstance(shape, list | tuple) and len(set(shape)) > 1:
+            raise UsageError(
+                f"{cls.title} makes cubes only, because {cls.cubes_only}, but shape = {list(shape)} was asked for. "
+                "docs/models.md says which models can make other volumes."
+            )
         try:
             return cls.Config.model_validate(dict(values))
         except ValidationError as error:

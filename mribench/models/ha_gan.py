@@ -66,6 +66,7 @@ class HAGAN(Generator):
     title = "HA-GAN"
     summary = "a GAN that makes a whole small volume and a part of it at full resolution"
     source = "Sun et al. 2022"
+    cubes_only = "its slabs and the number of its halvings are those of cubes of 32, 64, 128 or 256"
     # At four times the generator's rate, so narrow a discriminator swings: after 160 volumes the distance to real
     # volumes was 0.68 to 0.98 of noise's with three seeds; at equal rates 0.53 to 0.72.
     SMALLEST: ClassVar = {

@@ -283,19 +283,19 @@ class SliceUNet(nn.Module):
     def __init__(
         self,
         *,
-        size: int,  # slice height = width, pixels
+        size: int,  # pixels; levels of the network are named by it, halved once a level
         slices: int,  # slices of a whole volume (largest index + 1)
         base: int,
         multipliers: tuple[int, ...],
         res_blocks: int,
-        attention_sizes: tuple[int, ...],  # slice sizes, in pixels, at which attention happens
+        attention_sizes: tuple[int, ...],  # levels, by their size, at which attention happens
         heads: int,
         steps: int,  # diffusion steps T; times are rescaled to span 0..1000
         index_embedding: bool,
         norm: str,
         residual: str,
         tail_skip: bool,  # drop slices not kept after the last attention instead of at the end
-        mixing_sizes: tuple[int, ...] = (),  # slice sizes, in pixels, at which neighbouring slices are mixed
+        mixing_sizes: tuple[int, ...] = (),  # levels, by their size, at which neighbouring slices are mixed
     ) -> None:
         super().__init__()
         self.base, self.steps = base, steps

@@ -100,11 +100,11 @@ class VolumeUNet(nn.Module):
     def __init__(
         self,
         *,
-        size: int,  # H = W, voxels; D may be smaller
+        size: int,  # voxels; levels of the network are named by it, halved once a level
         base: int,
         multipliers: tuple[int, ...],
         res_blocks: int,
-        attention_sizes: tuple[int, ...],  # in-plane sizes, in voxels, at which attention happens
+        attention_sizes: tuple[int, ...],  # levels, by their size, at which attention happens
         checkpoint_blocks: bool,  # recompute each block in the backward pass instead of keeping its activations
     ) -> None:
         super().__init__()

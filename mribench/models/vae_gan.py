@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -19,7 +20,7 @@ from mribench.models.adversarial import (
     LatentGANConfig,
     cross_entropy,
 )
-from mribench.models.blocks import GRID, CodeBatchNorm, VolumeCritic, trunk
+from mribench.models.blocks import GRID, CodeBatchNorm, VolumeCritic, narrow_end, trunk
 from mribench.models.generator import NextBatch
 
 
@@ -39,20 +40,19 @@ def _head(width: int, hidden: int, latent: int) -> nn.Sequential:
 
 
 class VAEEncoder(nn.Module):
-    """Volume `[B,1,S,S,S]` -> mean and log-variance of its code, `[B,L]` each."""
+    """Volume `[B,1,D,H,W]` -> mean and log-variance of its code, `[B,L]` each."""
 
     def __init__(self, config: VAEGANConfig) -> None:
         super().__init__()
         self.trunk = trunk(config.channels, "batch")
-        width = config.channels[-1] * GRID**3
+        box, self.pooling = narrow_end(config.array_shape, len(config.channels))
+        width = config.channels[-1] * math.prod(box)
         self.mean = _head(width, config.hidden, config.latent)
         self.log_variance = _head(width, config.hidden, config.latent)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.trunk(x)
-        if (
-            features.shape[-1] != GRID
-        ):  # the upsampled route; PyTorch's own pooling is not deterministic on CUDA
+        if self.pooling > 1:  # the upsampled route; PyTorch's own pooling is not deterministic on CUDA
             features = (
                 features.unflatten(4, (GRID, 2))
                 .unflatten(3, (GRID, 2))
@@ -110,7 +110,7 @@ class VAEGAN(LatentGAN):
         super().__init__(config)
         self.config: VAEGANConfig = config
         self.E = VAEEncoder(config)
-        self.D = VolumeCritic(config.size, config.channels, 1, config.critic_norm)
+        self.D = VolumeCritic(config.array_shape, config.channels, 1, config.critic_norm)
         self.optimizers = self.adam("D", "G", "E")
 
     def training_step(self, next_batch: NextBatch) -> dict[str, Tensor]:

@@ -147,9 +147,7 @@ def _aspects(sources: Sequence[Bundle]) -> Iterator[Aspect]:
         sets = [record.cohort.sets.get(role) for record in records]
         values = [f"{of.count} volumes, {of.digest[:_SHORT]}" if of else "none" for of in sets]
         yield aspect(f"{role} volumes", values, consequence)
-    grids = [
-        f"{r.cohort.grid.size}³, {'x'.join(f'{s:g}' for s in r.cohort.grid.spacing_mm)} mm" for r in records
-    ]
+    grids = [r.cohort.grid.described() for r in records]
     yield aspect("grid", grids, "No score is compared.")
     yield aspect(
         "cohort", [r.cohort.source for r in records], "Simulated volumes say nothing about patients."

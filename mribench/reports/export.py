@@ -149,7 +149,7 @@ def _pictures(sets: Mapping[str, VolumeSet], grid: Grid) -> dict[str, np.ndarray
 
 
 def _pixel_mm(grid: Grid) -> float:
-    return max(grid.spacing_mm) * grid.size / _PIXELS
+    return grid.longest_mm / _PIXELS
 
 
 def entrants_of(bundle: Bundle) -> list[Entrant]:

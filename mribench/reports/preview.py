@@ -25,7 +25,7 @@ def write_preview(path: Path, rows: Sequence[tuple[str, np.ndarray]], grid: Grid
     )
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(rows), 3, squeeze=False)
-    pixel_mm = max(s * n for s, n in zip(grid.spacing_mm, grid.shape[::-1], strict=True)) / _PIXELS
+    pixel_mm = grid.longest_mm / _PIXELS
     for (title, volume), row in zip(rows, panels, strict=True):
         for (view, levels), axes in zip(
             central_levels(volume, grid, None, pixel_mm).items(), row, strict=True

@@ -67,9 +67,10 @@ def build(name: str, overrides: dict[str, Any]) -> Generator:
     return kind(kind.build_config("tiny", **overrides))
 
 
-def phantoms(count: int, size: int, seed: int = 0, noise: float = 0.0) -> VolumeSet:
-    """Smooth ellipsoids of differing shape, `[D,H,W]` in [0,1], the same on every machine."""
-    axes = np.stack(np.meshgrid(*[np.linspace(-1, 1, size)] * 3, indexing="ij"))
+def phantoms(count: int, size: int | tuple[int, int, int], seed: int = 0, noise: float = 0.0) -> VolumeSet:
+    """Smooth ellipsoids of differing shape, `[D,H,W]` in [0,1], the same on every machine; `size` a side or all."""
+    shape = (size, size, size) if isinstance(size, int) else size
+    axes = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij"))
 
     def volume(i: int) -> np.ndarray:
         rng = np.random.default_rng(derive(seed, "phantom", i))
@@ -81,11 +82,11 @@ def phantoms(count: int, size: int, seed: int = 0, noise: float = 0.0) -> Volume
         )
 
     names = tuple(f"{seed}-{noise}-{i}" for i in range(count))
-    return VolumeSet(f"phantoms-{seed}", names, tuple(map(digest_json, names)), (size,) * 3, volume)
+    return VolumeSet(f"phantoms-{seed}", names, tuple(map(digest_json, names)), shape, volume)
 
 
 def _batches(model: Generator) -> Callable[[], torch.Tensor]:
-    volumes = phantoms(6, model.config.size)
+    volumes = phantoms(6, model.config.array_shape)
     return training.Batches(volumes, model.config.batch_size, 0, CPU).next
 
 
@@ -135,8 +136,9 @@ def _samples_are_volumes(name: str, overrides: dict[str, Any]) -> None:
     """samples are [B,1,D,H,W] in [-1,1]; the same seed gives the same volume, another seed another."""
     model = _after_two_steps(name, overrides)
     first, again, other = (model.sample(Noise([seed])) for seed in (1, 1, 2))
-    slab = model.slab or (0, model.config.size)
-    shape = (1, 1, slab[1] - slab[0], model.config.size, model.config.size)
+    depth, height, width = model.config.array_shape
+    start, stop = model.slab or (0, depth)
+    shape = (1, 1, stop - start, height, width)
     _expect(tuple(first.shape) == shape, f"shape {tuple(first.shape)}, expected {shape}")
     _expect(float(first.abs().max()) <= 1, f"values reach {float(first.abs().max())}")
     _expect(torch.equal(first, again), "the same seed gave another volume")
@@ -168,7 +170,7 @@ def _resume_is_exact(name: str, overrides: dict[str, Any]) -> None:
     """training killed and resumed equals uninterrupted training, bit for bit."""
     config = build(name, overrides).config
     config = config.model_copy(update={"budget": 4 * config.batch_size})
-    volumes, weights = phantoms(5, config.size), []
+    volumes, weights = phantoms(5, config.array_shape), []
     with tempfile.TemporaryDirectory() as folder:
         for label, stops in (("unbroken", ()), ("broken", (1, 2))):
             target = Run(Path(folder) / label)
@@ -207,7 +209,7 @@ def energy_distance(a: torch.Tensor, b: torch.Tensor) -> float:
 def _training_brings_samples_nearer(name: str, overrides: dict[str, Any]) -> None:
     """a short training of the smallest configuration brings samples nearer to the training volumes than noise is."""
     model = build(name, {**get_model(name).SMALLEST, **overrides})
-    volumes = phantoms(16, model.config.size)
+    volumes = phantoms(16, model.config.array_shape)
     real = torch.from_numpy(to_model_range(volumes.crop(model.slab).stack()[:, None]))
     noise = 2 * Noise(range(8)).uniform(*real.shape[1:]) - 1
     untrained = energy_distance(_eight_samples(model), real)

@@ -92,7 +92,7 @@ def test_intensities_fill_the_unit_range_and_background_is_exactly_zero(subjects
 def test_the_axes_are_inferior_to_superior_and_posterior_to_anterior(subjects):
     anatomy = mni_anatomy()
     tissue_mean = torch.tensor(anatomy.class_means).view(3, 1, 1, 1) * anatomy.tissues
-    points = simulator._output_lattice(32).points()
+    points = simulator._finer_lattice(paper_grid(32), (1, 1, 1)).points()
     template = anatomy.lattice.sample(tissue_mean.sum(0, keepdim=True), points, "zeros")[0].numpy()
     mean = np.mean([volume for volume, _ in subjects], axis=0)
     upright = np.corrcoef(mean.ravel(), template.ravel())[0, 1]
@@ -126,7 +126,9 @@ def test_no_subject_folds(subjects):
     for index in range(2):
         traits = simulator._draw_traits(simulator._generator(SEED, index, "traits"))
         warp = simulator._draw_warp(simulator._generator(SEED, index, "warp"), traits.ventricle_mm)
-        points = simulator._template_points(simulator._output_lattice(64), traits, warp).numpy()
+        points = simulator._template_points(
+            simulator._finer_lattice(paper_grid(64), (1, 1, 1)), traits, warp
+        ).numpy()
         steps = [np.diff(points, axis=axis)[:63, :63, :63] for axis in (2, 1, 0)]
         assert np.linalg.det(np.stack(steps, axis=-1)).min() > 0
 

@@ -111,7 +111,7 @@ def test_totals_and_parts_are_those_of_the_public_code():
 def test_critic_and_encoder_have_the_published_layers(route, outputs):
     size, channels = ROUTES[route]
     with torch.device("meta"):
-        critic, x = VolumeCritic(size, channels, outputs), torch.empty(2, 1, size, size, size)
+        critic, x = VolumeCritic((size,) * 3, channels, outputs), torch.empty(2, 1, size, size, size)
     assert layers(critic, x) == expected_critic(size, channels, outputs)
     assert critic(x).shape == (2, outputs)
     slopes = {m.negative_slope for m in critic.modules() if isinstance(m, nn.LeakyReLU)}
@@ -123,7 +123,7 @@ def test_critic_and_encoder_have_the_published_layers(route, outputs):
 def test_generator_has_the_published_layers(route, stem):
     size, channels = ROUTES[route]
     with torch.device("meta"):
-        generator, code = VolumeGenerator(size, channels, 1000, stem), torch.empty(2, 1000)
+        generator, code = VolumeGenerator((size,) * 3, channels, 1000, stem), torch.empty(2, 1000)
     rows = layers(generator, code)
     if stem == "linear":
         head = ["Linear = 32768", "Unflatten = 512x4"]
@@ -182,7 +182,7 @@ def test_upconv_starts_like_a_3_cubed_convolution():
 
 
 def test_generator_computes_the_published_function():
-    generator = VolumeGenerator(32, (4, 8), 6, "linear")  # 16^3 enlarged
+    generator = VolumeGenerator((32,) * 3, (4, 8), 6, "linear")  # 16^3 enlarged
     code = torch.randn(3, 6)
     linear, *norms = generator.stem[0], generator.stages[0], generator.stages[3]
     x = F.relu(norms[0](linear(code).reshape(3, 8, 4, 4, 4)))
@@ -194,28 +194,28 @@ def test_generator_computes_the_published_function():
 
 
 def test_transposed_stem_projects_the_code_without_bias():
-    generator = VolumeGenerator(8, (5,), 6, "transposed")
+    generator = VolumeGenerator((8,) * 3, (5,), 6, "transposed")
     code = torch.randn(3, 6)
     expected = torch.einsum("bl,lcdhw->bcdhw", code, generator.stem[1].weight)
     torch.testing.assert_close(generator.stem(code), expected)
 
 
 def test_native_head_covers_4_cubed_whole():
-    critic, x = VolumeCritic(16, (4, 8), 3), torch.randn(2, 1, 16, 16, 16)
+    critic, x = VolumeCritic((16,) * 3, (4, 8), 3), torch.randn(2, 1, 16, 16, 16)
     features = critic.trunk(x)
     expected = torch.einsum("bcdhw,ocdhw->bo", features, critic.head.weight) + critic.head.bias
     torch.testing.assert_close(critic(x), expected)
 
 
 def test_upsampled_head_is_the_mean_of_4_cubed_scores():
-    critic, x = VolumeCritic(32, (4, 8), 3), torch.randn(2, 1, 32, 32, 32)
+    critic, x = VolumeCritic((32,) * 3, (4, 8), 3), torch.randn(2, 1, 32, 32, 32)
     scores = F.conv3d(critic.trunk(x), critic.head.weight, critic.head.bias, stride=2, padding=1)
     assert scores.shape == (2, 3, 4, 4, 4)
     torch.testing.assert_close(critic(x), scores.sum((2, 3, 4)) / 64)
 
 
 def test_patch_head_scores_2_cubed_positions():
-    critic, x = VolumeCritic(16, (4, 8), 1, patch=True), torch.randn(2, 1, 16, 16, 16)
+    critic, x = VolumeCritic((16,) * 3, (4, 8), 1, patch=True), torch.randn(2, 1, 16, 16, 16)
     scores = F.conv3d(critic.trunk(x), critic.head.weight, critic.head.bias, stride=2, padding=1)
     assert scores.shape == (2, 1, 2, 2, 2)
     torch.testing.assert_close(critic(x), scores.flatten(1))  # unpooled: the public penalty sums all eight
@@ -223,8 +223,8 @@ def test_patch_head_scores_2_cubed_positions():
 
 def test_group_norm_does_not_couple_the_volumes_of_a_batch():
     x = torch.randn(3, 1, 16, 16, 16)
-    alone = VolumeCritic(16, (8, 16), 1, "group")
-    coupled = VolumeCritic(16, (8, 16), 1, "batch")
+    alone = VolumeCritic((16,) * 3, (8, 16), 1, "group")
+    coupled = VolumeCritic((16,) * 3, (8, 16), 1, "batch")
     torch.testing.assert_close(alone(x)[:1], alone(x[:1]))
     assert not torch.allclose(coupled(x)[:1], coupled(x[:1]), atol=1e-3)
     kinds = [m for m in trunk((8, 16, 12), "group") if isinstance(m, nn.GroupNorm)]
@@ -259,7 +259,7 @@ def test_code_norm_is_batch_norm_for_several_codes():
 
 
 def test_volumes_and_scores_are_float32_under_autocast():
-    generator, critic = VolumeGenerator(16, (8, 16), 12, "linear"), VolumeCritic(16, (8, 16), 1)
+    generator, critic = VolumeGenerator((16,) * 3, (8, 16), 12, "linear"), VolumeCritic((16,) * 3, (8, 16), 1)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         volume = generator(torch.randn(2, 12))
         score = critic(volume)

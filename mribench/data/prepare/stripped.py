@@ -102,7 +102,7 @@ def _cm3(mask: np.ndarray, source: NiftiVolume) -> float:
 def _outside_fraction(source: NiftiVolume, mask: np.ndarray, grid: Grid) -> float:
     to_grid = np.linalg.inv(grid.affine) @ source.affine
     indices = np.argwhere(mask)[:, ::-1] @ to_grid[:3, :3].T + to_grid[:3, 3]
-    inside = ((indices >= -0.5) & (indices <= grid.size - 0.5)).all(axis=1)
+    inside = ((indices >= -0.5) & (indices <= np.array(grid.sides) - 0.5)).all(axis=1)
     return float(1 - inside.mean())
 
 

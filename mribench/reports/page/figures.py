@@ -77,7 +77,7 @@ def whole_volume(volume: np.ndarray, grid: Grid, slab: Slab | None) -> np.ndarra
     """`[D,H,W]` with grey in place of the axial slices that a slab lacks."""
     if slab is None:
         return volume
-    whole = np.full((grid.size, *volume.shape[1:]), _ABSENT, dtype=np.float32)
+    whole = np.full((grid.shape[0], *volume.shape[1:]), _ABSENT, dtype=np.float32)
     whole[slab[0] : slab[1]] = volume
     return whole
 

@@ -49,7 +49,7 @@ def render(bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str
     return templating.page(
         "page.html.j2",
         title=f"mribench: {bench.protocol.name}",
-        style=templating.style_sheet("style.css.j2", material.gallery.grid.spacing_mm),
+        style=templating.style_sheet("style.css.j2", material.gallery.grid),
         scripts=[*([viewer.script] if viewer else []), script],
         words=words,
         protocol=bench.protocol.name,

@@ -191,7 +191,7 @@ class Gallery:
             return Strip(title, problem=self._said(error))
 
     def _drawn(self, volume: np.ndarray, slab: Slab | None, title: str, pixels: int, entrant: str) -> Strip:
-        pixel_mm = max(self.grid.spacing_mm) * self.grid.size / pixels
+        pixel_mm = self.grid.longest_mm / pixels
         return Strip(title, central_pictures(volume, self.grid, slab, pixel_mm, f"{entrant} {title}".strip()))
 
     def _nearest(self, entrant: Entrant) -> Group:

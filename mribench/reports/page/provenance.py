@@ -30,12 +30,11 @@ def facts(bench: Bench, cohort: Cohort | None) -> list[_Fact]:
     """Protocol and cohort."""
     protocol = bench.protocol
     grid = protocol.cohort.voxels
-    size = f"{grid.size} x {grid.size} x {grid.size} voxels of {_numbers(grid.spacing_mm)} mm (x, y, z)"
     return [
         ("Protocol", f"{protocol.name}, version {protocol.version}"),
         ("Protocol digest", protocol.digest),
         ("Seed", str(protocol.seed)),
-        ("Volumes", size),
+        ("Volumes", f"{grid.described()} (x, y, z)"),
         ("Origin", f"{_numbers(grid.origin_mm)} mm, the world position of the first voxel's centre, RAS+"),
         ("Asked of every entrant", f"{protocol.evaluation.samples} samples"),
         ("Feature extractor", protocol.evaluation.extractor),
@@ -272,7 +271,7 @@ def _terms(entrant: Entrant, cohort: Cohort | None) -> str:
 
 def _limits(entrant: Entrant, bench: Bench) -> str:
     grid, slab = bench.protocol.cohort.voxels, entrant.slab
-    limits = [f"Volumes of {grid.size}³ voxels of {_numbers(grid.spacing_mm)} mm, nothing finer."]
+    limits = [f"Volumes of {grid.described()}, nothing finer."]
     limits += [f"Makes axial slices {slab[0]} to {slab[1] - 1} only."] if slab else []
     limits += [(_generator(entrant) or Generator).limits] if entrant.kind == "model" else []
     return " ".join([*limits, words.NO_CLINICAL_USE])

@@ -80,7 +80,7 @@ def _render(cohort: Cohort) -> str:
     return templating.page(
         "quality.html.j2",
         title="Quality of the prepared scans",
-        style=templating.style_sheet("quality.css.j2", cohort.grid.spacing_mm),
+        style=templating.style_sheet("quality.css.j2", cohort.grid),
         scans=scans,
         counts={verdict.value: sum(scan.verdict == verdict for scan in scans) for verdict in verdicts},
         recipe=escape(json.dumps(recipe, indent=1)),
@@ -132,7 +132,7 @@ def _scan(
 def _pictures(volume: np.ndarray, grid: Grid, subject: str) -> tuple[Picture, ...]:
     """Three central slices, the template's outline dotted over them."""
     drawn = np.where(_template_outline(grid), np.float32(1), volume)
-    pixel_mm = max(grid.spacing_mm) * grid.size / _PIXELS
+    pixel_mm = grid.longest_mm / _PIXELS
     return central_pictures(drawn, grid, None, pixel_mm, subject)
 
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mribench import __version__
+from mribench.data.grid import Grid
 from mribench.reports.grid import plain
 from mribench.reports.rows import percent
 
@@ -28,9 +29,9 @@ def page(template: str, title: str, style: Markup, scripts: Sequence[str] = (), 
     return filled(template, title=title, style=style, scripts=marked, version=__version__, **context)
 
 
-def style_sheet(template: str, spacing_mm: tuple[float, float, float]) -> Markup:
+def style_sheet(template: str, grid: Grid) -> Markup:
     """A style sheet whose three views are so wide that a millimetre is equally long in each."""
-    x, y, _ = spacing_mm
+    x, y, _ = (n * mm for n, mm in zip(grid.sides, grid.spacing_mm, strict=True))
     return filled(template, widths=f"{x:g}fr {x:g}fr {y:g}fr", shades=_SHADES)
 
 

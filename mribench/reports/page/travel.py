@@ -62,7 +62,7 @@ def _lines(groups: Sequence[Group]) -> list[_Line]:
 
 
 def _style(bundles: Sequence[Bundle]) -> templating.Markup:
-    return templating.style_sheet("travel.css.j2", bundles[0].record.cohort.grid.spacing_mm)
+    return templating.style_sheet("travel.css.j2", bundles[0].record.cohort.grid)
 
 
 def _warnings(bundles: Sequence[Bundle]) -> list[str]:
@@ -210,12 +210,11 @@ def _card(each: Joined) -> _Facts:
 
 def _rules(bundle: Bundle) -> _Facts:
     record, grid = bundle.record, bundle.record.cohort.grid
-    spacing = " x ".join(f"{mm:g}" for mm in grid.spacing_mm)
     return [
         ("Protocol", f"{record.protocol.name}, version {record.protocol.version}"),
         ("Protocol digest", record.protocol_digest),
         ("Reference", f"{record.cohort.sets['reference'].count} volumes, digest {bundle.reference_digest}"),
-        ("Volumes", f"{grid.size}³ voxels of {spacing} mm"),
+        ("Volumes", grid.described()),
         ("Samples", str(record.protocol.evaluation.samples)),
         ("Feature extractor", record.protocol.evaluation.extractor),
     ]
