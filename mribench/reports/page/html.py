@@ -9,6 +9,7 @@ from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
 from mribench.errors import MribenchError
 from mribench.files import write_sums, write_text
+from mribench.reports import papers
 from mribench.reports.discretion import without_people
 from mribench.reports.leaderboard import FILES, from_bench, write_tables
 from mribench.reports.page import templating, words
@@ -17,9 +18,10 @@ from mribench.reports.records import read_cohort, read_entrants
 from mribench.reports.rows import Leaderboard
 
 
-def write_report(bench: Bench, real_pictures: bool = True) -> Path:
+def write_report(bench: Bench, real_pictures: bool = True, figures: bool = False) -> Path:
     """Write index.html and the tables beside it from the bench's files; returns the page's path.
 
+    With `figures` also figures/ for papers; those of an earlier report are removed otherwise, as they may be outdated.
     What cannot be read appears with its reason. Unchanged files give an unchanged page. Without `real_pictures` nothing
     shows or names a real volume; raises MribenchError when the cohort, which has the names, cannot be read.
     """
@@ -34,6 +36,10 @@ def write_report(bench: Bench, real_pictures: bool = True) -> Path:
     page = bench.report / "index.html"
     write_text(page, render(bench, cohort, board, trouble))
     write_sums(bench.report, [*FILES, page.name])
+    if figures:
+        papers.write_figures(bench, cohort, board)
+    else:
+        papers.remove_figures(bench)
     return page
 
 
