@@ -238,6 +238,11 @@ class Bench:
         return self.folder / "report"
 
     @property
+    def page(self) -> Path:
+        """The report's page; the PDF printed of it stands beside it."""
+        return self.report / "index.html"
+
+    @property
     def figures(self) -> Path:
         """The folder of the figures for papers."""
         return self.report / "figures"

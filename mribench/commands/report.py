@@ -22,11 +22,19 @@ from mribench.commands.options import Compute, bench_option, compute_options, wi
     is_flag=True,
     help="Write vector figures with captions and Table 1 for papers to report/figures/.",
 )
+@click.option("--pdf", is_flag=True, help="Print the page to report/index.pdf by Chromium, Chrome or Edge.")
 @wide_option
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @click.pass_obj
 def report(
-    quiet: bool, folder: Path, compute: Compute, no_real_pictures: bool, figures: bool, wide: bool, show: bool
+    quiet: bool,
+    folder: Path,
+    compute: Compute,
+    no_real_pictures: bool,
+    figures: bool,
+    pdf: bool,
+    wide: bool,
+    show: bool,
 ) -> None:
     """Compute the scores that are missing, then write index.html, table.csv/.tex/.md and scores.csv.
 
@@ -34,12 +42,14 @@ def report(
     mribench report
     mribench report --bench trial --open
     mribench report --no-real-pictures
-    mribench report --figures
+    mribench report --figures --pdf
     """
     from mribench.bench.folder import open_bench
     from mribench.commands.console import session
+    from mribench.reports.printing import find_browser
 
+    browser = find_browser() if pdf else None
     with session(quiet, compute, lambda: open_bench(folder)) as current:
-        current.report(real_pictures=not no_real_pictures, wide=wide, figures=figures)
+        current.report(real_pictures=not no_real_pictures, wide=wide, figures=figures, browser=browser)
     if show:
-        click.launch(str(current.bench.report / "index.html"))
+        click.launch(str(current.bench.page))

@@ -21,7 +21,7 @@ from mribench.reports.rows import Leaderboard
 def write_report(bench: Bench, real_pictures: bool = True, figures: bool = False) -> Path:
     """Write index.html and the tables beside it from the bench's files; returns the page's path.
 
-    With `figures` also figures/ for papers; those of an earlier report are removed otherwise, as they may be outdated.
+    With `figures` also figures/ for papers. Those of an earlier report and its PDF, perhaps outdated, are removed.
     What cannot be read appears with its reason. Unchanged files give an unchanged page. Without `real_pictures` nothing
     shows or names a real volume; raises MribenchError when the cohort, which has the names, cannot be read.
     """
@@ -33,14 +33,14 @@ def write_report(bench: Bench, real_pictures: bool = True, figures: bool = False
         bench, cohort, entrants = without_people(bench, cohort, entrants)
     board = from_bench(bench, cohort, entrants)
     write_tables(board, bench.report)
-    page = bench.report / "index.html"
-    write_text(page, render(bench, cohort, board, trouble))
-    write_sums(bench.report, [*FILES, page.name])
+    write_text(bench.page, render(bench, cohort, board, trouble))
+    bench.page.with_suffix(".pdf").unlink(missing_ok=True)
+    write_sums(bench.report, [*FILES, bench.page.name])
     if figures:
         papers.write_figures(bench, cohort, board)
     else:
         papers.remove_figures(bench)
-    return page
+    return bench.page
 
 
 def render(bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str = "") -> str:
