@@ -27,6 +27,7 @@ from mribench.evaluation import embed, evaluate_run
 from mribench.generation import BATCH, add_folder, generate, make_control
 from mribench.reports import leaderboard
 from mribench.reports.page.html import write_report
+from mribench.reports.printing import print_report
 from mribench.runtime import Context, no_progress
 from mribench.training import Plan, Scorer, train
 from mribench.training_scores import TensorBoard, TrainingScores
@@ -176,16 +177,28 @@ class Session:
             if nothing or not absent.by_design:
                 self.failures.append(f"{run.name}: {absent.metric}: {absent.reason}")
 
-    def report(self, real_pictures: bool = True, wide: bool = False) -> Path:
-        """Score what has no scores yet, embed all entrants, write the report; says the table, returns the page."""
+    def report(
+        self,
+        real_pictures: bool = True,
+        wide: bool = False,
+        figures: bool = False,
+        browser: Path | None = None,
+    ) -> Path:
+        """Score what has no scores yet, embed all entrants, write the report; says the table, returns the page.
+
+        A `browser` prints the page as PDF too.
+        """
         if not self.bench.entrants():
             raise UsageError(f"{self.bench.folder} has no samples to report on. Run: mribench generate --all")
         scored = self.evaluate()
         with self.collect_failures("t-SNE"):
             embed(self.bench, self.cohort(), scored, self.context)
         with self.bench.lock("report"):
-            page = write_report(self.bench, real_pictures)
-        self.hand_over(page)
+            page = write_report(self.bench, real_pictures, figures)
+            self.hand_over(page)
+            with self.collect_failures("index.pdf"):
+                if browser is not None:
+                    self.hand_over(print_report(self.bench, browser))
         self.say(self.table(wide).rstrip())
         return page
 

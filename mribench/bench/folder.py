@@ -237,6 +237,16 @@ class Bench:
     def report(self) -> Path:
         return self.folder / "report"
 
+    @property
+    def page(self) -> Path:
+        """The report's page; the PDF printed of it stands beside it."""
+        return self.report / "index.html"
+
+    @property
+    def figures(self) -> Path:
+        """The folder of the figures for papers."""
+        return self.report / "figures"
+
     def run(self, name: str) -> Run:
         """The run of that name, which need not exist; raises UsageError for a name that is no plain word."""
         if not re.fullmatch(RUN_NAME, name) or ".." in name:

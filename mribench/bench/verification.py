@@ -31,6 +31,7 @@ _FILES = (  # what commands write into a bench, besides records, samples and vol
     "cohort/ledger.jsonl", "cohort/quality.html", "arrays/*.npy", "arrays/*.lock", "runs/*/training.jsonl",
     "runs/*/samples/dataset_description.json",
     "runs/*/checkpoint/state.pt", "runs/*/weights.safetensors", "embedding/tsne.csv", "report/index.html",
+    "report/index.pdf", "report/figures/*",
     "report/table.*", "report/scores.csv", "locks/*", "selftest.*", SUMS, f"cohort/{SUMS}", f"report/{SUMS}",
 )  # fmt: skip
 
@@ -134,6 +135,7 @@ def _of_tables(bench: Bench) -> Iterator[Damage]:
     yield from _tried(lambda: is_proven(selftest), selftest, "")
     remedies: dict[Path, Remedy] = {
         bench.report: "report",
+        bench.figures: "report",
         bench.cohort_folder: "cohort",
         bench.folder: "selftest",
     }

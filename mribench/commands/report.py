@@ -17,11 +17,24 @@ from mribench.commands.options import Compute, bench_option, compute_options, wi
     is_flag=True,
     help="Show and name no real volume, and nothing made of one, so that the page may be shown to others.",
 )
+@click.option(
+    "--figures",
+    is_flag=True,
+    help="Write vector figures with captions and Table 1 for papers to report/figures/.",
+)
+@click.option("--pdf", is_flag=True, help="Print the page to report/index.pdf by Chromium, Chrome or Edge.")
 @wide_option
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @click.pass_obj
 def report(
-    quiet: bool, folder: Path, compute: Compute, no_real_pictures: bool, wide: bool, show: bool
+    quiet: bool,
+    folder: Path,
+    compute: Compute,
+    no_real_pictures: bool,
+    figures: bool,
+    pdf: bool,
+    wide: bool,
+    show: bool,
 ) -> None:
     """Compute the scores that are missing, then write index.html, table.csv/.tex/.md and scores.csv.
 
@@ -29,11 +42,14 @@ def report(
     mribench report
     mribench report --bench trial --open
     mribench report --no-real-pictures
+    mribench report --figures --pdf
     """
     from mribench.bench.folder import open_bench
     from mribench.commands.console import session
+    from mribench.reports.printing import find_browser
 
+    browser = find_browser() if pdf else None
     with session(quiet, compute, lambda: open_bench(folder)) as current:
-        current.report(real_pictures=not no_real_pictures, wide=wide)
+        current.report(real_pictures=not no_real_pictures, wide=wide, figures=figures, browser=browser)
     if show:
-        click.launch(str(current.bench.report / "index.html"))
+        click.launch(str(current.bench.page))

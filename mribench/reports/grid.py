@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+
+from rich.cells import cell_len, set_cell_size
 
 from mribench.reports.records import Kind
 
@@ -141,3 +143,21 @@ def plain(text: object) -> str:
     if line.isprintable():
         return line
     return "".join(c for c in line if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
+
+
+def short_names(names: Sequence[str], least: int, most: int) -> list[str]:
+    """Names on one line, their middles left out: as narrow as they may be while they differ, `least` to `most` wide."""
+    lines = [plain(name) for name in names]
+    longest = max(map(cell_len, lines), default=0)
+    for width in range(least, min(longest, most)):
+        short = [_shortened(line, width) for line in lines]
+        if len(set(short)) == len(set(lines)):
+            return short
+    return [_shortened(line, most) for line in lines]
+
+
+def _shortened(line: str, width: int) -> str:
+    if cell_len(line) <= width:
+        return line
+    tail = next(line[i:] for i in range(len(line)) if cell_len(line[i:]) <= width // 3)
+    return set_cell_size(line, width - 1 - cell_len(tail)).rstrip() + "…" + tail

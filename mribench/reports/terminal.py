@@ -12,7 +12,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from mribench.reports.grid import ABSENT, Table, TableCell, TableColumn, TableRow, plain
+from mribench.reports.grid import ABSENT, Table, TableCell, TableColumn, TableRow, plain, short_names
 
 WIDTH = 80
 _NAME, _LONGEST_NAME, _WORD = 14, 40, 8  # widths: the least that names get, the most, and of a heading's line
@@ -74,7 +74,7 @@ def _wide(table: Table) -> list[str]:
 def _narrow(table: Table) -> list[str]:
     """The columns that fit, those that decide first."""
     table = table.of("chance", "excess", "gates", "paper", "score")
-    names = _short_names([plain(_name(row)) for row in table.rows])
+    names = short_names([_name(row) for row in table.rows], _NAME, _LONGEST_NAME)
     order = sorted(_of(table), key=lambda numbered: _priority(numbered[1]))
     height = max((len(_heading(column)) for _, column in order), default=1)
     columns = [_column(table, i, column, height) for i, column in order]
@@ -111,24 +111,6 @@ def _priority(column: TableColumn) -> int:
     if column.ranked and not column.gap:
         return 1
     return {"chance": 0, "excess": 2, "gates": 3}.get(column.kind, 4)
-
-
-def _short_names(names: Sequence[str]) -> list[str]:
-    """Names with their middles left out, as short as they may be while they differ."""
-    longest = max(map(cell_len, names), default=0)
-    for width in range(_NAME, min(longest, _LONGEST_NAME)):
-        short = [_shortened(name, width) for name in names]
-        if len(set(short)) == len(set(names)):
-            return short
-    return [_shortened(name, _LONGEST_NAME) for name in names]
-
-
-def _shortened(name: str, width: int) -> str:
-    if cell_len(name) <= width:
-        return name
-    end = width // 3
-    tail = next(name[i:] for i in range(len(name)) if cell_len(name[i:]) <= end)
-    return set_cell_size(name, width - 1 - cell_len(tail)).rstrip() + "…" + tail
 
 
 def _heading(column: TableColumn) -> list[str]:

@@ -124,23 +124,33 @@ def short(name: str) -> str:
 
 
 def embedding_panel(points: Sequence[Point], entrant: str, label: str) -> Picture:
-    """One entrant in the joint t-SNE: samples blue, their nearest training volumes orange, the rest grey."""
+    """One entrant in the joint t-SNE, as `draw_embedding`."""
+    figure = Figure(figsize=(3, 3), dpi=110)
+    samples, near, train = draw_embedding(figure.add_axes((0.01, 0.01, 0.98, 0.98)), points, entrant)
+    alt = f"t-SNE panel of {label}: {samples} samples, {near} nearest of {train} training volumes"
+    return plotted(figure, alt)
+
+
+def draw_embedding(
+    axes: Axes, points: Sequence[Point], entrant: str, scale: float = 1.0
+) -> tuple[int, int, int]:
+    """Samples blue, their nearest training volumes orange, the rest grey. Returns how many: samples, nearest, all.
+
+    `scale` multiplies the area of a mark.
+    """
     samples = [point for point in points if point.kind == "sample" and point.entrant == entrant]
     names = {point.nearest for point in samples}
     train = [point for point in points if point.kind == "train"]
     near = [point for point in train if point.name in names]
     rest = [point for point in train if point.name not in names]
-    figure = Figure(figsize=(3, 3), dpi=110)
-    axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
     axes.set(xticks=[], yticks=[], xlim=_limits([p.x for p in points]), ylim=_limits([p.y for p in points]))
-    size = float(np.clip(9000 / len(points), 8, 40))
+    size = scale * float(np.clip(9000 / len(points), 8, 40))
     for layer, colour, marker in ((rest, _REST, "."), (near, _NEAREST, "^"), (samples, SAMPLE, "o")):
         x, y = [point.x for point in layer], [point.y for point in layer]
         axes.scatter(x, y, s=size, c=colour, marker=marker, linewidths=0)
     for spine in axes.spines.values():
         spine.set_color("#c4c8cc")
-    alt = f"t-SNE panel of {label}: {len(samples)} samples, {len(near)} nearest of {len(train)} training volumes"
-    return plotted(figure, alt)
+    return len(samples), len(near), len(train)
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from mribench.bench.folder import Bench
 from mribench.data.cohort import Cohort
 from mribench.errors import MribenchError
 from mribench.files import write_sums, write_text
+from mribench.reports import papers
 from mribench.reports.discretion import without_people
 from mribench.reports.leaderboard import FILES, from_bench, write_tables
 from mribench.reports.page import templating, words
@@ -17,9 +18,10 @@ from mribench.reports.records import read_cohort, read_entrants
 from mribench.reports.rows import Leaderboard
 
 
-def write_report(bench: Bench, real_pictures: bool = True) -> Path:
+def write_report(bench: Bench, real_pictures: bool = True, figures: bool = False) -> Path:
     """Write index.html and the tables beside it from the bench's files; returns the page's path.
 
+    With `figures` also figures/ for papers. Those of an earlier report and its PDF, perhaps outdated, are removed.
     What cannot be read appears with its reason. Unchanged files give an unchanged page. Without `real_pictures` nothing
     shows or names a real volume; raises MribenchError when the cohort, which has the names, cannot be read.
     """
@@ -31,10 +33,14 @@ def write_report(bench: Bench, real_pictures: bool = True) -> Path:
         bench, cohort, entrants = without_people(bench, cohort, entrants)
     board = from_bench(bench, cohort, entrants)
     write_tables(board, bench.report)
-    page = bench.report / "index.html"
-    write_text(page, render(bench, cohort, board, trouble))
-    write_sums(bench.report, [*FILES, page.name])
-    return page
+    write_text(bench.page, render(bench, cohort, board, trouble))
+    bench.page.with_suffix(".pdf").unlink(missing_ok=True)
+    write_sums(bench.report, [*FILES, bench.page.name])
+    if figures:
+        papers.write_figures(bench, cohort, board)
+    else:
+        papers.remove_figures(bench)
+    return bench.page
 
 
 def render(bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str = "") -> str:

@@ -17,18 +17,24 @@ _INSIDE = "real_heldout"  # the only control that may widen the axis
 _ROW_INCHES, _WIDTH_INCHES = 0.19, 4.4
 
 _Marks = Sequence[tuple[TableRow, TableCell]]
+Scores = tuple[
+    TableColumn, _Marks, Sequence[float]
+]  # a column, who has what there, the real baseline's values
 
 
 def interval_plots(table: Table) -> list[Picture]:
     """A plot per column (MS-SSIM once), then one per companion score that two entrants have."""
-    table = table.of("paper", "score", "companion")
-    plots = []
+    return [_plot(*scores) for scores in plotted_scores(table.of("paper", "score", "companion"))]
+
+
+def plotted_scores(table: Table) -> list[Scores]:
+    """The columns that two entrants have, without distances from a target."""
+    scores: list[Scores] = []
     for i, column in enumerate(table.columns):
-        entrants = table.contestants + table.controls
-        marks = [(row, row.cells[i]) for row in entrants if row.cells[i].values]
+        marks = [(row, row.cells[i]) for row in table.contestants + table.controls if row.cells[i].values]
         if len(marks) > 1 and not column.gap:
-            plots.append(_plot(column, marks, table.baseline[0].cells[i].values if table.baseline else ()))
-    return plots
+            scores.append((column, marks, table.baseline[0].cells[i].values if table.baseline else ()))
+    return scores
 
 
 def _plot(column: TableColumn, marks: _Marks, baseline: Sequence[float]) -> Picture:
@@ -36,18 +42,25 @@ def _plot(column: TableColumn, marks: _Marks, baseline: Sequence[float]) -> Pict
     figure = Figure(figsize=(_WIDTH_INCHES, height), dpi=100)
     left = min(0.4, 0.04 + 0.0145 * max(len(short(_label(row))) for row, _ in marks))
     axes = figure.add_axes((left, 0.3 / height, 0.95 - left, (height - 0.62) / height))
+    draw_intervals(axes, (column, marks, baseline))
+    return plotted(figure, _alt(column, marks, baseline), SHARP)
+
+
+def draw_intervals(axes: Axes, scores: Scores) -> None:
+    """Every entrant's value, if any, with its interval; the target as a line, the real baseline as a band."""
+    column, marks, baseline = scores
     targets = [] if column.target is None else [column.target]
-    low, high = _limits(marks, [*baseline, *targets], column.bounds)
+    low, high = _limits([mark for mark in marks if mark[1].values], [*baseline, *targets], column.bounds)
     if baseline:
         axes.axvspan(baseline[1], baseline[2], color=_BASELINE, linewidth=0)
         axes.axvline(baseline[0], color=_TARGET, linewidth=1, linestyle="--")
     for target in targets:
         axes.axvline(target, color=_TARGET, linewidth=1.2)
     for y, (row, cell) in enumerate(marks):
-        _draw(axes, y, cell, _CONTROL if row.kind == "control" else _MODEL, low, high)
+        if cell.values:
+            _draw(axes, y, cell, _CONTROL if row.kind == "control" else _MODEL, low, high)
     _dress(axes, column.title, marks)
     axes.set(xlim=(low, high), ylim=(len(marks) - 0.4, -0.6))
-    return plotted(figure, _alt(column, marks, baseline), SHARP)
 
 
 def _label(row: TableRow) -> str:
