@@ -85,7 +85,11 @@ def from_scores(
         columns,
         baseline_cells(columns, usual),
         headline=headline,
-        warnings=(*equal_samples(entrants), *_held_back(judged), *_started(judged)),
+        warnings=(
+            *equal_samples(entrants),
+            *(row.notice for row in judged if row.held_back),
+            *_started(judged),
+        ),
     )
     met = [remark for row in board.rows for remark in (*_cell_remarks(row), *gate_remarks(row.entrant))]
     met += [row.unranked for row in board.rows if row.unranked]
@@ -94,10 +98,6 @@ def from_scores(
 
 def _cell_remarks(row: Row) -> list[str]:
     return [remark for cell in row.cells for remark in cell.remarks]
-
-
-def _held_back(rows: Sequence[Row]) -> list[str]:
-    return [f"Not ranked: {row.title}. {row.unranked}" for row in rows if row.unranked]
 
 
 def _started(rows: Sequence[Row]) -> list[str]:

@@ -187,6 +187,7 @@ class Row:
     best: bool = False
     together: str = ""
     unranked: str = ""
+    held_back: bool = False  # by a gate, or as real volumes; then `unranked` says so
 
     def cell(self, key: str) -> Cell:
         return next(cell for cell in self.cells if cell.column.key == key)
@@ -195,6 +196,11 @@ class Row:
     def whole(self) -> bool:
         """Whether it makes whole volumes."""
         return self.entrant.slab is None
+
+    @property
+    def notice(self) -> str:
+        """The sentence that says why it is held back."""
+        return f"Not ranked: {self.title}. {self.unranked}" if self.held_back else ""
 
     @property
     def title(self) -> str:

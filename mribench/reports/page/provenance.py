@@ -10,6 +10,7 @@ from statistics import fmean
 from mribench.bench.folder import Bench
 from mribench.bench.records import BudgetRaise, StartRecord
 from mribench.data.cohort import Cohort
+from mribench.data.grid import Grid
 from mribench.errors import MribenchError
 from mribench.files import read_json
 from mribench.metrics import METRIC_REGISTRY, METRICS, get_metric
@@ -30,12 +31,11 @@ def facts(bench: Bench, cohort: Cohort | None) -> list[_Fact]:
     """Protocol and cohort."""
     protocol = bench.protocol
     grid = protocol.cohort.voxels
-    size = f"{grid.size} x {grid.size} x {grid.size} voxels of {_numbers(grid.spacing_mm)} mm (x, y, z)"
     return [
         ("Protocol", f"{protocol.name}, version {protocol.version}"),
         ("Protocol digest", protocol.digest),
         ("Seed", str(protocol.seed)),
-        ("Volumes", size),
+        ("Volumes", voxels(grid)),
         ("Origin", f"{_numbers(grid.origin_mm)} mm, the world position of the first voxel's centre, RAS+"),
         ("Asked of every entrant", f"{protocol.evaluation.samples} samples"),
         ("Feature extractor", protocol.evaluation.extractor),
@@ -46,6 +46,12 @@ def facts(bench: Bench, cohort: Cohort | None) -> list[_Fact]:
         *_cohort_facts(bench, cohort),
         ("Versions (bench)", ", ".join(f"{k} {v}" for k, v in _versions(bench).items())),
     ]
+
+
+def voxels(grid: Grid) -> str:
+    """ "128 x 128 x 128 voxels of 1.375 x 1.375 x 1 mm (x, y, z)"."""
+    size = " x ".join(str(n) for n in grid.shape[::-1])
+    return f"{size} voxels of {' x '.join(f'{mm:g}' for mm in grid.spacing_mm)} mm (x, y, z)"
 
 
 def _cohort_facts(bench: Bench, cohort: Cohort | None) -> list[_Fact]:
