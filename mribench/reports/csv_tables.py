@@ -43,7 +43,7 @@ def as_csv(table: Table) -> str:
         **_values(table, "cost"),
     }
     for i, column in enumerate(table.columns):
-        if column.ranked:
+        if column.family:
             columns[f"{column.title} group"] = [row.cells[i].letters for row in rows]
     for i in range(places):
         columns[f"P(rank {i + 1})"] = [row.chances[i] if row.chances else None for row in rows]

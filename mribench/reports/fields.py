@@ -103,6 +103,7 @@ def _row(row: Row, fields: Iterable[_Field]) -> TableRow:
         problems=entrant.problems,
         notes=tuple(_notes(row)),
         chances=row.chances,
+        place=row.place,
         unranked=row.unranked,
         together=row.together,
     )
@@ -159,7 +160,7 @@ def _scores(board: Leaderboard, usual: Mapping[str, Score]) -> Iterator[_Field]:
             column.title,
             aim=column.aim,
             metric=column.metric,
-            ranked=bool(column.family),
+            family=column.family_title if column.family else "",
             gap=column.gap,
             target=None if score is None or score.target is None else score.target * column.scale,
             bounds=column.bounds,

@@ -27,7 +27,7 @@ class TableColumn:
     unrounded_title: str = ""  # of the values in full, where their unit is another
     aim: str = ""
     metric: str = ""  # whose definition explains it
-    ranked: bool = False
+    family: str = ""  # title of the ranking family; "" = never ranked
     gap: bool = False  # shows the distance of another column's score from its target
     target: float | None = None  # as `values`, which lie within `bounds`
     bounds: tuple[float, float] = (-math.inf, math.inf)
@@ -72,6 +72,7 @@ class TableRow:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # problems and footnotes as sentences
     chances: tuple[float, ...] = ()
+    place: int | None = None
     unranked: str = ""  # why it has no place
     together: str = ""  # the runs that it is ranked with
 
@@ -121,18 +122,31 @@ class Table:
 
     def of(self, *kinds: ColumnKind) -> Table:
         """The columns of these kinds; without the real baseline where it has no value in any."""
-        order = [i for i, column in enumerate(self.columns) if column.kind in kinds]
+        return self.chosen([i for i, column in enumerate(self.columns) if column.kind in kinds])
 
-        def chosen(rows: Iterable[TableRow]) -> tuple[TableRow, ...]:
+    def in_order(self, *kinds: ColumnKind) -> Table:
+        """As `of`, with the columns in the order of the kinds, and without columns that hold nothing."""
+        places = enumerate(self.columns)
+        order = [(kinds.index(column.kind), i) for i, column in places if column.kind in kinds]
+        return self.chosen([i for _, i in sorted(order) if self._holds_something(i)])
+
+    def _holds_something(self, column: int) -> bool:
+        entrants = self.contestants + self.controls
+        return any(row.cells[column].text not in ("", ABSENT) for row in entrants)
+
+    def chosen(self, order: Sequence[int]) -> Table:
+        """The columns of these numbers; without the real baseline where it has no value in any."""
+
+        def cut(rows: Iterable[TableRow]) -> tuple[TableRow, ...]:
             return tuple(replace(row, cells=tuple(row.cells[i] for i in order)) for row in rows)
 
-        baseline = tuple(row for row in chosen(self.baseline) if any(cell.values for cell in row.cells))
+        baseline = tuple(row for row in cut(self.baseline) if any(cell.values for cell in row.cells))
         return replace(
             self,
             columns=tuple(self.columns[i] for i in order),
-            ranked=chosen(self.ranked),
-            unranked=chosen(self.unranked),
-            controls=chosen(self.controls),
+            ranked=cut(self.ranked),
+            unranked=cut(self.unranked),
+            controls=cut(self.controls),
             baseline=baseline,
         )
 

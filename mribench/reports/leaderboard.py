@@ -85,7 +85,12 @@ def from_scores(
         columns,
         baseline_cells(columns, usual),
         headline=headline,
-        warnings=(*equal_samples(entrants), *_held_back(judged), *_behind(result.rows), *_started(judged)),
+        warnings=(
+            *equal_samples(entrants),
+            *(row.notice for row in judged if row.held_back),
+            *(row.notice for row in result.rows if row.behind),
+            *_started(judged),
+        ),
     )
     met = [remark for row in board.rows for remark in (*_cell_remarks(row), *gate_remarks(row.entrant))]
     met += [row.unranked for row in board.rows if row.unranked]
@@ -94,14 +99,6 @@ def from_scores(
 
 def _cell_remarks(row: Row) -> list[str]:
     return [remark for cell in row.cells for remark in cell.remarks]
-
-
-def _held_back(rows: Sequence[Row]) -> list[str]:
-    return [f"Not ranked: {row.title}. {row.unranked}" for row in rows if row.unranked]
-
-
-def _behind(rows: Sequence[Row]) -> list[str]:
-    return [f"Placed behind the others: {row.title}. {row.behind}" for row in rows if row.behind]
 
 
 def _started(rows: Sequence[Row]) -> list[str]:

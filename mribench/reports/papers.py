@@ -192,7 +192,7 @@ def _strip(volumes: Callable[[], VolumeSet], grid: Grid) -> np.ndarray | Excepti
 
 def _intervals(table: Table) -> Figure | None:
     """A panel per ranked score; all panels have the same entrants in the same order."""
-    scores = [scores for scores in plotted_scores(table.of("paper", "score")) if scores[0].ranked]
+    scores = [scores for scores in plotted_scores(table.of("paper", "score")) if scores[0].family]
     if not scores:
         return None
     rows = table.contestants + table.controls

@@ -72,7 +72,10 @@ def _compared(cells: Mapping[str, Cell]) -> dict[str, Cell]:
 
 def hold_back(rows: Sequence[Row], reasons: Mapping[str, str]) -> list[Row]:
     """Rows with the reason why they are not ranked: that given for the entrant's name, or a failed gate."""
-    return [replace(row, unranked=reasons.get(row.entrant.name) or failed(row.entrant)) for row in rows]
+    said = [reasons.get(row.entrant.name) or failed(row.entrant) for row in rows]
+    return [
+        replace(row, unranked=reason, held_back=bool(reason)) for row, reason in zip(rows, said, strict=True)
+    ]
 
 
 def rank(rows: Sequence[Row], controls: Sequence[Row] = ()) -> Result:

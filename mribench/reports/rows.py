@@ -189,6 +189,7 @@ class Row:
     together: str = ""
     unranked: str = ""
     behind: str = ""
+    held_back: bool = False  # by a gate, or as real volumes; then `unranked` says so
 
     def cell(self, key: str) -> Cell:
         return next(cell for cell in self.cells if cell.column.key == key)
@@ -197,6 +198,13 @@ class Row:
     def whole(self) -> bool:
         """Whether it makes whole volumes."""
         return self.entrant.slab is None
+
+    @property
+    def notice(self) -> str:
+        """The sentence that says why it is held back or placed behind others; "" where it is neither."""
+        if self.held_back:
+            return f"Not ranked: {self.title}. {self.unranked}"
+        return f"Placed behind the others: {self.title}. {self.behind}" if self.behind else ""
 
     @property
     def title(self) -> str:

@@ -108,7 +108,7 @@ def _name(row: TableRow) -> str:
 
 def _priority(column: TableColumn) -> int:
     """P(first), what is ranked, the distance from real volumes, the gates, the rest."""
-    if column.ranked and not column.gap:
+    if column.family and not column.gap:
         return 1
     return {"chance": 0, "excess": 2, "gates": 3}.get(column.kind, 4)
 

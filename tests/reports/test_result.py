@@ -233,7 +233,7 @@ def test_the_page_shows_the_suspects_of_a_failed_gate(full_bench):
     board = leaderboard.build(full_bench.bench)
     page = render(full_bench.bench, read_cohort(full_bench.bench)[0], board)
     assert f"Copies: {names[1]} resembles v2 of train, mirrored, p = 0.001" in page
-    assert "Number 2 of train is no longer v9" in page and f"Not ranked: cDPM. Copies: {COPY}." in page
+    assert "Number 2 of train is no longer v9" in page and f"Not ranked. Copies: {COPY}." in page
 
 
 def test_a_start_from_weights_is_said_first_and_is_another_entrant_than_a_start_from_scratch(full_bench):

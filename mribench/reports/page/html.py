@@ -13,6 +13,7 @@ from mribench.reports import papers
 from mribench.reports.discretion import without_people
 from mribench.reports.leaderboard import FILES, from_bench, write_tables
 from mribench.reports.page import templating, words
+from mribench.reports.page.front import front_facts, front_warnings
 from mribench.reports.page.sections import SECTIONS, Material
 from mribench.reports.records import read_cohort, read_entrants
 from mribench.reports.rows import Leaderboard
@@ -55,7 +56,13 @@ def render(bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str
     return templating.page(
         "page.html.j2",
         title=f"mribench: {bench.protocol.name}",
-        style=templating.style_sheet("style.css.j2", material.gallery.grid),
+        style=templating.style_sheet(
+            "style.css.j2", material.gallery.grid, groups=len(material.leaderboard.groups)
+        ),
+        headline=board.headline,
+        cards=material.cards,
+        facts=front_facts(bench, cohort, material.entrants),
+        notices=front_warnings(board),
         scripts=[*([viewer.script] if viewer else []), script],
         words=words,
         protocol=bench.protocol.name,

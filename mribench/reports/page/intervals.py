@@ -16,9 +16,9 @@ _MODEL, _CONTROL, _BASELINE, _TARGET = "#1f5fa8", "#6b7580", "#cfe6d3", "#2a7f3f
 _INSIDE = "real_heldout"  # the only control that may widen the axis
 _ROW_INCHES, _WIDTH_INCHES = 0.19, 4.4
 
-_Marks = Sequence[tuple[TableRow, TableCell]]
+Marks = Sequence[tuple[TableRow, TableCell]]
 Scores = tuple[
-    TableColumn, _Marks, Sequence[float]
+    TableColumn, Marks, Sequence[float]
 ]  # a column, who has what there, the real baseline's values
 
 
@@ -37,7 +37,7 @@ def plotted_scores(table: Table) -> list[Scores]:
     return scores
 
 
-def _plot(column: TableColumn, marks: _Marks, baseline: Sequence[float]) -> Picture:
+def _plot(column: TableColumn, marks: Marks, baseline: Sequence[float]) -> Picture:
     height = _ROW_INCHES * len(marks) + 0.62
     figure = Figure(figsize=(_WIDTH_INCHES, height), dpi=100)
     left = min(0.4, 0.04 + 0.0145 * max(len(short(_label(row))) for row, _ in marks))
@@ -50,7 +50,7 @@ def draw_intervals(axes: Axes, scores: Scores) -> None:
     """Every entrant's value, if any, with its interval; the target as a line, the real baseline as a band."""
     column, marks, baseline = scores
     targets = [] if column.target is None else [column.target]
-    low, high = _limits([mark for mark in marks if mark[1].values], [*baseline, *targets], column.bounds)
+    low, high = limits([mark for mark in marks if mark[1].values], [*baseline, *targets], column.bounds)
     if baseline:
         axes.axvspan(baseline[1], baseline[2], color=_BASELINE, linewidth=0)
         axes.axvline(baseline[0], color=_TARGET, linewidth=1, linestyle="--")
@@ -67,7 +67,7 @@ def _label(row: TableRow) -> str:
     return row.name if row.kind == "control" else row.title
 
 
-def _limits(marks: _Marks, others: Sequence[float], bounds: tuple[float, float]) -> tuple[float, float]:
+def limits(marks: Marks, others: Sequence[float], bounds: tuple[float, float]) -> tuple[float, float]:
     """The models, real volumes, target and real baseline; other controls may be so bad that they hide the rest."""
     inner = [cell for row, cell in marks if row.kind != "control" or row.name == _INSIDE]
     ends = [*(end for cell in inner or [cell for _, cell in marks] for end in cell.values[1:]), *others]
@@ -93,7 +93,7 @@ def _draw(axes: Axes, y: int, cell: TableCell, colour: str, first: float, last: 
     axes.plot(edge, y, arrow, color=colour, markersize=5, clip_on=False)
 
 
-def _dress(axes: Axes, title: str, marks: _Marks) -> None:
+def _dress(axes: Axes, title: str, marks: Marks) -> None:
     axes.set_yticks(range(len(marks)), [short(_label(row)) for row, _ in marks], fontsize=7.5)
     for tick, (row, _) in zip(axes.get_yticklabels(), marks, strict=True):
         tick.set_parse_math(False)
@@ -108,7 +108,7 @@ def _dress(axes: Axes, title: str, marks: _Marks) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _alt(column: TableColumn, marks: _Marks, baseline: Sequence[float]) -> str:
+def _alt(column: TableColumn, marks: Marks, baseline: Sequence[float]) -> str:
     lines = [] if column.target is None else [f"target {significant(column.target)}"]
     lines += [f"real volumes {significant(baseline[0])}"] if baseline else []
     for row, cell in marks:

@@ -72,17 +72,17 @@ class Gallery:
         self._bench, self._cohort = bench, cohort
         self.grid: Grid = cohort.grid if cohort else bench.protocol.cohort.voxels
 
-    def sheet(self, entrants: Sequence[Entrant]) -> list[tuple[Entrant | None, Strip]]:
-        """The first reference volume, then every entrant's first sample: not selected, hence not the best."""
-        strips: list[tuple[Entrant | None, Strip]] = []
-        if self._cohort is not None:
-            strips.append((None, self._strip(self._cohort.set("reference"), 0, "Reference", _FINE_PIXELS)))
-        for entrant in entrants:
-            strip = Strip(entrant.label, problem=" ".join(entrant.problems))
-            if entrant.samples is not None:
-                strip = self._strip(self._samples(entrant), 0, entrant.label, _FINE_PIXELS, entrant.name)
-            strips.append((entrant, strip))
-        return strips
+    def reference(self) -> Strip | None:
+        """The first reference volume; None without a cohort."""
+        if self._cohort is None:
+            return None
+        return self._strip(self._cohort.set("reference"), 0, "Reference", _FINE_PIXELS)
+
+    def first(self, entrant: Entrant) -> Strip:
+        """An entrant's first sample: not selected, hence not the best."""
+        if entrant.samples is None:
+            return Strip(entrant.label, problem=" ".join(entrant.problems))
+        return self._strip(self._samples(entrant), 0, entrant.label, _FINE_PIXELS, entrant.name)
 
     def five(self, entrants: Sequence[Entrant]) -> list[Group]:
         """The first five samples of each entrant that has any, the first of them larger."""

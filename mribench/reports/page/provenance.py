@@ -10,6 +10,7 @@ from statistics import fmean
 from mribench.bench.folder import Bench
 from mribench.bench.records import BudgetRaise, StartRecord
 from mribench.data.cohort import Cohort
+from mribench.data.grid import Grid
 from mribench.errors import MribenchError
 from mribench.files import read_json
 from mribench.metrics import METRIC_REGISTRY, METRICS, get_metric
@@ -34,7 +35,7 @@ def facts(bench: Bench, cohort: Cohort | None) -> list[_Fact]:
         ("Protocol", f"{protocol.name}, version {protocol.version}"),
         ("Protocol digest", protocol.digest),
         ("Seed", str(protocol.seed)),
-        ("Volumes", f"{grid.described()} (x, y, z)"),
+        ("Volumes", voxels(grid)),
         ("Origin", f"{_numbers(grid.origin_mm)} mm, the world position of the first voxel's centre, RAS+"),
         ("Asked of every entrant", f"{protocol.evaluation.samples} samples"),
         ("Feature extractor", protocol.evaluation.extractor),
@@ -45,6 +46,11 @@ def facts(bench: Bench, cohort: Cohort | None) -> list[_Fact]:
         *_cohort_facts(bench, cohort),
         ("Versions (bench)", ", ".join(f"{k} {v}" for k, v in _versions(bench).items())),
     ]
+
+
+def voxels(grid: Grid) -> str:
+    """ "128 x 128 x 128 voxels of 1.375 x 1.375 x 1 mm (x, y, z)"."""
+    return f"{grid.described()} (x, y, z)"
 
 
 def _cohort_facts(bench: Bench, cohort: Cohort | None) -> list[_Fact]:

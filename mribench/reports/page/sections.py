@@ -14,9 +14,11 @@ from mribench.reports.fields import make_table
 from mribench.reports.grid import Table, TableRow
 from mribench.reports.leaderboard import FILES
 from mribench.reports.page import published, words
+from mribench.reports.page.board import Board, make_board
 from mribench.reports.page.evidence import read_evidence
+from mribench.reports.page.front import FrontCard, front_cards
 from mribench.reports.page.intervals import interval_plots
-from mribench.reports.page.pictures import Gallery
+from mribench.reports.page.pictures import Gallery, Strip
 from mribench.reports.page.provenance import cards, facts, metric_facts, refused
 from mribench.reports.page.regions import forests
 from mribench.reports.page.templating import filled
@@ -38,6 +40,11 @@ class Material:
         return make_table(self.board)
 
     @cached_property
+    def leaderboard(self) -> Board:
+        """The table in foldable groups of columns."""
+        return make_board(self.table)
+
+    @cached_property
     def gallery(self) -> Gallery:
         return Gallery(self.bench, self.cohort)
 
@@ -45,6 +52,16 @@ class Material:
     def viewer(self) -> tuple[Viewer | None, str]:
         """The viewer, or None and the reason."""
         return make_viewer(self.bench, self.cohort, self.board.rows)
+
+    @cached_property
+    def firsts(self) -> dict[str, Strip]:
+        """Entrant -> its first sample."""
+        return {entrant.name: self.gallery.first(entrant) for entrant in self.entrants}
+
+    @cached_property
+    def cards(self) -> list[FrontCard]:
+        """The cards of the first screen."""
+        return front_cards(self.board, self.firsts, self.gallery.reference())
 
     @property
     def entrants(self) -> list[Entrant]:
@@ -72,7 +89,7 @@ class Section:
 def _leaderboard(material: Material) -> dict[str, object]:
     table, bench, companions = material.table, material.bench, material.table.of("companion")
     return {
-        "table": table.of("chance", "excess", "gates", "paper", "score", "cost"),
+        "board": material.leaderboard,
         "controls": [row.entrant for row in material.board.controls],
         "chances": [row for row in table.contestants if row.chances],
         "companions": replace(
@@ -95,7 +112,11 @@ def _intervals(material: Material) -> dict[str, object]:
 
 
 def _sheet(material: Material) -> dict[str, object]:
-    return {"strips": material.gallery.sheet(material.entrants)}
+    """Those that have no card on the first screen."""
+    shown = {card.entrant.name if card.entrant else "" for card in material.cards}
+    reference = material.gallery.reference() if "" not in shown else None
+    strips = [(e, material.firsts[e.name]) for e in material.entrants if e.name not in shown]
+    return {"strips": [*([(None, reference)] if reference else []), *strips]}
 
 
 def _viewer(material: Material) -> dict[str, object]:

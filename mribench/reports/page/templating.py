@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import cache
 
@@ -29,10 +30,11 @@ def page(template: str, title: str, style: Markup, scripts: Sequence[str] = (), 
     return filled(template, title=title, style=style, scripts=marked, version=__version__, **context)
 
 
-def style_sheet(template: str, grid: Grid) -> Markup:
+def style_sheet(template: str, grid: Grid, **context: object) -> Markup:
     """A style sheet whose three views are so wide that a millimetre is equally long in each."""
     x, y, _ = (n * mm for n, mm in zip(grid.sides, grid.spacing_mm, strict=True))
-    return filled(template, widths=f"{x:g}fr {x:g}fr {y:g}fr", shades=_SHADES)
+    widths, pair = f"{x:g}fr {x:g}fr {y:g}fr", f"{x:g}fr {y:g}fr"
+    return filled(template, widths=widths, pair=pair, shades=_SHADES, **context)
 
 
 @cache
@@ -48,8 +50,9 @@ def _environment() -> Environment:
     environment.filters.update(
         anchor=_anchor,
         digest=_digest,
-        minus=lambda text: str(text).replace("-", "\u2212"),
+        minus=lambda text: re.sub(r"-(?=\d)", "\u2212", str(text)),
         percent=percent,
+        unbroken=lambda text: str(text).replace(" %", "\u00a0%"),
         shade=lambda chance: round(_SHADES * chance),
     )
     return environment

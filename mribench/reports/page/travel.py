@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from mribench.files import digest_json, write_sums, write_text
 from mribench.reports.comparison import Comparison, Group
 from mribench.reports.fields import counts, make_table
 from mribench.reports.gates import verdict
-from mribench.reports.grid import Table, TableRow
+from mribench.reports.grid import Table
 from mribench.reports.joint import Joined, check_contradictions, joined, joint_board
 from mribench.reports.page import templating, words
 from mribench.reports.page.figures import Picture, image_uri
@@ -86,21 +86,7 @@ def _verdict(comparison: Comparison) -> str:
 
 def _table(board: Leaderboard) -> Table:
     """The table, with what decides the places in the first columns."""
-    table = make_table(board).of("chance", "excess", "gates", "paper", "score", "cost")
-    first = ("chance", "excess", "gates")
-    order = sorted(range(len(table.columns)), key=lambda i: table.columns[i].kind not in first)
-
-    def ordered(rows: Sequence[TableRow]) -> tuple[TableRow, ...]:
-        return tuple(replace(row, cells=tuple(row.cells[i] for i in order)) for row in rows)
-
-    return replace(
-        table,
-        columns=tuple(table.columns[i] for i in order),
-        ranked=ordered(table.ranked),
-        unranked=ordered(table.unranked),
-        controls=ordered(table.controls),
-        baseline=ordered(table.baseline),
-    )
+    return make_table(board).in_order("chance", "excess", "gates", "paper", "score", "cost")
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,16 @@ def mark(value, name="a", kind="model", spread=1):
 
 def test_axis_leaves_out_controls_but_the_held_out_volumes():
     marks = [mark(10), mark(20), mark(500, "noise", "control"), mark(2, "real_heldout", "control")]
-    low, high = intervals._limits(marks, [], NO_BOUNDS)
+    low, high = intervals.limits(marks, [], NO_BOUNDS)
     assert -2 < low < 1 and 21 < high < 24
-    low, high = intervals._limits(marks, [40.0], NO_BOUNDS)
+    low, high = intervals.limits(marks, [40.0], NO_BOUNDS)
     assert 40 < high < 44
 
 
 def test_axis_ends_where_the_quantity_ends():
-    low, high = intervals._limits([mark(99.5), mark(98)], [], (0, 100))
+    low, high = intervals.limits([mark(99.5), mark(98)], [], (0, 100))
     assert high == pytest.approx(100, abs=0.2)
-    low, high = intervals._limits([mark(0, spread=0)], [], (0, 100))
+    low, high = intervals.limits([mark(0, spread=0)], [], (0, 100))
     assert low < 0 < high == pytest.approx(1.07)
 
 
