@@ -7,12 +7,14 @@ import logging
 import torch
 from pydantic import ValidationError
 
+from mribench import processes
 from mribench.bench.folder import Run
-from mribench.bench.records import Checkpoint, TrainingStep
+from mribench.bench.records import Checkpoint, ProcessCount, TrainingStep
 from mribench.data.batches import Batches
 from mribench.errors import MribenchError, is_out_of_memory
 from mribench.files import check_seal, first_error, sealed
 from mribench.models.generator import Generator
+from mribench.models.joint_batch import join_statistics
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,35 @@ def save_checkpoint(generator: Generator, run: Run, step: TrainingStep) -> None:
 
 
 def resume(generator: Generator, run: Run, batches: Batches) -> tuple[int, float]:
+    """Load the checkpoint, if any, into generator and batches; returns (step, seconds so far).
+
+    Several processes begin with equal weights. Raises MribenchError when they do not read the same checkpoint.
+    """
+    number, before = _load(generator, run, batches)
+    if len(stands := set(processes.gather((number, batches.seen)))) > 1:
+        raise MribenchError(
+            f"Every process must read the same {run.checkpoint}, but they are at steps "
+            f"{', '.join(str(step) for step, _ in sorted(stands))}. The bench must lie in a folder that all "
+            "machines share."
+        )
+    if processes.size() > 1:
+        processes.copy_from_first([*generator.parameters(), *generator.buffers()])
+        join_statistics(generator)
+    if processes.is_first():
+        _note_processes(run, number)
+    return number, before
+
+
+def _note_processes(run: Run, step: int) -> None:
+    """Write into run.json from which step on another number of processes than before shares the batches."""
+    record = run.read_record()
+    count = record.shared[-1].processes if record.shared else 1
+    if count != processes.size():
+        change = ProcessCount(step=step, processes=processes.size())
+        record.model_copy(update={"shared": (*record.shared, change)}).write(run.record)
+
+
+def _load(generator: Generator, run: Run, batches: Batches) -> tuple[int, float]:
     """Load the checkpoint, if any, into generator and batches; returns (step, seconds so far)."""
     if not run.checkpoint.exists():
         return 0, 0.0

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mribench import processes
 from mribench.bench.controls import CONTROLS
 from mribench.bench.folder import Bench, Run, check_same_run, start_run, versions
 from mribench.bench.records import (
@@ -32,6 +33,7 @@ from mribench.errors import MribenchError, UsageError
 from mribench.files import append_json_line, digest_file
 from mribench.models import MODEL_REGISTRY, get_model
 from mribench.models.generator import Generator, GeneratorConfig
+from mribench.models.joint_batch import joint_batch, joint_losses, rows_of
 from mribench.models.start import PRETRAINED, SCRATCH, check_start, find_start, start_from
 from mribench.runtime import Context, derive, random_state_kept, seed_everything
 
@@ -154,22 +156,31 @@ def train(
     with other settings, MribenchError when a loss stops being finite.
     """
     run = plan.run
+    rows_of(plan.config.batch_size)
     with bench.run_lock(run):
-        _check_is_training(run)
-        if run.folder.exists() and overwrite:
-            shutil.rmtree(run.folder)
-        if raise_budget:
-            _raise_budget(plan)
-        start_run(run, _as_on_disk(plan).model_copy(update={"device": context.described()}), "train")
-        if run.is_trained():
+        if processes.from_first(lambda: _open_run(plan, context, overwrite, raise_budget)):
             return "up to date"
-        _check_checkpoint_of_weights(run)
         generator = load_generator(run)
         _start(generator, plan)
         for step in training_steps(generator, cohort.set("train"), run, context, scorer=scorer):
             if on_step:
                 on_step(step)
     return "done"
+
+
+def _open_run(plan: Plan, context: Context, overwrite: bool, raise_budget: bool) -> bool:
+    """Write run.json or check that it is the plan's; whether the run is trained already."""
+    run = plan.run
+    _check_is_training(run)
+    if run.folder.exists() and overwrite:
+        shutil.rmtree(run.folder)
+    if raise_budget:
+        _raise_budget(plan)
+    start_run(run, _as_on_disk(plan).model_copy(update={"device": context.described()}), "train")
+    if run.is_trained():
+        return True
+    _check_checkpoint_of_weights(run)
+    return False
 
 
 def _start(generator: Generator, plan: Plan) -> None:
@@ -298,7 +309,9 @@ def training_steps(
     """
     seed, device = run.read_record().seed or 0, context.device
     generator.to(device).train()
-    batches = Batches(volumes, generator.config.batch_size, seed, device)
+    batch_size = generator.config.batch_size
+    rows = rows_of(batch_size)
+    batches = Batches(volumes, batch_size, seed, device, slice(rows.start, rows.stop))
     number, before = resume(generator, run, batches)
     started = saved = time.monotonic()
     step, cost, recorded = TrainingStep(step=number, seen=batches.seen, seconds=before), 0.0, 0.0
@@ -306,8 +319,8 @@ def training_steps(
         seen_before = batches.seen
         seed_everything(derive(seed, "step", number))
         generator.scale_rates(generator.config.rate_share(number, batches.seen))
-        with context.mixed_precision():
-            losses = generator.training_step(batches.next)
+        with context.mixed_precision(), joint_batch(batch_size):
+            losses = joint_losses(generator.training_step(batches.next))
         number += 1
         finished = batches.seen >= generator.config.budget
         due = scorer is not None and scorer.is_due(batches.seen, seen_before, finished)
@@ -316,21 +329,25 @@ def training_steps(
             values = {name: float(value) for name, value in losses.items()}
             seconds = before + time.monotonic() - started
             step = TrainingStep(step=number, seen=batches.seen, seconds=seconds, losses=values)
-            if scorer is not None and due:
+            if scorer is not None and due and processes.is_first():
                 step = step.model_copy(update={"scores": _scores_now(scorer, generator, seed)})
                 started = time.monotonic() - (seconds - before)
-            if seconds - recorded > RECORD_SECONDS or finished or due:
+            if processes.is_first() and (seconds - recorded > RECORD_SECONDS or finished or due):
                 append_json_line(run.progress, step.model_dump())
                 recorded = seconds
-            if time.monotonic() - saved > checkpoint_seconds * max(1.0, cost / CHEAP_SECONDS):
+            if processes.is_first() and time.monotonic() - saved > checkpoint_seconds * max(
+                1.0, cost / CHEAP_SECONDS
+            ):
                 begun = time.monotonic()
                 save_checkpoint(generator, run, step)
                 saved = time.monotonic()
                 cost = saved - begun
             yield step
-    save_checkpoint(generator, run, step)
-    generator.refresh_batchnorm(seed)
-    _save_weights(generator, run, step, context)
+    if processes.is_first():
+        save_checkpoint(generator, run, step)
+        generator.refresh_batchnorm(seed)
+        _save_weights(generator, run, step, context)
+    processes.gather(None)
 
 
 @torch.no_grad()

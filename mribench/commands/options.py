@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from mribench import processes
 from mribench.errors import MribenchError, UsageError, is_out_of_memory, out_of_memory
 
 if TYPE_CHECKING:
@@ -34,27 +35,33 @@ class Group(click.Group):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _stop)
         try:
-            return super().main(*args, **kwargs)
+            with processes.joined(processes.launch_of(os.environ), sys.argv[1:]):
+                return super().main(*args, **kwargs)
         except MribenchError as error:
             _fail(str(error), error.exit_code)
         except Exception as error:
             if is_out_of_memory(error):
                 _fail(out_of_memory(error), 1)
             if not isinstance(error, OSError):
-                raise
+                if processes.may_speak():
+                    raise
+                sys.exit(1)
             where = f"{error.filename}: " if error.filename else ""
             _fail(f"The system refused: {where}{error.strerror or error}.", 1)
 
 
 def _fail(message: str, code: int) -> None:
-    with suppress(OSError):  # nobody reads it, but the exit code says it too
-        click.echo(f"Error: {message}", err=True)
+    if processes.may_speak():
+        with suppress(OSError):  # nobody reads it, but the exit code says it too
+            click.echo(f"Error: {message}", err=True)
     sys.exit(code)
 
 
 def _stop(number: int, frame: object) -> None:
     """On SIGTERM: leave as from any failure, so that no temporary file stays."""
     signal.signal(number, signal.SIG_IGN)
+    if not processes.is_first():  # the signal came to all of them
+        sys.exit(1)
     _fail("Stopped by SIGTERM. Run the same command again: it goes on where it stopped.", 1)
 
 

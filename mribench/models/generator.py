@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from mribench.data.volume_set import Slab
 from mribench.errors import MribenchError, UsageError
 from mribench.files import atomic
+from mribench.models.joint_batch import add_up_gradients, own_share
 from mribench.runtime import Noise, derive, without_autocast
 
 NextBatch = Callable[[], Tensor]  # -> [B,1,D,H,W] in [-1,1]
@@ -95,7 +96,8 @@ class Generator(nn.Module):
 
         Several (an iterator) run backward one by one, so that only one graph is alive; a name given twice steps
         twice with the same gradient. Networks of other optimizers get no gradient. The only place that zeroes,
-        clips and steps; counts non-finite and diverging values without a device synchronisation.
+        joins those of several processes, clips and steps; counts non-finite and diverging values without a device
+        synchronisation.
         """
         chosen = [self.optimizers[name] for name in names]
         parameters = list({id(p): p for o in chosen for g in o.param_groups for p in g["params"]}.values())
@@ -104,9 +106,10 @@ class Generator(nn.Module):
         bad = torch.zeros((), dtype=torch.bool, device=parameters[0].device)
         for loss in [losses] if isinstance(losses, Tensor) else losses:
             with without_autocast(loss):
-                loss.backward(inputs=parameters)
+                own_share(loss).backward(inputs=parameters)
             bad |= ~(loss.detach().abs() < DIVERGED)
         gradients = [p.grad for p in parameters if p.grad is not None]
+        bad = add_up_gradients(gradients, bad)
         norm = nn.utils.get_total_norm(gradients)
         bad |= ~torch.isfinite(norm)
         label = " and ".join(dict.fromkeys(names))

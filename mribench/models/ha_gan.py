@@ -21,6 +21,7 @@ from mribench.models.ha_gan_networks import (
     slab_encoder,
     volume_encoder,
 )
+from mribench.models.joint_batch import draw_normal
 from mribench.runtime import Noise
 
 
@@ -122,7 +123,7 @@ class HAGAN(Generator):
         return step * int(torch.randint(last // step + 1, ()))
 
     def _prior(self, like: Tensor) -> Tensor:
-        return torch.randn(len(like), self.config.latent, device=like.device)
+        return draw_normal(len(like), self.config.latent, like=like)
 
     def _discriminator_loss(self, slab: Tensor, low: Tensor, r: int) -> Tensor:
         with torch.no_grad():
