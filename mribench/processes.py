@@ -13,9 +13,9 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from mribench.errors import MribenchError, UsageError
 
@@ -153,11 +153,18 @@ def joined(launch: Launch, command: Sequence[str]) -> Iterator[None]:
         try:
             yield
         except SystemExit as end:  # how click ends every command
-            if end.code not in (0, None):
-                raise
-        gather(None)
+            if end.code in (0, None):
+                _part()
+            raise
+        _part()
+
+
+def _part() -> None:
+    """Wait until all have come to the end."""
+    import torch.distributed as dist
+
+    gather(None)
     dist.destroy_process_group()
-    _group = None
 
 
 def _store(launch: Launch) -> Store:
@@ -200,6 +207,16 @@ def may_speak() -> bool:
     except RuntimeError:
         return rank() == min(1, size() - 1)
     return said.decode() == str(rank())
+
+
+def leave(code: int) -> NoReturn:
+    """End this process; one of several without the interpreter's own end, which gloo's threads sometimes abort."""
+    if _group is None:
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 @contextmanager
@@ -250,7 +267,7 @@ def copy_from_first(tensors: Sequence[Tensor]) -> None:
 
     with _peers():
         for tensor in tensors:
-            dist.broadcast(tensor, src=0)
+            dist.broadcast(tensor.detach(), src=0)
 
 
 def add_up(tensors: Sequence[Tensor]) -> None:

@@ -156,7 +156,7 @@ def train(
     with other settings, MribenchError when a loss stops being finite.
     """
     run = plan.run
-    rows_of(plan.config.batch_size)
+    _check_shared(plan)
     with bench.run_lock(run):
         if processes.from_first(lambda: _open_run(plan, context, overwrite, raise_budget)):
             return "up to date"
@@ -166,6 +166,17 @@ def train(
             if on_step:
                 on_step(step)
     return "done"
+
+
+def _check_shared(plan: Plan) -> None:
+    """Whether as many processes as there are can train this model."""
+    rows_of(plan.config.batch_size)
+    kind = get_model(str(plan.record.model))
+    if processes.size() > 1 and not kind.shares_batches:
+        raise UsageError(
+            f"{kind.title} must say that several processes can share its batches, with shares_batches = True in its "
+            "class (docs/cluster.md). Train it in one process."
+        )
 
 
 def _open_run(plan: Plan, context: Context, overwrite: bool, raise_budget: bool) -> bool:

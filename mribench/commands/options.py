@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import click
 
@@ -37,6 +37,8 @@ class Group(click.Group):
         try:
             with processes.joined(processes.launch_of(os.environ), sys.argv[1:]):
                 return super().main(*args, **kwargs)
+        except SystemExit as end:
+            processes.leave(end.code if isinstance(end.code, int) else 0)
         except MribenchError as error:
             _fail(str(error), error.exit_code)
         except Exception as error:
@@ -45,24 +47,28 @@ class Group(click.Group):
             if not isinstance(error, OSError):
                 if processes.may_speak():
                     raise
-                sys.exit(1)
+                processes.leave(1)
             where = f"{error.filename}: " if error.filename else ""
             _fail(f"The system refused: {where}{error.strerror or error}.", 1)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     if processes.may_speak():
         with suppress(OSError):  # nobody reads it, but the exit code says it too
             click.echo(f"Error: {message}", err=True)
-    sys.exit(code)
+    processes.leave(code)
 
 
 def _stop(number: int, frame: object) -> None:
     """On SIGTERM: leave as from any failure, so that no temporary file stays."""
     signal.signal(number, signal.SIG_IGN)
-    if not processes.is_first():  # the signal came to all of them
-        sys.exit(1)
-    _fail("Stopped by SIGTERM. Run the same command again: it goes on where it stopped.", 1)
+    if processes.is_first() and processes.may_speak():  # the signal comes to all of them
+        with suppress(OSError):
+            click.echo(
+                "Error: Stopped by SIGTERM. Run the same command again: it goes on where it stopped.",
+                err=True,
+            )
+    sys.exit(1)  # which unwinds, so that no temporary file stays
 
 
 def _open_closed_streams() -> None:

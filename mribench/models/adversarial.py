@@ -56,6 +56,7 @@ class LatentGAN(Generator):
     """A generator G that turns a code of independent normal numbers into a volume."""
 
     needs = ("G",)
+    shares_batches = True
     stem: ClassVar[str]  # of G
 
     def __init__(self, config: Any) -> None:

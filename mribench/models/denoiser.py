@@ -113,6 +113,7 @@ class DiffusionGenerator(Generator):
     """A network `net` trained to denoise; its running average `ema` makes the samples."""
 
     needs = ("ema",)
+    shares_batches = True
     sampler_settings: ClassVar[tuple[str, ...]] = (
         "ddim_steps",
         "eta",

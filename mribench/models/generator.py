@@ -70,6 +70,7 @@ class Generator(nn.Module):
     SMALLEST: ClassVar[Mapping[str, Any]] = {}  # changes to "tiny" with which tests take seconds
     needs: ClassVar[tuple[str, ...]]  # submodules that sampling needs
     sampler_settings: ClassVar[tuple[str, ...]] = ()  # may be changed after training
+    shares_batches: ClassVar[bool] = False  # whether several processes may train it (see joint_batch.py)
 
     def __init__(self, config: Any) -> None:
         super().__init__()

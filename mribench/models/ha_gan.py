@@ -69,6 +69,7 @@ class HAGAN(Generator):
     source = "Sun et al. 2022"
     SMALLEST: ClassVar = {"width": 4, "latent": 12, "train_encoders": True}
     needs = ("G.A", "G.H")  # G.L only shows the low resolution to D
+    shares_batches = True
     PRESETS: ClassVar = {
         "tiny": {
             "size": 32,

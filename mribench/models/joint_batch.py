@@ -84,8 +84,13 @@ def draw_normal_like(x: Tensor) -> Tensor:
     if _rows is None:
         return torch.randn_like(x)
     order = [0, *sorted(range(1, x.dim()), key=x.stride, reverse=True)]
+    back = [order.index(dim) for dim in range(x.dim())]
     shape = [x.shape[dim] for dim in order[1:]]
-    return draw_normal(len(x), *shape, like=x).permute([order.index(dim) for dim in range(x.dim())])
+
+    def draw(count: int) -> Tensor:
+        return torch.empty(count, *shape, dtype=x.dtype, device=x.device).permute(back).normal_()
+
+    return own_rows(draw, len(x))
 
 
 class _Total(torch.autograd.Function):

@@ -26,7 +26,7 @@ RECIPES = {
     "cce_gan": ("cce_gan", {}),
     "cce_gan with BatchNorm": ("cce_gan", {**BATCH_NORM, "step_one": ("G", "G"), "log_sum_exp": "coded"}),
     "vae_gan": ("vae_gan", {}),
-    "vae_gan with BatchNorm": ("vae_gan", BATCH_NORM),
+    "vae_gan with GroupNorm": ("vae_gan", {"critic_norm": "group"}),
     "ha_gan": ("ha_gan", {}),
     "dpm3d": ("dpm3d", {}),
     "dpm3d, accumulated slabs": (
@@ -34,7 +34,10 @@ RECIPES = {
         {"whole_volume": False, "accumulation": 2, "prediction": "eps", "levels": "uniform"},
     ),
     "cdpm": ("cdpm", {}),
-    "cdpm, sagittal": ("cdpm", {"axis": "sagittal", "prediction": "eps", "levels": "uniform", "anchor": True}),
+    "cdpm, sagittal": (
+        "cdpm",
+        {"axis": "sagittal", "prediction": "eps", "levels": "uniform", "anchor": True},
+    ),
 }
 
 
@@ -47,7 +50,7 @@ def gradients(recipe: str) -> list[dict[str, torch.Tensor]]:
     generator = kind(config).train()
     if processes.size() > 1:
         join_statistics(generator)
-    found = [_remember(generator)]
+    found = _remember(generator)
     data = torch.rand(64, 1, *[config.size] * 3, generator=torch.Generator().manual_seed(2)) * 2 - 1
     rows, seen = rows_of(BATCH), 0
 
@@ -61,8 +64,9 @@ def gradients(recipe: str) -> list[dict[str, torch.Tensor]]:
         seed_everything(derive(3, step))
         with joint_batch(BATCH):
             losses = joint_losses(generator.training_step(next_batch))
-        found[0].append({name: loss.detach() for name, loss in losses.items()})
-    return [*found[0], {name: buffer for name, buffer in generator.named_buffers() if buffer.is_floating_point()}]
+        found.append({name: loss.detach() for name, loss in losses.items()})
+    buffers = {name: buffer for name, buffer in generator.named_buffers() if buffer.is_floating_point()}
+    return [*found, buffers]
 
 
 def _remember(generator) -> list[dict[str, torch.Tensor]]:
@@ -73,7 +77,9 @@ def _remember(generator) -> list[dict[str, torch.Tensor]]:
 
         def remembered(step=step, names=names, optimizer=optimizer, label=label):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            found.append({f"{label}: {names[id(p)]}": p.grad.clone() for p in parameters if p.grad is not None})
+            found.append(
+                {f"{label}: {names[id(p)]}": p.grad.clone() for p in parameters if p.grad is not None}
+            )
             return step()
 
         optimizer.step = remembered
