@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from mribench import __version__
+from mribench import __version__, processes
 from mribench.commands.adopt import adopt
 from mribench.commands.check import check
 from mribench.commands.compare import compare
@@ -27,9 +27,12 @@ from mribench.commands.selftest import selftest
 from mribench.commands.status import status
 from mribench.commands.train import train
 from mribench.commands.verify import verify
+from mribench.errors import UsageError
 
 # What CUDA asks for before its matrix products are deterministic.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+JOINT = {"train"}  # commands that several processes may share (docs/cluster.md)
 
 # On stderr; the product's path (or --json) is all that goes to stdout.
 EPILOG = (
@@ -55,6 +58,10 @@ def main(context: click.Context, verbose: int, quiet: bool) -> None:
     context.obj = quiet
     if os.environ.get("NO_COLOR"):
         context.color = False  # otherwise click colours on terminals only
+    if processes.size() > 1 and context.invoked_subcommand not in JOINT:
+        raise UsageError(
+            f"mribench {context.invoked_subcommand} is the work of one process. Start it without torchrun or srun."
+        )
 
 
 for command in (

@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from mribench import processes
 from mribench.data.volume_set import Progress
 from mribench.errors import UsageError
 
@@ -32,6 +33,11 @@ def choose_device(name: str) -> torch.device:
         raise UsageError("--device cuda needs a CUDA device, and torch sees none here. Use --device cpu.")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and processes.local_rank() >= torch.cuda.device_count():
+        raise UsageError(
+            f"Every process needs a GPU of its own, but process {processes.local_rank()} of this machine finds "
+            f"{torch.cuda.device_count()}. Start fewer (--nproc-per-node, --ntasks-per-node), or use --device cpu."
+        )
     # TF32 moves MS-SSIM by 3e-3 (docs/metrics.md); training and sampling switch it on for themselves.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -43,6 +49,9 @@ def choose_device(name: str) -> torch.device:
         torch.backends.cuda.enable_flash_sdp(False)
         torch.backends.cuda.enable_mem_efficient_sdp(False)
         torch.backends.cuda.enable_cudnn_sdp(False)
+    if name == "cuda" and processes.size() > 1:
+        torch.cuda.set_device(processes.local_rank())
+        return torch.device(name, processes.local_rank())
     return torch.device(name)
 
 
@@ -56,6 +65,7 @@ class DeviceRecord(BaseModel):
     threads: int | None = None
     precision: str = ""
     tf32: bool | None = None
+    processes: int = 1
 
     def __str__(self) -> str:
         """For example "cpu x86_64, 2 threads, fp32"."""
@@ -63,7 +73,8 @@ class DeviceRecord(BaseModel):
         if self.device == "cpu" and self.threads is not None:
             threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
         kind = " ".join(part for part in (self.device, self.name) if part)
-        return ", ".join(part for part in (kind, threads, self.precision) if part)
+        count = f"{self.processes} processes" if self.processes > 1 else ""
+        return ", ".join(part for part in (kind, count, threads, self.precision) if part)
 
 
 def no_progress(what: str, done: int, total: int) -> None:
@@ -108,6 +119,7 @@ class Context:
             threads=torch.get_num_threads(),
             precision=precision or ("bf16" if self.bf16 else "fp32"),
             tf32=torch.backends.cudnn.allow_tf32 or (self.bf16 and not precision),
+            processes=processes.size(),
         )
 
     def named(self, name: str) -> Context:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mribench import processes
 from mribench.adoption import Door, adopt, advice_on, make_door_control
 from mribench.bench.cohort import start_cohort
 from mribench.bench.controls import Control, possible_controls
@@ -55,7 +56,7 @@ class Session:
     def cohort(self) -> Cohort:
         """The bench's cohort, opened (or, where it is simulated, made) once."""
         if self._cohort is None:
-            self._cohort = start_cohort(self.bench, self.context.progress)
+            self._cohort = processes.first_alone(lambda: start_cohort(self.bench, self.context.progress))
         return self._cohort
 
     def train(
@@ -75,7 +76,7 @@ class Session:
             if board:
                 board.write(step)
 
-        board = TensorBoard(tensorboard, name) if tensorboard else None
+        board = TensorBoard(tensorboard, name) if tensorboard and processes.is_first() else None
         try:
             outcome = train(
                 self.bench,
@@ -207,7 +208,7 @@ class Session:
         """A failure inside is noted in `failures`, and the command goes on."""
         try:
             yield
-        except TooLittleMemory:
+        except (TooLittleMemory, processes.PeerLost):
             raise
         except (MribenchError, OSError) as error:
             reason = out_of_memory(error) if is_out_of_memory(error) else error

@@ -12,28 +12,29 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
+from mribench import processes
 from mribench.bench.controls import CONTROLS
 from mribench.bench.folder import Bench, Run, check_same_run, start_run, versions
 from mribench.bench.records import (
     BudgetRaise,
-    Checkpoint,
     RunRecord,
     StartRecord,
     StepScore,
     TrainingStep,
     WeightsRecord,
 )
+from mribench.checkpoints import read_checkpoint, resume, save_checkpoint
 from mribench.data.batches import Batches
 from mribench.data.cohort import Cohort
 from mribench.data.grid import Box
 from mribench.data.volume_set import VolumeSet
-from mribench.errors import MribenchError, UsageError, is_out_of_memory
-from mribench.files import append_json_line, check_seal, digest_file, first_error, sealed
+from mribench.errors import MribenchError, UsageError
+from mribench.files import append_json_line, digest_file
 from mribench.models import MODEL_REGISTRY, get_model
 from mribench.models.generator import Generator, GeneratorConfig
+from mribench.models.joint_batch import joint_batch, joint_losses, rows_of
 from mribench.models.start import PRETRAINED, SCRATCH, check_start, find_start, start_from
 from mribench.runtime import Context, derive, random_state_kept, seed_everything
 
@@ -173,22 +174,42 @@ def train(
     with other settings, MribenchError when a loss stops being finite.
     """
     run = plan.run
+    _check_shared(plan)
     with bench.run_lock(run):
-        _check_is_training(run)
-        if run.folder.exists() and overwrite:
-            shutil.rmtree(run.folder)
-        if raise_budget:
-            _raise_budget(plan)
-        start_run(run, _as_on_disk(plan).model_copy(update={"device": context.described()}), "train")
-        if run.is_trained():
+        if processes.from_first(lambda: _open_run(plan, context, overwrite, raise_budget)):
             return "up to date"
-        _check_checkpoint_of_weights(run)
         generator = load_generator(run)
         _start(generator, plan)
         for step in training_steps(generator, cohort.set("train"), run, context, scorer=scorer):
             if on_step:
                 on_step(step)
     return "done"
+
+
+def _check_shared(plan: Plan) -> None:
+    """Whether as many processes as there are can train this model."""
+    rows_of(plan.config.batch_size)
+    kind = get_model(str(plan.record.model))
+    if processes.size() > 1 and not kind.shares_batches:
+        raise UsageError(
+            f"{kind.title} must say that several processes can share its batches, with shares_batches = True in its "
+            "class (docs/cluster.md). Train it in one process."
+        )
+
+
+def _open_run(plan: Plan, context: Context, overwrite: bool, raise_budget: bool) -> bool:
+    """Write run.json or check that it is the plan's; whether the run is trained already."""
+    run = plan.run
+    _check_is_training(run)
+    if run.folder.exists() and overwrite:
+        shutil.rmtree(run.folder)
+    if raise_budget:
+        _raise_budget(plan)
+    start_run(run, _as_on_disk(plan).model_copy(update={"device": context.described()}), "train")
+    if run.is_trained():
+        return True
+    _check_checkpoint_of_weights(run)
+    return False
 
 
 def _start(generator: Generator, plan: Plan) -> None:
@@ -259,7 +280,7 @@ def _raise_budget(plan: Plan) -> None:
             f"{run.checkpoint} must be there for a training to go on, but is not. "
             f"Train from the start: {run.command('train')} --overwrite"
         )
-    state = _read_checkpoint(run) if run.checkpoint.exists() else None
+    state = read_checkpoint(run) if run.checkpoint.exists() else None
     raised = BudgetRaise(
         budget=before,
         step=state.step if state else 0,
@@ -317,16 +338,18 @@ def training_steps(
     """
     seed, device = run.read_record().seed or 0, context.device
     generator.to(device).train()
-    batches = Batches(volumes, generator.config.batch_size, seed, device)
-    number, before = _resume(generator, run, batches)
+    batch_size = generator.config.batch_size
+    rows = rows_of(batch_size)
+    batches = Batches(volumes, batch_size, seed, device, slice(rows.start, rows.stop))
+    number, before = resume(generator, run, batches)
     started = saved = time.monotonic()
     step, cost, recorded = TrainingStep(step=number, seen=batches.seen, seconds=before), 0.0, 0.0
     while batches.seen < generator.config.budget:
         seen_before = batches.seen
         seed_everything(derive(seed, "step", number))
         generator.scale_rates(generator.config.rate_share(number, batches.seen))
-        with context.mixed_precision():
-            losses = generator.training_step(batches.next)
+        with context.mixed_precision(), joint_batch(batch_size):
+            losses = joint_losses(generator.training_step(batches.next))
         number += 1
         finished = batches.seen >= generator.config.budget
         due = scorer is not None and scorer.is_due(batches.seen, seen_before, finished)
@@ -335,21 +358,25 @@ def training_steps(
             values = {name: float(value) for name, value in losses.items()}
             seconds = before + time.monotonic() - started
             step = TrainingStep(step=number, seen=batches.seen, seconds=seconds, losses=values)
-            if scorer is not None and due:
+            if scorer is not None and due and processes.is_first():
                 step = step.model_copy(update={"scores": _scores_now(scorer, generator, seed)})
                 started = time.monotonic() - (seconds - before)
-            if seconds - recorded > RECORD_SECONDS or finished or due:
+            if processes.is_first() and (seconds - recorded > RECORD_SECONDS or finished or due):
                 append_json_line(run.progress, step.model_dump())
                 recorded = seconds
-            if time.monotonic() - saved > checkpoint_seconds * max(1.0, cost / CHEAP_SECONDS):
+            if processes.is_first() and time.monotonic() - saved > checkpoint_seconds * max(
+                1.0, cost / CHEAP_SECONDS
+            ):
                 begun = time.monotonic()
-                _save_checkpoint(generator, run, step)
+                save_checkpoint(generator, run, step)
                 saved = time.monotonic()
                 cost = saved - begun
             yield step
-    _save_checkpoint(generator, run, step)
-    generator.refresh_batchnorm(seed)
-    _save_weights(generator, run, step, context)
+    if processes.is_first():
+        save_checkpoint(generator, run, step)
+        generator.refresh_batchnorm(seed)
+        _save_weights(generator, run, step, context)
+    processes.gather(None)
 
 
 @torch.no_grad()
@@ -374,65 +401,6 @@ def _check_finite(generator: Generator, losses: dict[str, Tensor], step: int) ->
     raise MribenchError(
         f"Losses and gradients must stay finite, but by step {step} those of {', '.join(bad)} did not ({values}). "
         "The last checkpoint is kept. Lower the learning rate (--set learning_rate=...) and train with --overwrite."
-    )
-
-
-def _save_checkpoint(generator: Generator, run: Run, step: TrainingStep) -> None:
-    checkpoint = Checkpoint(
-        run_digest=run.read_record().digest,
-        step=step.step,
-        seen=step.seen,
-        seconds=step.seconds,
-        model=generator.state_dict(),
-        optimizers={name: o.state_dict() for name, o in generator.optimizers.items()},
-    )
-    with sealed(run.checkpoint) as file:
-        try:
-            torch.save(dict(checkpoint), file)
-        except RuntimeError as error:  # torch puts it in the place of the full disk or signal that stopped it
-            raise error.__context__ or error from None
-
-
-def _resume(generator: Generator, run: Run, batches: Batches) -> tuple[int, float]:
-    """Load the checkpoint, if any, into generator and batches; returns (step, seconds so far)."""
-    if not run.checkpoint.exists():
-        return 0, 0.0
-    state = _read_checkpoint(run)
-    if state.run_digest not in run.read_record().digests:
-        raise MribenchError(
-            f"{run.checkpoint} must belong to the settings in run.json, but was made with others. "
-            f"Run: {run.command('train')} --overwrite"
-        )
-    try:
-        generator.load_state_dict(state.model)
-        for name, optimizer in generator.optimizers.items():
-            optimizer.load_state_dict(state.optimizers[name])
-    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise _no_checkpoint(run, error) from error
-    batches.seen = state.seen
-    return state.step, state.seconds
-
-
-def _read_checkpoint(run: Run) -> Checkpoint:
-    """The checkpoint, after its seal was checked; raises MribenchError when it is damaged or none."""
-    try:
-        if not check_seal(run.checkpoint):
-            log.warning("%s is of an earlier version and has no seal; it is used unchecked.", run.checkpoint)
-        state = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
-        return Checkpoint.model_validate(state)
-    except MemoryError:
-        raise
-    except Exception as error:  # torch raises a dozen kinds for a torn or foreign file
-        if is_out_of_memory(error):
-            raise
-        raise _no_checkpoint(run, error) from error
-
-
-def _no_checkpoint(run: Run, error: Exception) -> MribenchError:
-    reason = first_error(error) if isinstance(error, ValidationError) else str(error) or type(error).__name__
-    return MribenchError(
-        f"{run.checkpoint} must be a whole checkpoint, but: {reason.splitlines()[0]} "
-        f"Restore it from a copy, or train from the start: {run.command('train')} --overwrite"
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mribench import __version__
+from mribench import __version__, processes
 from mribench.bench.locks import hold
 from mribench.bench.protocol import EvaluationSpec, Protocol, differences, load_protocol
 from mribench.bench.records import (
@@ -294,7 +294,8 @@ class Bench:
     def run_lock(self, run: Run) -> Iterator[None]:
         """Hold a run's lock, with what a killed process left in its folder swept away."""
         with self.lock(f"run-{run.name}"):
-            run.sweep()
+            if processes.is_first():
+                run.sweep()
             yield
 
 

@@ -78,6 +78,13 @@ class BudgetRaise(_Part):
     restarted: bool = False
 
 
+class ProcessCount(_Part):
+    """How many processes shared the batches from a step of a training on."""
+
+    step: NonNegativeInt
+    processes: NonNegativeInt
+
+
 class RunRecord(Record):
     """run.json: what makes an entrant's samples; written before anything else of the run."""
 
@@ -98,6 +105,7 @@ class RunRecord(Record):
     device: DeviceRecord | None = None
     start: StartRecord | None = None  # None: from scratch
     raised: tuple[BudgetRaise, ...] = ()
+    shared: tuple[ProcessCount, ...] = ()  # changes of the number of processes; (): always one
     weights_of: str | None = Field(default=None, pattern=f"^{RUN_NAME}$")  # a run; None: weights of its own
     sampler: dict[str, Any] = {}  # settings of `config` that differ from those of `weights_of`
     adoption: AdoptionRecord | None = None

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from mribench import processes
 from mribench.bench.activity import Announcer
 from mribench.commands.options import Compute
 from mribench.errors import finish
@@ -100,8 +101,13 @@ def session(quiet: bool, compute: Compute, find_bench: Callable[[], Bench]) -> I
     with display(quiet) as screen:
         context = compute(screen.report)
         current = Session(
-            find_bench(), context, screen.report, lambda line: click.echo(line, err=True), click.echo
+            processes.first_alone(find_bench),
+            context,
+            screen.report,
+            lambda line: click.echo(line, err=True),
+            click.echo,
         )
-        screen.announce_at(current.bench.folder)
+        if processes.is_first():
+            screen.announce_at(current.bench.folder)
         yield current
     finish(current.failures)

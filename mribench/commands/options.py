@@ -13,10 +13,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import click
 
+from mribench import processes
 from mribench.errors import MribenchError, UsageError, is_out_of_memory, out_of_memory
 
 if TYPE_CHECKING:
@@ -34,28 +35,40 @@ class Group(click.Group):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _stop)
         try:
-            return super().main(*args, **kwargs)
+            with processes.joined(processes.launch_of(os.environ), sys.argv[1:]):
+                return super().main(*args, **kwargs)
+        except SystemExit as end:
+            processes.leave(end.code if isinstance(end.code, int) else 0)
         except MribenchError as error:
             _fail(str(error), error.exit_code)
         except Exception as error:
             if is_out_of_memory(error):
                 _fail(out_of_memory(error), 1)
             if not isinstance(error, OSError):
-                raise
+                if processes.may_speak():
+                    raise
+                processes.leave(1)
             where = f"{error.filename}: " if error.filename else ""
             _fail(f"The system refused: {where}{error.strerror or error}.", 1)
 
 
-def _fail(message: str, code: int) -> None:
-    with suppress(OSError):  # nobody reads it, but the exit code says it too
-        click.echo(f"Error: {message}", err=True)
-    sys.exit(code)
+def _fail(message: str, code: int) -> NoReturn:
+    if processes.may_speak():
+        with suppress(OSError):  # nobody reads it, but the exit code says it too
+            click.echo(f"Error: {message}", err=True)
+    processes.leave(code)
 
 
 def _stop(number: int, frame: object) -> None:
     """On SIGTERM: leave as from any failure, so that no temporary file stays."""
     signal.signal(number, signal.SIG_IGN)
-    _fail("Stopped by SIGTERM. Run the same command again: it goes on where it stopped.", 1)
+    if processes.is_first() and processes.may_speak():  # the signal comes to all of them
+        with suppress(OSError):
+            click.echo(
+                "Error: Stopped by SIGTERM. Run the same command again: it goes on where it stopped.",
+                err=True,
+            )
+    sys.exit(1)  # which unwinds, so that no temporary file stays
 
 
 def _open_closed_streams() -> None:

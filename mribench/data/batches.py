@@ -17,14 +17,22 @@ class Batches:
     Each pass over the set is a permutation that depends on (seed, pass) alone; no augmentation.
     """
 
-    def __init__(self, volumes: VolumeSet, batch_size: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        volumes: VolumeSet,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        rows: slice = slice(None),
+    ) -> None:
         self.volumes, self.batch_size, self.seed, self.device = volumes, batch_size, seed, device
+        self.rows = rows  # of each batch, which are loaded here
         self.seen = 0
         self._pass: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def next(self) -> Tensor:
-        """The next `[B,1,D,H,W]` in [-1,1]."""
-        positions = range(self.seen, self.seen + self.batch_size)
+        """The rows of the next `[B,1,D,H,W]` in [-1,1]."""
+        positions = range(self.seen, self.seen + self.batch_size)[self.rows]
         self.seen += self.batch_size
         stack = np.stack([self.volumes[self._index(p)] for p in positions])[:, None]
         return to_device(torch.from_numpy(to_model_range(stack)), self.device)

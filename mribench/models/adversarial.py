@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mribench.models.blocks import GRID, VolumeGenerator
 from mribench.models.generator import Generator, GeneratorConfig
+from mribench.models.joint_batch import draw_normal, draw_uniform
 from mribench.runtime import Noise
 
 Width = Annotated[int, Field(ge=2)]
@@ -61,6 +62,7 @@ class LatentGAN(Generator):
     """A generator G that turns a code of independent normal numbers into a volume."""
 
     needs = ("G",)
+    shares_batches = True
     stem: ClassVar[str]  # of G
     cubes_only = ""
 
@@ -83,7 +85,7 @@ class LatentGAN(Generator):
 
     def prior(self, like: Tensor) -> Tensor:
         """Fresh codes `[B,L]` from N(0, I) for training, one per volume of `like`."""
-        return torch.randn(len(like), self.config.latent, device=like.device)
+        return draw_normal(len(like), self.config.latent, like=like)
 
     @torch.no_grad()
     def sample(self, noise: Noise) -> Tensor:
@@ -102,7 +104,7 @@ def gradient_at_mixture(critic: Callable[[Tensor], Tensor], real: Tensor, fake: 
     One weight per sample, uniform in [0,1); differentiable a second time. The critic's layers compute in the
     autocast type, and so do the first and the second derivative.
     """
-    share = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device)
+    share = draw_uniform(len(real), *[1] * (real.dim() - 1), like=real)
     mixture = (share * real + (1 - share) * fake).detach().float().requires_grad_()
     return torch.autograd.grad(critic(mixture).float().sum(), mixture, create_graph=True)[0]
 

@@ -23,6 +23,7 @@ from mribench.models.adversarial import (
 )
 from mribench.models.blocks import VolumeCritic
 from mribench.models.generator import NextBatch
+from mribench.models.joint_batch import whole_batch
 
 STEP_ONES = (("G", "E"), ("G",), ("G", "G"))  # of the public notebooks
 SINKHORN_ITERATIONS = 100
@@ -144,7 +145,7 @@ class CCEGAN(LatentGAN):
         x = next_batch()
         losses, rebuilt, made = self._autoencode(x)
         losses["sinkhorn"] = sinkhorn_cost(
-            self.E(x), self.prior(x), self.config.epsilon, self.config.log_sum_exp
+            whole_batch(self.E(x)), whole_batch(self.prior(x)), self.config.epsilon, self.config.log_sum_exp
         )
         self.descend(self.config.sinkhorn_weight * losses["sinkhorn"], "E")
         for _ in range(self.config.critic_steps):

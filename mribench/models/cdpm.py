@@ -13,6 +13,7 @@ from torch import Tensor
 from mribench.models.denoiser import EDM, FLOW, DiffusionConfig, DiffusionGenerator
 from mribench.models.diffusion import linear_betas
 from mribench.models.generator import NextBatch
+from mribench.models.joint_batch import own_part, whole_batch
 from mribench.models.unet import SliceUNet, missing
 from mribench.runtime import Noise, to_device
 
@@ -224,13 +225,16 @@ class CDPM(DiffusionGenerator):
 
         Unused slots are filled with slices of the batch's next volume, which attend among themselves only.
         """
-        volumes = self._slicing(next_batch())[:, 0]  # [B,N,H,W]
-        sets = self._draw_sets(len(volumes))
-        index, observed, group, wanted = (to_device(tensor, volumes.device) for tensor in sets)
+        volumes = self._slicing(whole_batch(next_batch()))[:, 0]  # [B,N,H,W]
+        sets = [own_part(tensor) for tensor in self._draw_sets(len(volumes))]
+        index, observed, group, wanted = (
+            to_device(tensor, volumes.device) for tensor in (*sets, missing(sets[1]))
+        )
         if self.config.anchor:
             volumes = volumes.clone()
             volumes[:, 0] = BACKGROUND
-        owner = (torch.arange(len(volumes), device=volumes.device)[:, None] + group) % len(volumes)
+        place = own_part(torch.arange(len(volumes), device=volumes.device))
+        owner = (place[:, None] + group) % len(volumes)
         x_0 = volumes[owner, index][:, :, None]  # [B,K,1,H,W]
         x_t, times, target, weight = self.noised(x_0)
         output = self.net(x_t, x_0, index, observed, group, times, wanted)
@@ -243,8 +247,8 @@ class CDPM(DiffusionGenerator):
         self.average()
         return {"loss": loss.detach()}
 
-    def _draw_sets(self, batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`[B,K]` slice indices, which of them are given, 1 for the slots of another volume; `[R]` what is missing."""
+    def _draw_sets(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """`[B,K]` slice indices, which of them are given, 1 for the slots of another volume."""
         rng = np.random.default_rng(int(torch.randint(2**62, ()).item()))
         most, slices = self.config.tau_max, self.config.slices
         index = np.empty((batch, most), np.int64)
@@ -255,8 +259,7 @@ class CDPM(DiffusionGenerator):
             index[b] = [*condition, *target, *rng.integers(0, slices, most - used)]
             observed[b, : len(condition)] = True
             padding[b, used:] = 1
-        given = torch.from_numpy(observed)
-        return torch.from_numpy(index), given, torch.from_numpy(padding), missing(given)
+        return torch.from_numpy(index), torch.from_numpy(observed), torch.from_numpy(padding)
 
     def _draw_sets_of_one(self, rng: np.random.Generator) -> tuple[list[int], list[int]]:
         c = self.config

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mribench.models.diffusion import Diffusion, average_weights
 from mribench.models.generator import Generator, GeneratorConfig
+from mribench.models.joint_batch import draw_normal_like, own_rows
 from mribench.models.noise_levels import Prediction, draw_flow_sigma, draw_sigma, min_snr_weight, read
 from mribench.models.solvers import Sampler, karras_levels, level_count, solve
 from mribench.runtime import Noise
@@ -123,6 +124,7 @@ class DiffusionGenerator(Generator):
     needs = ("ema",)
     cubes_only = ""
     level_settings: ClassVar[tuple[str, ...]] = ("attention_sizes",)  # they name levels by their size
+    shares_batches = True
     sampler_settings: ClassVar[tuple[str, ...]] = (
         "ddim_steps",
         "eta",
@@ -171,16 +173,16 @@ class DiffusionGenerator(Generator):
         """`x_0 [B,...]` with noise of the levels that the settings ask for, one level a volume."""
         c = self.config
         if c.levels == "uniform" and c.prediction != "flow":
-            t = torch.randint(c.steps, (len(x_0),), device=x_0.device)
-            noise = torch.randn_like(x_0)
+            t = own_rows(lambda n: torch.randint(c.steps, (n,), device=x_0.device), len(x_0))
+            noise = draw_normal_like(x_0)
             x_t, target = self.diffusion.add_noise(x_0, noise, t), self.diffusion.target(x_0, noise, t)
             sigma = ((1 - self.diffusion.signal[t]) / self.diffusion.signal[t]).sqrt()
             return Noised(x_t, t, target, self._weight(sigma))
         if c.levels == "uniform":
-            sigma = draw_flow_sigma(len(x_0), x_0.device)
+            sigma = own_rows(lambda n: draw_flow_sigma(n, x_0.device), len(x_0))
         else:
-            sigma = draw_sigma(len(x_0), c.level_mean, c.level_spread, x_0.device)
-        z = x_0 + sigma.to(x_0.dtype).reshape(-1, *[1] * (x_0.dim() - 1)) * torch.randn_like(x_0)
+            sigma = own_rows(lambda n: draw_sigma(n, c.level_mean, c.level_spread, x_0.device), len(x_0))
+        z = x_0 + sigma.to(x_0.dtype).reshape(-1, *[1] * (x_0.dim() - 1)) * draw_normal_like(x_0)
         reading = read(c.prediction, sigma, self.diffusion)
         return Noised(reading.given(z), reading.time, reading.target(x_0, z), self._weight(sigma))
 

@@ -18,6 +18,7 @@ from mribench.data.grid import Box, Sides
 from mribench.data.volume_set import Slab
 from mribench.errors import MribenchError, UsageError
 from mribench.files import atomic
+from mribench.models.joint_batch import add_up_gradients, own_share
 from mribench.runtime import Noise, derive, without_autocast
 
 NextBatch = Callable[[], Tensor]  # -> [B,1,D,H,W] in [-1,1]
@@ -72,6 +73,7 @@ class Generator(nn.Module):
     needs: ClassVar[tuple[str, ...]]  # submodules that sampling needs
     sampler_settings: ClassVar[tuple[str, ...]] = ()  # may be changed after training
     cubes_only: ClassVar[str] = "it knows one side length only"  # why; "" = it reads array_shape, never size
+    shares_batches: ClassVar[bool] = False  # whether several processes may train it (see joint_batch.py)
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -98,7 +100,8 @@ class Generator(nn.Module):
 
         Several (an iterator) run backward one by one, so that only one graph is alive; a name given twice steps
         twice with the same gradient. Networks of other optimizers get no gradient. The only place that zeroes,
-        clips and steps; counts non-finite and diverging values without a device synchronisation.
+        joins those of several processes, clips and steps; counts non-finite and diverging values without a device
+        synchronisation.
         """
         chosen = [self.optimizers[name] for name in names]
         parameters = list({id(p): p for o in chosen for g in o.param_groups for p in g["params"]}.values())
@@ -107,9 +110,10 @@ class Generator(nn.Module):
         bad = torch.zeros((), dtype=torch.bool, device=parameters[0].device)
         for loss in [losses] if isinstance(losses, Tensor) else losses:
             with without_autocast(loss):
-                loss.backward(inputs=parameters)
+                own_share(loss).backward(inputs=parameters)
             bad |= ~(loss.detach().abs() < DIVERGED)
         gradients = [p.grad for p in parameters if p.grad is not None]
+        bad = add_up_gradients(gradients, bad)
         norm = nn.utils.get_total_norm(gradients)
         bad |= ~torch.isfinite(norm)
         label = " and ".join(dict.fromkeys(names))

@@ -21,6 +21,7 @@ from mribench.models.ha_gan_networks import (
     slab_encoder,
     volume_encoder,
 )
+from mribench.models.joint_batch import draw_normal
 from mribench.runtime import Noise
 
 
@@ -76,6 +77,7 @@ class HAGAN(Generator):
         "discriminator_learning_rate": 8e-4,
     }
     needs = ("G.A", "G.H")  # G.L only shows the low resolution to D
+    shares_batches = True
     PRESETS: ClassVar = {
         "tiny": {
             "size": 32,
@@ -130,7 +132,7 @@ class HAGAN(Generator):
         return step * int(torch.randint(last // step + 1, ()))
 
     def _prior(self, like: Tensor) -> Tensor:
-        return torch.randn(len(like), self.config.latent, device=like.device)
+        return draw_normal(len(like), self.config.latent, like=like)
 
     def _discriminator_loss(self, slab: Tensor, low: Tensor, r: int) -> Tensor:
         with torch.no_grad():

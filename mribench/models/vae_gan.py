@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from mribench.models.adversarial import (
 )
 from mribench.models.blocks import GRID, CodeBatchNorm, VolumeCritic, narrow_end, trunk
 from mribench.models.generator import NextBatch
+from mribench.models.joint_batch import draw_normal_like
 
 
 class VAEGANConfig(LatentGANConfig):
@@ -117,7 +117,7 @@ class VAEGAN(LatentGAN):
         """D, then G against the updated D, then E through the updated G."""
         x = next_batch()
         mean, log_variance = self.E(x)
-        code = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+        code = mean + (0.5 * log_variance).exp() * draw_normal_like(mean)
         rebuilt, made = self.G(code.detach()), self.G(self.prior(x))
 
         loss_d = cross_entropy(self.D(x), 1) + self._fakes(rebuilt.detach(), made.detach())
