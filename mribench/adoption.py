@@ -23,8 +23,8 @@ from mribench.data.nifti import NiftiVolume
 from mribench.data.volume_set import DARK, Progress
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_file, digest_json
-from mribench.generation import Source, are_complete, write_samples
 from mribench.runtime import Context, DeviceRecord
+from mribench.samples import Source, are_complete, write_samples
 from mribench.training import Outcome
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ from mribench.errors import UsageError
 # What CUDA asks for before its matrix products are deterministic.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-JOINT = {"train"}  # commands that several processes may share (docs/cluster.md)
+JOINT = {"train", "generate"}  # commands that several processes may share (docs/cluster.md)
 
 # On stderr; the product's path (or --json) is all that goes to stdout.
 EPILOG = (

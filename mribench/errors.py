@@ -9,6 +9,7 @@ class MribenchError(Exception):
     """Something that must hold does not: says what, what was given, what to do. Exit code 1."""
 
     exit_code = 1
+    agreed = False  # whether every process of the command raises it
 
 
 class NotApplicable(MribenchError):

@@ -3,48 +3,29 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mribench import __version__
+from mribench import processes
 from mribench.bench.controls import CONTROLS, Control, make_volumes
 from mribench.bench.folder import Bench, Run, start_run, versions
-from mribench.bench.records import RunRecord, SampleFile, SamplesRecord
+from mribench.bench.records import RunRecord
 from mribench.data.cohort import Cohort
 from mribench.data.folder import open_folder
-from mribench.data.foreign.recipe import Passage
-from mribench.data.grid import Grid, from_model_range, quantise
-from mribench.data.nifti import Rescale, write_nifti
-from mribench.data.volume_set import Slab, check_brightness
+from mribench.data.grid import from_model_range
+from mribench.data.nifti import Rescale
+from mribench.data.volume_set import check_brightness
 from mribench.errors import MribenchError, UsageError
-from mribench.files import digest_file, digest_json, digest_volume, write_json
+from mribench.files import digest_json
 from mribench.models import get_model
 from mribench.models.generator import Generator
 from mribench.runtime import Context, DeviceRecord, Noise, derive
+from mribench.samples import BATCH, Make, Source, are_complete, write_samples
 from mribench.training import Outcome, load_generator, named_run
-
-Make = Callable[[Sequence[int]], np.ndarray]  # volume numbers -> [B,D,H,W] in [0,1]
-BATCH = 8  # volumes made together, where a batch does not change them
-
-
-@dataclass(frozen=True)
-class Source:
-    """What samples are made of: `make` is a function of the volume numbers, `made_from` the digest of its inputs."""
-
-    make: Make
-    made_from: str
-    seed: int = 0
-    slab: Slab | None = None
-    device: DeviceRecord | None = None
-    sampler: dict[str, Any] | None = None
-    origin: str = "synthetic"  # of the volumes, as their headers and dataset_description.json say it
-    passage: Callable[[int], Passage] | None = None  # of an adopted volume that was made
 
 
 def generate(
@@ -62,36 +43,54 @@ def generate(
     those of the samples that exist. Raises UsageError for a run that is no model and for samples made with other
     settings, MribenchError when the run is not trained.
     """
-    kind = run.read_record().kind
-    if kind != "model":
-        raise UsageError(f"{run.name} is no trained model ({kind}); its samples are not generated.")
-    home = _trained_home(run)
     with bench.run_lock(run):
-        record = _current_record(run)
-        present = _present_sampler(run)
-        chosen = present or {} if settings is None else settings
-        stamp, count = run.samples_stamp(chosen), bench.protocol.evaluation.samples
-        if not overwrite and are_complete(run, stamp, count):
+        chosen = processes.from_first(lambda: _open_samples(bench, run, settings, overwrite))
+        if chosen is None:
             return "up to date"
         generator = load_generator(run, chosen)
-        generator.load(home.weights)
-        if not run.is_trained():  # those of another run are not under this run's lock
-            raise MribenchError(
-                f"The weights of {home.name} were replaced meanwhile. Run the same command again."
-            )
-        if overwrite:
-            run.forget_samples()
-        elif present is not None and present != chosen:
-            raise UsageError(
-                f"{run.name} has samples made with sampler settings {present or 'of its training'}. "
-                f"To replace them: {run.command('generate')} --overwrite (with the --set you want)"
-            )
+        generator.load(run.weights_run.weights)
+        processes.from_first(lambda: _make_room(run, chosen, overwrite))
+        record = run.read_record()
         seed = record.seed or 0
         make = sampler(generator, seed, context)
         origin = f"synthetic, made by {record.model}"
+        stamp = run.samples_stamp(chosen)
         source = Source(make, stamp, seed, generator.slab, context.described(), chosen, origin)
-        write_samples(run, source, bench.protocol.cohort.voxels, count, context, batch)
+        write_samples(
+            run, source, bench.protocol.cohort.voxels, bench.protocol.evaluation.samples, context, batch
+        )
     return "done"
+
+
+def _open_samples(
+    bench: Bench, run: Run, settings: dict[str, Any] | None, overwrite: bool
+) -> dict[str, Any] | None:
+    """The sampler's settings for samples that are to be made; None where they are complete."""
+    kind = run.read_record().kind
+    if kind != "model":
+        raise UsageError(f"{run.name} is no trained model ({kind}); its samples are not generated.")
+    _trained_home(run)
+    _current_record(run)
+    chosen = _present_sampler(run) or {} if settings is None else settings
+    if not overwrite and are_complete(run, run.samples_stamp(chosen), bench.protocol.evaluation.samples):
+        return None
+    return chosen
+
+
+def _make_room(run: Run, chosen: dict[str, Any], overwrite: bool) -> None:
+    """Throw the samples that exist away if asked to; raises UsageError when they are of other settings."""
+    if not run.is_trained():  # those of another run are not under this run's lock
+        raise MribenchError(
+            f"The weights of {run.weights_run.name} were replaced meanwhile. Run the same command again."
+        )
+    present = _present_sampler(run)
+    if overwrite:
+        run.forget_samples()
+    elif present is not None and present != chosen:
+        raise UsageError(
+            f"{run.name} has samples made with sampler settings {present or 'of its training'}. "
+            f"To replace them: {run.command('generate')} --overwrite (with the --set you want)"
+        )
 
 
 def start_sampler_run(
@@ -254,117 +253,6 @@ def sampler(generator: Generator, seed: int, context: Context) -> Make:
             return from_model_range(generator.sample(noise)[:, 0]).float().cpu().numpy()
 
     return make
-
-
-def write_samples(
-    run: Run, source: Source, grid: Grid, count: int, context: Context, batch: int = BATCH
-) -> None:
-    """Write volumes 0..count-1 as NIfTI, samples.json after every batch, and dataset_description.json.
-
-    Makes only what is missing. A file counts as made when samples.json records it under the same `made_from` and its
-    bytes are those recorded.
-    """
-    write_json(run.samples_description, _description(run, source))
-    described = {"description_digest": digest_file(run.samples_description)}
-    record = _open_record(run, source, grid).model_copy(update=described)
-    files = {file.index: file for file in record.files if file.index < count and run.is_intact(file)}
-    affine = slab_affine(grid, source.slab)
-    if files:
-        _record_files(run, record, files)
-    context.progress(f"generate {run.name}", len(files), count)
-    for start in range(0, count, batch):
-        # Always the same numbers together: rounding depends on the batch, and a resumed run must not differ.
-        numbers = range(start, min(start + batch, count))
-        if all(number in files for number in numbers):
-            continue
-        begun = time.monotonic()
-        volumes = source.make(numbers)
-        seconds = (time.monotonic() - begun) / len(numbers)
-        for number, volume in zip(numbers, volumes, strict=True):
-            if number not in files:
-                passage = source.passage(number) if source.passage else None
-                files[number] = _write(run, source, number, volume, affine, seconds, passage)
-        _record_files(run, record, files)
-        context.progress(f"generate {run.name}", len(files), count)
-
-
-def _record_files(run: Run, record: SamplesRecord, files: dict[int, SampleFile]) -> None:
-    ordered = tuple(files[i] for i in sorted(files))
-    record.model_copy(update={"files": ordered}).write(run.samples_record)
-
-
-def _description(run: Run, source: Source) -> dict[str, Any]:
-    """dataset_description.json of a derivative (Brain Imaging Data Structure 1.10.0)."""
-    made = {"Name": "mribench", "Version": __version__, "Description": source.origin}
-    return {
-        "Name": f"Samples of {run.name}: {source.origin}",
-        "BIDSVersion": "1.10.0",
-        "DatasetType": "derivative",
-        "GeneratedBy": [made],
-    }
-
-
-def _write(
-    run: Run,
-    source: Source,
-    number: int,
-    volume: np.ndarray,
-    affine: np.ndarray,
-    seconds: float,
-    passage: Passage | None,
-) -> SampleFile:
-    """Write one volume; returns its entry of samples.json."""
-    path = run.samples_folder / f"{number:06d}.nii.gz"
-    write_nifti(path, volume, affine, source.origin)
-    return SampleFile(
-        index=number,
-        name=path.name,
-        digest=digest_volume(quantise(volume), affine),
-        file_digest=digest_file(path),
-        seconds=round(seconds, 4),
-        passage=passage,
-    )
-
-
-def _open_record(run: Run, source: Source, grid: Grid) -> SamplesRecord:
-    """The record on disk where it is of the same source, else an empty one."""
-    depth, height, width = grid.shape
-    if source.slab is not None:
-        depth = source.slab[1] - source.slab[0]
-    fresh = SamplesRecord(
-        made_from=source.made_from,
-        seed=source.seed,
-        slab=source.slab,
-        shape=(depth, height, width),
-        device=source.device,
-        sampler=source.sampler or {},
-    )
-    if run.samples_record.exists():
-        present = run.read_samples()
-        if present.made_from == source.made_from:
-            return fresh.model_copy(update={"files": present.files})
-    return fresh
-
-
-def slab_affine(grid: Grid, slab: Slab | None) -> np.ndarray:
-    """The affine of a volume that holds the axial slices `slab` of the grid."""
-    affine = grid.affine
-    if slab is not None:
-        affine[2, 3] += slab[0] * grid.spacing_mm[2]
-    return affine
-
-
-def are_complete(run: Run, made_from: str, count: int) -> bool:
-    """Whether samples.json records `count` volumes made from this, all intact on disk."""
-    if not run.samples_record.exists():
-        return False
-    record = run.read_samples()
-    return (
-        record.made_from == made_from
-        and run.is_described(record)
-        and len(record.files) == count
-        and all(run.is_intact(file) for file in record.files)
-    )
 
 
 def _present_sampler(run: Run) -> dict[str, Any] | None:

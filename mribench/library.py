@@ -12,12 +12,13 @@ from mribench.bench.folder import Run, open_bench, start_bench
 from mribench.bench.records import ScoresRecord, TrainingStep
 from mribench.data.nifti import Rescale
 from mribench.errors import finish
-from mribench.generation import BATCH, start_sampler_run
+from mribench.generation import start_sampler_run
 from mribench.reports import leaderboard
 from mribench.reports.csv_tables import as_csv
 from mribench.reports.fields import make_table
 from mribench.reports.records import Reader, read_training
 from mribench.runtime import Context, make_context
+from mribench.samples import BATCH
 from mribench.scored import Evaluation
 from mribench.session import Session
 from mribench.training import plan_training

@@ -6,9 +6,11 @@ CPU, tensors on a GPU with NCCL.
 
 from __future__ import annotations
 
+import base64
 import datetime
 import logging
 import os
+import pickle
 import subprocess
 import sys
 import warnings
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 PORT = 29500  # as torchrun's own default; of srun jobs, another one by the job's number
 PATIENCE = datetime.timedelta(days=1)  # for a process that works alone while the others wait
@@ -31,14 +34,14 @@ BUCKET_BYTES = 25_000_000
 SPEAKER = "speaker"  # the key under which the process that reports the failure puts its number
 
 
-class PeerLost(MribenchError):
-    """Another process of the command ended before its end."""
+class JobEnded(BaseException):
+    """The processes of a command cannot go on together; says why. Nothing but the command line may catch it."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "A process of this command ended without a message (was it killed?), so the others stop. Run the same "
-            "command again: it goes on where it stopped."
-        )
+
+_LOST = (
+    "A process of this command ended without a message (was it killed?), so the others stop. Run the same command "
+    "again: it goes on where it stopped."
+)
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,12 @@ class Launch:
 class _Group:
     launch: Launch
     store: Store
+    heard: int = 0  # of what the others have told the first
 
 
 _alone = Launch()
 _group: _Group | None = None
+_divisions = 0  # of work so far; equal on all processes
 
 
 def launch_of(environment: Mapping[str, str]) -> Launch:
@@ -221,42 +226,121 @@ def leave(code: int) -> NoReturn:
 
 @contextmanager
 def _peers() -> Iterator[None]:
-    """A collective inside: raises PeerLost when another process is gone."""
+    """Waits for others inside: raises JobEnded when one of them is gone."""
     try:
         yield
     except RuntimeError as error:
-        raise PeerLost from error
+        raise JobEnded(_LOST) from error
 
 
-def gather(value: T) -> list[T]:
-    """The value that each process gives, by rank; waits for all of them."""
+def gather(value: T, at: str = "end") -> list[T]:
+    """The value that each process gives, by rank; waits for all of them.
+
+    Raises JobEnded when they are not all at the same place `at` of their work.
+    """
     if _group is None:
         return [value]
     import torch.distributed as dist
 
-    values: list[Any] = [None] * size()
+    given: list[Any] = [None] * size()
     with _peers():
-        dist.all_gather_object(values, value)
-    return values
+        dist.all_gather_object(given, (at, value))
+    places = dict.fromkeys(place for place, _ in given)
+    if len(places) > 1:
+        raise JobEnded(f"All processes must do the same work, but they are at: {'; '.join(places)}.")
+    return [value for _, value in given]
 
 
 def from_first(compute: Callable[[], T]) -> T:
-    """What the first process computes, given to all; the others wait for it."""
+    """What the first process computes, alone, given to all; the others wait for it, and all raise what it raises."""
     if _group is None:
         return compute()
-    import torch.distributed as dist
+    value: T | None = None
+    with agreement():
+        if is_first():
+            with _alone_for_now():
+                value = compute()
+    first: T = gather(value)[0]  # type: ignore[assignment]
+    return first
 
-    values: list[Any] = [compute() if is_first() else None]
-    with _peers():
-        dist.broadcast_object_list(values, src=0)
-    return values[0]
+
+@contextmanager
+def _alone_for_now() -> Iterator[None]:
+    """Inside, this process takes itself for the only one."""
+    global _group
+    group, _group = _group, None
+    try:
+        yield
+    finally:
+        _group = group
 
 
 def first_alone(find: Callable[[], T]) -> T:
     """What `find` makes on the disk and returns: the first process calls it, then the others, who find it made."""
-    made = [find()] if is_first() else []
-    gather(None)
+    made: list[T] = []
+
+    def make() -> None:
+        made.append(find())
+
+    from_first(make)
     return made[0] if made else find()
+
+
+@contextmanager
+def agreement() -> Iterator[None]:
+    """What a process raises inside, where none waits for another, all of them raise at the end."""
+    if _group is None:
+        yield
+        return
+    mine: MribenchError | None = None
+    try:
+        yield
+    except MribenchError as error:
+        mine = error
+    except OSError as error:
+        mine = MribenchError(f"The system refused: {error.filename or ''} {error.strerror or error}.")
+    for raised in gather(mine):
+        if raised is not None:
+            raised.agreed = True
+            raise raised
+
+
+def divided(items: Sequence[T]) -> Iterator[T]:
+    """Those of the items that this process takes: the next one that none has taken, whenever it is ready for one."""
+    global _divisions
+    if _group is None:
+        yield from items
+        return
+    _divisions += 1
+    with _peers():
+        while (place := _group.store.add(f"division {_divisions}", 1) - 1) < len(items):
+            yield items[place]
+
+
+def exchange(found: Mapping[K, T]) -> dict[K, T]:
+    """What all processes have found together."""
+    return {key: value for each in gather(dict(found)) for key, value in each.items()}
+
+
+def tell_first(value: object) -> None:
+    """Give the first process something, without waiting until it asks."""
+    if _group is None:
+        return
+    with _peers():
+        number = _group.store.add("told", 1)
+        _group.store.set(f"told {number}", base64.b64encode(pickle.dumps(value)).decode())
+
+
+def told() -> Iterator[Any]:
+    """What the others have told the first process since it last asked."""
+    if _group is None:
+        return
+    with _peers():
+        while _group.heard < _group.store.add("told", 0):
+            _group.heard += 1
+            key = f"told {_group.heard}"
+            yield pickle.loads(base64.b64decode(_group.store.get(key)))
+            _group.store.delete_key(key)
 
 
 def copy_from_first(tensors: Sequence[Tensor]) -> None:

@@ -25,11 +25,12 @@ from mribench.errors import (
     out_of_memory,
 )
 from mribench.evaluation import embed, evaluate_run
-from mribench.generation import BATCH, add_folder, generate, make_control
+from mribench.generation import add_folder, generate, make_control
 from mribench.reports import leaderboard
 from mribench.reports.page.html import write_report
 from mribench.reports.printing import print_report
 from mribench.runtime import Context, no_progress
+from mribench.samples import BATCH
 from mribench.training import Plan, Scorer, train
 from mribench.training_scores import TensorBoard, TrainingScores
 
@@ -115,7 +116,7 @@ class Session:
         """Sample every trained run and make the controls."""
         for run in self.bench.runs():
             with self.collect_failures(run.name):
-                record = run.read_record()
+                record = processes.from_first(run.read_record)
                 if record.kind == "model":
                     self.generate(run, None, batch, overwrite)
                 elif record.kind == "folder" and record.adoption:
@@ -127,7 +128,9 @@ class Session:
 
     def make_control(self, control: Control, count: int, overwrite: bool = False) -> None:
         """Make a control's volumes."""
-        outcome = make_control(self.bench, self.cohort(), control, count, self.context, overwrite=overwrite)
+        outcome = processes.from_first(
+            lambda: make_control(self.bench, self.cohort(), control, count, self.context, overwrite=overwrite)
+        )
         self._say("make", control.name, outcome)
 
     def add_folder(self, name: str, folder: Path, rescale: Rescale | None, overwrite: bool) -> None:
@@ -146,7 +149,9 @@ class Session:
 
     def make_door_control(self, run: Run, overwrite: bool = False) -> None:
         """Make the control of an adopted entrant."""
-        outcome = make_door_control(self.bench, self.cohort(), run, self.context, overwrite=overwrite)
+        outcome = processes.from_first(
+            lambda: make_door_control(self.bench, self.cohort(), run, self.context, overwrite=overwrite)
+        )
         why = f"left out, because protocol {self.bench.protocol.name} has no held-out volumes"
         self._say("make", self.bench.door_control(run).name, outcome or why)
 
@@ -205,16 +210,18 @@ class Session:
 
     @contextmanager
     def collect_failures(self, name: str) -> Iterator[None]:
-        """A failure inside is noted in `failures`, and the command goes on."""
+        """A failure inside is noted in `failures`, and the command goes on; of several processes, if all failed so."""
         try:
             yield
-        except (TooLittleMemory, processes.PeerLost):
+        except TooLittleMemory:
             raise
         except (MribenchError, OSError) as error:
+            if processes.size() > 1 and not getattr(error, "agreed", False):
+                raise
             reason = out_of_memory(error) if is_out_of_memory(error) else error
             self.failures.append(f"{name}: {reason}")
         except Exception as error:
-            if not is_out_of_memory(error):
+            if processes.size() > 1 or not is_out_of_memory(error):
                 raise
             self.failures.append(f"{name}: {out_of_memory(error)}")
 

@@ -398,10 +398,12 @@ def _check_finite(generator: Generator, losses: dict[str, Tensor], step: int) ->
     if not bad:
         return
     values = ", ".join(f"{name} = {float(value):g}" for name, value in losses.items())
-    raise MribenchError(
+    error = MribenchError(
         f"Losses and gradients must stay finite, but by step {step} those of {', '.join(bad)} did not ({values}). "
         "The last checkpoint is kept. Lower the learning rate (--set learning_rate=...) and train with --overwrite."
     )
+    error.agreed = True  # gradients and losses are those of all processes
+    raise error
 
 
 def _save_weights(generator: Generator, run: Run, step: TrainingStep, context: Context) -> None:

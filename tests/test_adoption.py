@@ -14,11 +14,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from mribench import adoption, generation
+from mribench import adoption
 from mribench.bench.folder import open_bench
 from mribench.cli import main
 from mribench.data.foreign.hint import likely_sides
 from mribench.data.simulate import simulate
+from mribench.samples import write_samples
 
 BENCH_VOXELS = ("--orientation", "RAS", "--assume-affine", "bench")
 
@@ -287,7 +288,7 @@ def test_a_folder_that_was_taken_as_it_is_is_not_replaced(bench, stored, brains)
 
 def test_an_adoption_writes_its_samples_one_at_a_time(bench, stored, monkeypatch):
     batches = []
-    real = generation.write_samples
+    real = write_samples
 
     def noted(run, source, grid, count, context, batch):
         batches.append(batch)

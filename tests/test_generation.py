@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from mribench import generation
+from mribench import generation, samples
 from mribench.bench.controls import CONTROLS
 from mribench.bench.folder import Run
 from mribench.bench.records import RunRecord
 from mribench.data.grid import paper_grid
 from mribench.data.nifti import read_nifti
 from mribench.errors import MribenchError
-from mribench.generation import Source
 from mribench.runtime import Context
+from mribench.samples import Source
 
 GRID = paper_grid(16)
 
@@ -50,7 +50,7 @@ def generate(run, make, count=5, made_from="w", stop=None):
 
     context = Context(torch.device("cpu"), progress=progress)
     with pytest.raises(Killed) if stop else nullcontext():
-        generation.write_samples(run, Source(make, made_from), GRID, count, context, batch=2)
+        samples.write_samples(run, Source(make, made_from), GRID, count, context, batch=2)
 
 
 def test_a_killed_generation_makes_only_what_is_missing(tmp_path):
@@ -60,8 +60,8 @@ def test_a_killed_generation_makes_only_what_is_missing(tmp_path):
     (run.samples_folder / "000001.nii.gz").write_bytes(b"torn")
     generate(run, make)
     assert make.made == [0, 1, 0, 1, 2, 3, 4]  # always the same batches, so that rounding is the same too
-    assert generation.are_complete(run, "w", 5)
-    assert not generation.are_complete(run, "other", 5)
+    assert samples.are_complete(run, "w", 5)
+    assert not samples.are_complete(run, "other", 5)
     before = {p.name: p.read_bytes() for p in run.samples_folder.iterdir()}
     generate(run, make, made_from="other")
     assert {p.name: p.read_bytes() for p in run.samples_folder.iterdir()} == before
@@ -97,9 +97,9 @@ def test_a_damaged_description_is_written_again_and_no_volume_is_made_anew(tmp_p
     run, make = Run(tmp_path), Counting()
     generate(run, make)
     run.samples_description.write_text("{}")
-    assert not generation.are_complete(run, "w", 5)
+    assert not samples.are_complete(run, "w", 5)
     generate(run, make)
-    assert generation.are_complete(run, "w", 5) and len(make.made) == 5
+    assert samples.are_complete(run, "w", 5) and len(make.made) == 5
 
 
 def test_the_header_text_changes_no_digest_of_voxels(tmp_path):
@@ -107,7 +107,7 @@ def test_the_header_text_changes_no_digest_of_voxels(tmp_path):
     for name, origin in (("a", "synthetic"), ("b", "x" * 500)):
         run = Run(tmp_path / name)
         source = Source(Counting(), "w", origin=origin)
-        generation.write_samples(run, source, GRID, 2, Context(torch.device("cpu")))
+        samples.write_samples(run, source, GRID, 2, Context(torch.device("cpu")))
         digests.append([file.digest for file in run.read_samples().files])
         assert run.samples()[1].shape == GRID.shape
     assert digests[0] == digests[1]
@@ -121,7 +121,7 @@ def test_controls_made_of_people_do_not_pass_for_synthetic_volumes():
 
 
 def test_a_slab_lies_where_it_was_cut():
-    affine = generation.slab_affine(GRID, (6, 10))
+    affine = samples.slab_affine(GRID, (6, 10))
     assert affine[2, 3] == pytest.approx(GRID.origin_mm[2] + 6 * GRID.spacing_mm[2])
     assert GRID.affine[2, 3] == pytest.approx(GRID.origin_mm[2])
 
@@ -132,5 +132,5 @@ def test_samples_of_every_size_read_back(tmp_path, size):
     grid, run = paper_grid(size), Run(tmp_path)
     cube = np.zeros((1, size, size, size), np.float32)
     cube[0, size // 2] = 1
-    generation.write_samples(run, Source(lambda _: cube, ""), grid, 1, Context(torch.device("cpu")))
+    samples.write_samples(run, Source(lambda _: cube, ""), grid, 1, Context(torch.device("cpu")))
     assert np.array_equal(run.samples()[0], cube[0])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
 
+from mribench import processes
 from mribench.commands.completion import run_names
 from mribench.commands.options import (
     Compute,
@@ -62,6 +64,10 @@ def generate(
         else:
             chosen, changed = current.bench.existing_run(str(run)), parse_settings(settings) or None
             if name:
-                chosen = start_sampler_run(current.bench, chosen, name, changed or {}, overwrite=overwrite)
+                chosen = processes.from_first(
+                    partial(
+                        start_sampler_run, current.bench, chosen, name, changed or {}, overwrite=overwrite
+                    )
+                )
                 changed, overwrite = None, False
             current.generate(chosen, changed, batch, overwrite)

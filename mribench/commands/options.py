@@ -41,6 +41,8 @@ class Group(click.Group):
             processes.leave(end.code if isinstance(end.code, int) else 0)
         except MribenchError as error:
             _fail(str(error), error.exit_code)
+        except processes.JobEnded as error:
+            _fail(str(error), 1)
         except Exception as error:
             if is_out_of_memory(error):
                 _fail(out_of_memory(error), 1)

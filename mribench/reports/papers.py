@@ -179,7 +179,7 @@ def _strip(volumes: Callable[[], VolumeSet], grid: Grid) -> np.ndarray | Excepti
     """The views of the first volume side by side `[h,w]` uint8, or why there are none."""
     try:
         of = volumes()
-        views = central_levels(of[0], grid, of.slab, max(grid.spacing_mm) * grid.size / _PIXELS)
+        views = central_levels(of[0], grid, of.slab, grid.longest_mm / _PIXELS)
     except (MribenchError, ValueError) as error:
         return error
     height = max(view.shape[0] for view in views.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from pathlib import Path
@@ -12,18 +11,21 @@ import pytest
 import safetensors.torch
 import torch
 from click.testing import CliRunner
+from resume import volumes
 
 from mribench import processes
 from mribench.bench.cohort import start_cohort
-from mribench.bench.folder import open_bench, start_bench
+from mribench.bench.folder import Run, open_bench, start_bench
+from mribench.bench.records import RunRecord
 from mribench.cli import main
 from mribench.data.cohort import open_cohort
 from mribench.errors import UsageError
 from mribench.models.cdpm import CDPM
+from mribench.models.gan_gp import GANGP
 from mribench.models.joint_batch import Rows, rows_of
 from mribench.processes import Launch, launch_of
 from mribench.runtime import Context, no_progress
-from mribench.training import plan_training, train
+from mribench.training import load_generator, plan_training, train, training_steps
 
 HERE = Path(__file__).parent
 
@@ -66,27 +68,36 @@ def words(bench, name, **settings):
     return ["train", "cdpm", "--device", "cpu", "--bench", bench, "--name", name, *options]
 
 
-def weights(bench, name):
-    return safetensors.torch.load_file(bench / "runs" / name / "weights.safetensors")
+def weights(run):
+    return safetensors.torch.load_file(run / "weights.safetensors")
 
 
-def test_killed_and_continued_by_another_number_of_processes(bench):
-    """The weights are those of one process, up to the rounding of sums."""
-    command = words(bench, "killed", budget=300, batch_size=3)
-    first, second = launch.start(2, "-m", "mribench", *command)
-    checkpoint = bench / "runs" / "killed" / "training.jsonl"
-    while not checkpoint.exists():
+def test_a_killed_process_ends_all(bench):
+    first, second = launch.start(2, "-m", "mribench", *words(bench, "killed", budget=100_000, batch_size=3))
+    progress = bench / "runs" / "killed" / "training.jsonl"
+    while not progress.exists():
         assert first.poll() is None, first.communicate()
         time.sleep(0.05)
     second.send_signal(signal.SIGKILL)
     out, said = first.communicate(timeout=60)
     assert (first.returncode, out) == (1, "")
     assert said.count("Error") == 1 and "goes on where it stopped" in said, said
-    end = CliRunner().invoke(main, [*map(str, command)])
-    assert end.exit_code == 0, end.stderr
-    record = json.loads((bench / "runs" / "killed" / "run.json").read_text())
-    assert record["shared"][0] == {"step": 0, "processes": 2}
-    assert [change["processes"] for change in record["shared"]][1:] in ([], [1])
+
+
+def test_another_number_of_processes_goes_on_from_the_checkpoint(tmp_path):
+    """The weights are those of one unbroken process, up to the rounding of sums."""
+    config = GANGP.build_config("tiny", **{**GANGP.SMALLEST, "batch_size": 3, "budget": 36})
+    whole, broken = Run(tmp_path / "whole"), Run(tmp_path / "broken")
+    for run in (whole, broken):
+        settings = config.model_dump(mode="json")
+        RunRecord(kind="model", model="gan_gp", config=settings, seed=3, cohort_digest="x").write(run.record)
+    assert [code for code, _, _ in launch.run(2, HERE.parent / "resume.py", broken.folder, 2)] == [0, 0]
+    for run in (whole, broken):
+        list(training_steps(load_generator(run), volumes(), run, Context()))
+    changes = broken.read_record().shared
+    assert [(change.step, change.processes) for change in changes] == [(0, 2), (2, 1)]
+    unbroken, continued = weights(whole.folder), weights(broken.folder)
+    assert all(torch.allclose(unbroken[name], continued[name], atol=1e-4) for name in unbroken)
 
 
 def test_the_first_process_speaks_for_all(bench):
@@ -99,7 +110,7 @@ def test_the_first_process_speaks_for_all(bench):
     assert (
         CliRunner().invoke(main, [*map(str, words(bench, "alone", budget=12, batch_size=3))]).exit_code == 0
     )
-    shared, alone = weights(bench, "shared"), weights(bench, "alone")
+    shared, alone = weights(bench / "runs" / "shared"), weights(bench / "runs" / "alone")
     assert all(torch.allclose(shared[name], alone[name], atol=1e-5) for name in alone)
 
 

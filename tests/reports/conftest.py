@@ -20,12 +20,13 @@ from mribench.data.grid import paper_grid, quantise
 from mribench.data.nifti import write_nifti
 from mribench.evaluation import evaluate_run
 from mribench.files import digest_json, digest_volume, write_array, write_json, write_text
-from mribench.generation import add_folder, slab_affine
+from mribench.generation import add_folder
 from mribench.metrics.score import Score
 from mribench.metrics.statistics.jackknife import jackknife_groups
 from mribench.reports.export import bundle_of
 from mribench.reports.records import Entrant
 from mribench.runtime import make_context
+from mribench.samples import slab_affine
 
 SIZE = 16
 CENTRAL = ("fid_a_central", "fid_c_central", "fid_s_central")
