@@ -24,7 +24,7 @@ from mribench.data.volume_set import DARK, Progress
 from mribench.errors import MribenchError, UsageError
 from mribench.files import digest_file, digest_json
 from mribench.runtime import Context, DeviceRecord
-from mribench.samples import Source, are_complete, write_samples
+from mribench.samples import Source, are_complete, control_origin, write_samples
 from mribench.training import Outcome
 
 log = logging.getLogger(__name__)
@@ -337,7 +337,10 @@ def make_door_control(
         if are_complete(control, stamp, count):
             return "up to date"
         make, made = _maker(sample)
-        source = Source(make, stamp, device=DeviceRecord(device="cpu"), passage=made.__getitem__)
+        origin = control_origin(cohort, control.name)
+        source = Source(
+            make, stamp, device=DeviceRecord(device="cpu"), passage=made.__getitem__, origin=origin
+        )
         write_samples(control, source, grid, count, context, batch=1)
     return "done"
 

@@ -24,7 +24,7 @@ from mribench.files import digest_json
 from mribench.models import get_model
 from mribench.models.generator import Generator
 from mribench.runtime import Context, DeviceRecord, Noise, derive
-from mribench.samples import BATCH, Make, Source, are_complete, write_samples
+from mribench.samples import BATCH, Make, Source, are_complete, control_origin, write_samples
 from mribench.training import Outcome, load_generator, named_run
 
 
@@ -180,17 +180,10 @@ def make_control(
         start_run(run, record, "generate")
         if are_complete(run, stamp, count):
             return "up to date"
-        cpu, origin = DeviceRecord(device="cpu"), _control_origin(cohort, control)
+        cpu, origin = DeviceRecord(device="cpu"), control_origin(cohort, control.name, control.made_of_people)
         source = Source(make_volumes(cohort, control, seed), stamp, seed, device=cpu, origin=origin)
         write_samples(run, source, bench.protocol.cohort.voxels, count, context)
     return "done"
-
-
-def _control_origin(cohort: Cohort, control: Control) -> str:
-    """A control may hold real people: then its files must not pass for synthetic ones."""
-    if cohort.source == "simulated" or not control.made_of_people:
-        return f"synthetic, control {control.name}"
-    return f"NOT synthetic: made of real volumes, control {control.name}"
 
 
 def add_folder(

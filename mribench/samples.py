@@ -13,6 +13,7 @@ import numpy as np
 from mribench import __version__, processes
 from mribench.bench.folder import Run
 from mribench.bench.records import SampleFile, SamplesRecord
+from mribench.data.cohort import Cohort
 from mribench.data.foreign.recipe import Passage
 from mribench.data.grid import Grid, quantise
 from mribench.data.nifti import write_nifti
@@ -36,6 +37,13 @@ class Source:
     sampler: dict[str, Any] | None = None
     origin: str = "synthetic"  # of the volumes, as their headers and dataset_description.json say it
     passage: Callable[[int], Passage] | None = None  # of an adopted volume that was made
+
+
+def control_origin(cohort: Cohort, name: str, made_of_people: bool = True) -> str:
+    """The `origin` of a control: one may hold real people, and then its files must not pass for synthetic ones."""
+    if cohort.source == "simulated" or not made_of_people:
+        return f"synthetic, control {name}"
+    return f"NOT synthetic: made of real volumes, control {name}"
 
 
 def write_samples(

@@ -94,6 +94,10 @@ def test_what_published_codes_store_comes_back_as_the_brains_that_it_was(bench, 
     real = open_bench(bench).protocol.evaluation.samples
     door = samples(bench, "theirs-door")
     assert len(door) == real
+    first = open_bench(bench).existing_run("theirs-door").samples_folder / "000000.nii.gz"
+    assert (
+        nib.load(first).header["descrip"].tobytes().startswith(b"synthetic, control theirs-door")
+    )  # simulated
     for volume, heldout in zip(door.stack(), samples(bench, "real_heldout").stack(), strict=True):
         assert correlation(volume, heldout) > 0.97
     assert call("verify", "--bench", bench).output.strip().endswith("everything is as recorded")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mribench import generation, samples
+from mribench import samples
 from mribench.bench.controls import CONTROLS
 from mribench.bench.folder import Run
 from mribench.bench.records import RunRecord
@@ -116,8 +116,11 @@ def test_the_header_text_changes_no_digest_of_voxels(tmp_path):
 def test_controls_made_of_people_do_not_pass_for_synthetic_volumes():
     prepared, simulated = SimpleNamespace(source="prepared"), SimpleNamespace(source="simulated")
     for name, control in CONTROLS.items():
-        assert generation._control_origin(simulated, control).startswith("synthetic")
-        assert generation._control_origin(prepared, control).startswith("NOT synthetic") == (name != "noise")
+        here, there = (
+            samples.control_origin(cohort, name, control.made_of_people) for cohort in (simulated, prepared)
+        )
+        assert here.startswith("synthetic")
+        assert there.startswith("NOT synthetic") == (name != "noise")
 
 
 def test_a_slab_lies_where_it_was_cut():
