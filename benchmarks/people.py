@@ -15,7 +15,7 @@ from mribench.data.volume_set import VolumeSet
 from mribench.metrics.arrays.alignment import BATCH, Frame, coarse
 from mribench.metrics.arrays.cache import Arrays
 from mribench.metrics.features.anatomy import lattice_of, region_volumes
-from mribench.metrics.features.seams import join_profile
+from mribench.metrics.features.seams import honest_changes, join_profile
 from mribench.selftest.degradations import bias_field, noise_everywhere, noise_in_brain
 
 SEED = 78
@@ -122,10 +122,13 @@ class Aligned:
         self.joins: list[np.ndarray] = []
         self.regions: list[np.ndarray] = []
         self.lattice = lattice_of(mean.shape, None)
+        self.honest_joins = np.zeros((0, 0))
 
     def add(self, volumes: Sequence[np.ndarray]) -> range:
         """Numbers of the volumes, float `[D,H,W]`."""
         first = len(self.coarse)
+        if not first:  # as a bench's own people would say it
+            self.honest_joins = honest_changes(lambda i: volumes[i].astype(np.float32), min(64, len(volumes)))
         for start in range(0, len(volumes), BATCH):
             clipped = [np.clip(v, 0, 1).astype(np.float32) for v in volumes[start : start + BATCH]]
             self.joins.extend(join_profile(volume) for volume in clipped)
@@ -160,6 +163,9 @@ class Bench(Arrays):
 
     def joins(self, set_name: str) -> np.ndarray:
         return np.stack([self.aligned.joins[i] for i in self.numbers[set_name]])
+
+    def honest_joins(self, set_name: str) -> np.ndarray:
+        return self.aligned.honest_joins
 
     def region_volumes(self, set_name: str) -> np.ndarray:
         return np.stack([self.aligned.regions[i] for i in self.numbers[set_name]])

@@ -140,6 +140,17 @@ class Arrays:
 
         return self.store.get(f"joins-{key[:24]}", compute, len(volumes))
 
+    def honest_joins(self, set_name: str) -> np.ndarray:
+        """How blur and a pull to the mean change the mean join profile of a set, `[2,P]` float64."""
+        volumes = self._set(set_name)
+        options = [seams.join_definition(), seams.BLUR, seams.PULL]
+        key = digest_json(["honest joins", volumes.digest, self._extent(), *options])
+
+        def compute(_: Path | None) -> np.ndarray:
+            return seams.honest_changes(lambda i: self._volume(volumes, i), len(volumes))
+
+        return self.store.get(f"honest-joins-{key[:24]}", compute, 2)
+
     def distances(self, view: str) -> np.ndarray:
         """Squared distances of reference then samples `[M+N,M+N]` float64, by the features of all positions of a view.
 
@@ -286,6 +297,11 @@ class Arrays:
         sides = zip(self._lattice.spacing_mm, self._lattice.origin_mm, strict=True)
         grid = "-".join(f"{spacing:.4f}@{origin:.3f}" for spacing, origin in sides)
         return {**anatomy.definition(), "grid": grid}
+
+    @property
+    def voxel_mm(self) -> float:
+        """The longest side of a voxel; NotApplicable outside MNI152."""
+        return max(self._lattice.spacing_mm)
 
     @property
     def _lattice(self) -> Lattice:

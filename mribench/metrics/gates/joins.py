@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import nnls
 from scipy.stats import t as student_t
 
 from mribench.data.volume_set import VIEWS
@@ -14,7 +15,9 @@ from mribench.metrics.features.seams import Place, join_definition, places
 _PRIOR = 10  # people that the median variance of all places counts for in the variance of each
 _MAD = 1.4826  # median absolute deviation of a normal variable to its standard deviation
 
-DEFINITION = f"{join_definition()}|mean-difference-over-its-irregularity|prior:{_PRIOR}"
+_ITERATIONS = 20  # of the robust fit; it has settled to the third digit after ten
+
+DEFINITION = f"{join_definition()}|mean-difference-over-its-irregularity|prior:{_PRIOR}|without-blur-and-pull"
 
 
 class Joins(NamedTuple):
@@ -26,31 +29,58 @@ class Joins(NamedTuple):
     samples: list[int]  # those in which it stands out more than in anybody
 
 
-def joined(samples: np.ndarray, people: np.ndarray, shape: Sequence[int]) -> Joins:
+def joined(samples: np.ndarray, people: np.ndarray, honest: np.ndarray, shape: Sequence[int]) -> Joins:
     """The place where join profiles `[N,P]` depart most from people's `[M,P]`, of volumes `[D,H,W]`.
 
-    The difference of the means is compared with its own irregularity along the axis: flaws of a generator that are
-    everywhere, as noise and blur are, make no place stand out. It counts upwards only.
+    `honest` `[K,P]`: how blur and the like change the mean profile of people; as much of it as fits is taken off the
+    difference of the means. The rest is compared with its own irregularity along the axis: flaws of a generator that
+    are everywhere make no place stand out. It counts upwards only.
     """
     where = places(shape)
-    kinds = [(place.axis, place.width) for place in where]
+    kinds = _kinds(where)
+    departure = _centred(samples.mean(axis=0) - people.mean(axis=0), kinds)
+    departure = _centred(_without(departure, np.stack([_centred(each, kinds) for each in honest])), kinds)
     outlying = np.empty(len(where))
-    for kind in dict.fromkeys(kinds):
-        chosen = [i for i, other in enumerate(kinds) if other == kind]
-        outlying[chosen] = _outlying(samples[:, chosen], people[:, chosen])
+    for chosen in kinds:
+        outlying[chosen] = _outlying(departure[chosen], people[:, chosen], len(samples))
     worst = int(outlying.argmax())
     p_value = min(1.0, len(where) * float(student_t.sf(outlying[worst], len(people) - 1)))
     beyond = np.flatnonzero(samples[:, worst] > people[:, worst].max()).tolist()
     return Joins(where[worst], float(outlying[worst]), p_value, beyond)
 
 
-def _outlying(samples: np.ndarray, people: np.ndarray) -> np.ndarray:
-    n, m = len(samples), len(people)
+def _kinds(where: Sequence[Place]) -> list[np.ndarray]:
+    """The numbers of the places of each kind: borders, or slabs of one width, along one axis."""
+    kinds: dict[tuple[int, int], list[int]] = {}
+    for i, place in enumerate(where):
+        kinds.setdefault((place.axis, place.width), []).append(i)
+    return [np.array(chosen) for chosen in kinds.values()]
+
+
+def _centred(departure: np.ndarray, kinds: Sequence[np.ndarray]) -> np.ndarray:
+    """Less the median of each kind."""
+    centred = departure.copy()
+    for chosen in kinds:
+        centred[chosen] -= np.median(departure[chosen])
+    return centred
+
+
+def _without(departure: np.ndarray, honest: np.ndarray) -> np.ndarray:
+    """The departure `[P]` less the best sum of the changes `[K,P]`, none negative; places that stand out weigh less."""
+    rest = departure
+    for _ in range(_ITERATIONS):
+        spread = 2 * _MAD * float(np.median(np.abs(rest)))
+        root = np.sqrt(spread / np.maximum(np.abs(rest), spread)) if spread > 0 else np.ones(len(rest))
+        shares, _ = nnls((honest * root).T, departure * root)
+        rest = departure - shares @ honest
+    return rest
+
+
+def _outlying(departure: np.ndarray, people: np.ndarray, n: int) -> np.ndarray:
+    m = len(people)
     variance = people.var(axis=0, ddof=1)
     usual = float(np.median(variance[variance > 0])) if variance.any() else 0.0
     error = (m * variance + _PRIOR * usual) / (m + _PRIOR) * (1 / n + 1 / m)
-    departure = samples.mean(axis=0) - people.mean(axis=0)
-    departure -= np.median(departure)
     irregularity = _MAD * np.median(np.abs(departure))
     spread = np.sqrt(irregularity**2 + error)
     outlying: np.ndarray = np.divide(departure, spread, out=np.zeros_like(departure), where=spread > 0)

@@ -343,10 +343,11 @@ def _turned(entrant: _Entrant, turned: Sequence[int], p_values: np.ndarray, name
 
 def _joins(entrant: _Entrant, level: float) -> _Finding:
     arrays = entrant.arrays
-    people = np.concatenate([arrays.joins(name) for name in entrant.people()])
+    sets = entrant.people()
+    people = np.concatenate([arrays.joins(name) for name in sets])
     if len(people) < FEWEST:
         return _Finding(None, f"Cannot be judged: it takes {FEWEST} real people.")
-    worst = joins.joined(arrays.joins("samples"), people, arrays.shape)
+    worst = joins.joined(arrays.joins("samples"), people, arrays.honest_joins(sets[0]), arrays.shape)
     where, least = joins.described(worst.place), entrant.thresholds.least_outlying
     if worst.p_value > level or worst.outlying < least:
         return _Finding(
@@ -372,7 +373,7 @@ def _anatomy(entrant: _Entrant, level: float) -> _Finding:
             people = np.concatenate([people, traits(arrays.region_volumes(name))])
     if min(len(people), count) < FEWEST:
         return _Finding(None, f"Cannot be judged: it takes {FEWEST} samples and {FEWEST} real people.")
-    found = anatomy.departures(traits(arrays.region_volumes("samples")), people)
+    found = anatomy.departures(traits(arrays.region_volumes("samples")), people, arrays.voxel_mm)
     beyond = [departure.what for departure in found if departure.p_value <= level]
     if beyond:
         return _Finding(

@@ -20,7 +20,7 @@ def people(n, seed, spread=1.0, **shifts):
 
 
 def beyond(samples, others):
-    return [departure.what for departure in departures(samples, others) if departure.p_value <= LEVEL]
+    return [departure.what for departure in departures(samples, others, 2.75) if departure.p_value <= LEVEL]
 
 
 def test_people_and_what_is_tolerated_pass_in_a_thousand_draws():
@@ -41,7 +41,7 @@ def test_people_and_what_is_tolerated_pass_in_a_thousand_draws():
     ],
 )
 def test_other_anatomy_is_named_first(fault, what):
-    found = [departures(people(64, i, **fault), people(256, i + 500))[0] for i in range(10)]
+    found = [departures(people(64, i, **fault), people(256, i + 500), 2.75)[0] for i in range(10)]
     assert all(each.what.startswith(what[:-1]) for each in found)
     assert np.median([each.p_value for each in found]) <= LEVEL
 
@@ -50,16 +50,22 @@ def test_fluid_outside_and_white_matter_are_not_asked_because_blur_and_noise_mov
     assert not beyond(people(64, 1, outer_CSF=2.0, white_matter=0.7), people(256, 2))
 
 
+def test_coarse_volumes_are_not_asked_for_what_blur_moves_there():
+    thin, others = people(64, 1, grey_matter=-2.0), people(256, 2)
+    assert any("grey" in each.what for each in departures(thin, others, 3.5))
+    assert not any("grey matter" in each.what for each in departures(thin, others, 5.5))
+
+
 def test_samples_that_never_vary_have_finite_departures():
     alike = np.repeat(people(1, 0), 12, axis=0)
     for pair in ((alike, people(40, 1)), (people(40, 1), alike), (alike, alike)):
-        assert all(0 <= departure.p_value <= 1 for departure in departures(*pair))
+        assert all(0 <= departure.p_value <= 1 for departure in departures(*pair, 2.75))
 
 
 class _Measured:
     """Arrays whose regions are known."""
 
-    slab = None
+    slab, voxel_mm = None, 2.0
 
     def __init__(self, arrays, regions):
         self._arrays, self._regions = arrays, regions

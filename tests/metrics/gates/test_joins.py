@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from mribench.metrics.features.seams import Place, join_profile, places
+from mribench.metrics.features.seams import Place, honest_changes, join_profile, places
 from mribench.metrics.gates.joins import described, joined
 
 SHAPE = (9, 7, 8)
+NO_CHANGE = np.zeros((1, len(places(SHAPE))))
 
 
 def at(profile, *place):
@@ -43,7 +44,7 @@ def profiles(count, seed):
 def test_the_place_that_was_raised_is_found_with_the_samples_that_show_it():
     samples, place = profiles(20, 0), Place(1, 2, 3)
     samples[:12, places(SHAPE).index(place)] += 1
-    worst = joined(samples, profiles(40, 1), SHAPE)
+    worst = joined(samples, profiles(40, 1), NO_CHANGE, SHAPE)
     assert worst.place == place
     assert worst.samples == list(range(12))
     assert worst.outlying > 8
@@ -53,11 +54,13 @@ def test_the_place_that_was_raised_is_found_with_the_samples_that_show_it():
 def test_what_is_everywhere_or_lowers_a_place_makes_none_stand_out():
     samples = profiles(20, 2) + 3
     samples[:, 7] -= 3
-    assert joined(samples, profiles(40, 3), SHAPE).outlying < 5
+    assert joined(samples, profiles(40, 3), NO_CHANGE, SHAPE).outlying < 5
 
 
 def test_the_p_value_is_no_smaller_than_chance_allows():
-    p_values = [joined(profiles(16, 2 * i), profiles(24, 2 * i + 1), SHAPE).p_value for i in range(400)]
+    p_values = [
+        joined(profiles(16, 2 * i), profiles(24, 2 * i + 1), NO_CHANGE, SHAPE).p_value for i in range(400)
+    ]
     assert np.mean(np.array(p_values) <= 0.1) < 0.12
 
 
@@ -71,3 +74,25 @@ def test_the_p_value_is_no_smaller_than_chance_allows():
 )
 def test_a_place_is_named_by_its_view_and_slices(place, words):
     assert described(place) == words
+
+
+def test_what_blur_and_a_pull_to_the_mean_do_makes_no_place_stand_out_and_hides_none():
+    rng, place = np.random.default_rng(5), Place(1, 2, 3)
+    honest = rng.normal(0, 0.3, (2, len(places(SHAPE))))
+    samples = profiles(20, 6) + np.array([0.5, 3.0]) @ honest
+    assert joined(samples, profiles(40, 7), NO_CHANGE, SHAPE).outlying > 8
+    assert joined(samples, profiles(40, 7), honest, SHAPE).outlying < 3.5
+    samples[:, places(SHAPE).index(place)] += 1
+    worst = joined(samples, profiles(40, 7), honest, SHAPE)
+    assert worst.place == place and worst.outlying > 8
+    opposite = profiles(20, 6) - 3 * honest[0]  # sharper than people: nothing honest
+    assert joined(opposite, profiles(40, 7), honest, SHAPE).outlying == pytest.approx(
+        joined(opposite, profiles(40, 7), NO_CHANGE, SHAPE).outlying, rel=0.2
+    )
+
+
+def test_equal_volumes_do_not_change_by_a_pull_to_their_mean_but_by_blur():
+    volume = np.random.default_rng(1).random(SHAPE)
+    blurred, pulled = honest_changes(lambda i: volume, 3)
+    assert pulled == pytest.approx(0, abs=1e-12)
+    assert np.abs(blurred).max() > 0.1
