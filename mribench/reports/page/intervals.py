@@ -19,15 +19,16 @@ _ROW_INCHES, _WIDTH_INCHES = 0.19, 4.4
 Marks = Sequence[tuple[TableRow, TableCell]]
 
 
-def interval_plots(table: Table) -> list[Picture]:
-    """A plot per column (MS-SSIM once), then one per companion score that two entrants have."""
+def interval_plots(table: Table) -> list[tuple[bool, Picture]]:
+    """A plot per column (MS-SSIM once), then one per companion score that two entrants have: (companion?, plot)."""
     table = table.of("paper", "score", "companion")
     plots = []
     for i, column in enumerate(table.columns):
         entrants = table.contestants + table.controls
         marks = [(row, row.cells[i]) for row in entrants if row.cells[i].values]
         if len(marks) > 1 and not column.gap:
-            plots.append(_plot(column, marks, table.baseline[0].cells[i].values if table.baseline else ()))
+            baseline = table.baseline[0].cells[i].values if table.baseline else ()
+            plots.append((column.kind == "companion", _plot(column, marks, baseline)))
     return plots
 
 

@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -193,8 +194,9 @@ def test_a_number_is_one_click_from_its_definition_and_its_entrant(visit, path):
     page.head("FID-A").find_element(By.TAG_NAME, "a").click()
     assert "fid_a" in page.one("tr:target").text
     page.one("table.board tbody a.quiet").click()
-    card = page.one("details:target")
-    assert card.get_attribute("open") and "metric:mmd" in card.text and "16 volumes seen" in card.text
+    entrant = page.one("details:target")
+    assert entrant.get_attribute("open") and "16 volumes seen" in entrant.text
+    assert [e.get_attribute("id") for e in page.shown(".entrant")] == ["cdpm"]
 
 
 def test_viewer_shows_moves_and_changes_volumes(visit, path):
@@ -330,6 +332,7 @@ def test_page_prints(visit, path):
     page = visit(path)
     pdf = base64.b64decode(page.chromium.print_page())
     assert pdf.startswith(b"%PDF") and len(pdf) > 50_000
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 8
 
 
 def test_dark_and_light_text_has_contrast(visit, path):
