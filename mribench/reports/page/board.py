@@ -114,3 +114,15 @@ def _column(table: Table, i: int, group: int) -> BoardColumn:
     targets = [] if column.target is None or column.gap else [column.target]
     ends = limits(marks, [*real, *targets], column.bounds) if marks else None
     return BoardColumn(column, group, ends, real)
+
+
+def score_marks(table: Table) -> dict[str, dict[str, Mark]]:
+    """Entrant -> metric -> its mark, companion scores too."""
+    table = table.of("paper", "score", "companion")
+    columns = [_column(table, i, 0) for i, column in enumerate(table.columns) if not column.gap]
+    values = [i for i, column in enumerate(table.columns) if not column.gap]
+    marks: dict[str, dict[str, Mark]] = {}
+    for row in table.contestants + table.controls:
+        made = [(column, column.mark(row.cells[i])) for i, column in zip(values, columns, strict=True)]
+        marks[row.name] = {column.shown.metric: mark for column, mark in made if mark}
+    return marks

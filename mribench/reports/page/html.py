@@ -57,10 +57,14 @@ def render(bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str
         "page.html.j2",
         title=f"mribench: {bench.protocol.name}",
         style=templating.style_sheet(
-            "style.css.j2", material.gallery.grid, groups=len(material.leaderboard.groups)
+            "style.css.j2",
+            material.gallery.grid,
+            groups=len(material.leaderboard.groups),
+            running_head=templating.css_string(f"{bench.protocol.name}. {board.headline}"),
         ),
         headline=board.headline,
         cards=material.cards,
+        places=material.places,
         facts=front_facts(bench, cohort, material.entrants),
         notices=front_warnings(board),
         scripts=[*([viewer.script] if viewer else []), script],

@@ -22,9 +22,10 @@ Scores = tuple[
 ]  # a column, who has what there, the real baseline's values
 
 
-def interval_plots(table: Table) -> list[Picture]:
-    """A plot per column (MS-SSIM once), then one per companion score that two entrants have."""
-    return [_plot(*scores) for scores in plotted_scores(table.of("paper", "score", "companion"))]
+def interval_plots(table: Table) -> list[tuple[bool, Picture]]:
+    """A plot per column (MS-SSIM once), then one per companion score that two entrants have: (companion?, plot)."""
+    drawn = plotted_scores(table.of("paper", "score", "companion"))
+    return [(scores[0].kind == "companion", _plot(*scores)) for scores in drawn]
 
 
 def plotted_scores(table: Table) -> list[Scores]:

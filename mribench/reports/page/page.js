@@ -1,4 +1,4 @@
-// Sorting, the viewer, and opening what a link points into. Without scripts the page is whole, in its static order.
+// Sorting, entrants side by side, the viewer, and opening what a link points into. Without scripts the page is whole, in its static order.
 "use strict";
 
 // A cell's place: comparable values first, then those set apart, then none.
@@ -25,6 +25,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   heads.forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
+    head.dataset.title = head.firstChild.data; // print needs it: Chromium draws no button in a repeated head
     button.append(head.firstChild);
     head.prepend(button);
     button.addEventListener("click", () => {
@@ -36,12 +37,43 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-function openTarget() {
-  const target = document.getElementById(location.hash.slice(1));
-  if (target instanceof HTMLDetailsElement) target.open = true;
+// One entrant, or two side by side; "" in the first choice shows all.
+const views = document.getElementById("views"), chooser = document.getElementById("chooser");
+
+function showChosen() {
+  const places = [...chooser.querySelectorAll("select")].map((select) => select.value);
+  const [first, second] = [places[0], places[0] && places[1] !== places[0] ? places[1] : ""];
+  views.classList.toggle("chosen", Boolean(first));
+  views.classList.toggle("two", Boolean(second));
+  for (const view of views.children) {
+    const shown = view.id && (view.id === first || view.id === second);
+    view.classList.toggle("shown", shown);
+    if (shown) view.open = true;
+  }
 }
+
+function openTarget() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  const view = target.closest(".entrant");
+  if (view && !view.classList.contains("shown")) {
+    document.getElementById("first-entrant").value = view.id;
+    showChosen();
+  }
+  for (let fold = target.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+  target.scrollIntoView();
+}
+
+chooser.hidden = views.children.length < 2;
+chooser.addEventListener("change", showChosen);
 addEventListener("hashchange", openTarget);
 openTarget();
+
+for (const row of document.querySelectorAll("tr[data-place]")) {
+  row.addEventListener("click", (event) => {
+    if (!event.target.closest("a, summary, input") && !String(getSelection())) location.hash = row.dataset.place;
+  });
+}
 
 async function startViewer(planes) {
   planes.hidden = false;

@@ -85,14 +85,12 @@ class Gallery:
         return self._strip(self._samples(entrant), 0, entrant.label, _FINE_PIXELS, entrant.name)
 
     def five(self, entrants: Sequence[Entrant]) -> list[Group]:
-        """The first five samples of each entrant that has any, the first of them larger."""
+        """The first five samples of each entrant that has any."""
         groups = []
         for entrant in _sampled(entrants):
             volumes = self._samples(entrant)
             strips = [
-                self._strip(
-                    volumes, i, f"Sample {i + 1}", _COARSE_PIXELS if i else _FINE_PIXELS, entrant.name
-                )
+                self._strip(volumes, i, f"Sample {i + 1}", _COARSE_PIXELS, entrant.name)
                 for i in range(min(_SAMPLES_SHOWN, len(volumes)))
             ]
             groups.append(Group(entrant, strips=tuple(strips)))

@@ -121,7 +121,7 @@ class Card:
 
     entrant: Entrant
     facts: tuple[_Fact, ...]
-    scores: tuple[tuple[str, str, str, str, str], ...]  # title, value, interval, p, signature
+    scores: tuple[tuple[str, str, str, str, str, str], ...]  # metric, title, value, interval, p, signature
     settings: tuple[str, ...]
 
 
@@ -283,7 +283,7 @@ def _limits(entrant: Entrant, bench: Bench) -> str:
     return " ".join([*limits, words.NO_CLINICAL_USE])
 
 
-def _line(score: Score, row: Row) -> tuple[str, str, str, str, str]:
+def _line(score: Score, row: Row) -> tuple[str, str, str, str, str, str]:
     """In the metric's own unit; the interval ends where the quantity itself ends."""
     low, high = score.low, score.high
     for column in (cell.column for cell in row.cells):
@@ -292,7 +292,7 @@ def _line(score: Score, row: Row) -> tuple[str, str, str, str, str]:
     title = f"{score.title} ({score.unit})" if score.unit else score.title
     interval = f"[{significant(low)}, {significant(high)}]"
     p_value = "–" if score.p_value is None else significant(score.p_value)
-    return title, significant(score.value), interval, p_value, score.signature
+    return score.metric, title, significant(score.value), interval, p_value, score.signature
 
 
 def refused(cohort: Cohort | None, board: Leaderboard) -> list[_Fact]:

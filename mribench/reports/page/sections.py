@@ -14,13 +14,13 @@ from mribench.reports.fields import make_table
 from mribench.reports.grid import Table, TableRow
 from mribench.reports.leaderboard import FILES
 from mribench.reports.page import published, words
-from mribench.reports.page.board import Board, make_board
+from mribench.reports.page.board import Board, make_board, score_marks
+from mribench.reports.page.entrants import EntrantView, entrant_views, place_of
 from mribench.reports.page.evidence import read_evidence
 from mribench.reports.page.front import FrontCard, front_cards
 from mribench.reports.page.intervals import interval_plots
 from mribench.reports.page.pictures import Gallery, Strip
 from mribench.reports.page.provenance import cards, facts, metric_facts, refused
-from mribench.reports.page.regions import forests
 from mribench.reports.page.templating import filled
 from mribench.reports.page.viewer import Viewer, make_viewer
 from mribench.reports.records import Entrant
@@ -63,13 +63,20 @@ class Material:
         """The cards of the first screen."""
         return front_cards(self.board, self.firsts, self.gallery.reference())
 
+    @cached_property
+    def views(self) -> tuple[list[EntrantView], list[str]]:
+        """Every entrant's own view, and the reasons why all of them lack a part."""
+        made = cards(self.bench, self.cohort, self.board)
+        return entrant_views(self.board, self.gallery, made, score_marks(self.table), _IDS)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Entrant -> the id of its view."""
+        return {entrant.name: place_of(entrant.name, _IDS) for entrant in self.entrants}
+
     @property
     def entrants(self) -> list[Entrant]:
         return [row.entrant for row in self.board.rows]
-
-    @property
-    def contestants(self) -> list[Entrant]:
-        return [row.entrant for row in self.board.contestants]
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ class Section:
     link: str
     title: str
     context: Callable[[Material], Mapping[str, object]]
+    folded: bool = False
 
     def render(self, material: Material) -> Markup:
         """Everything below the heading."""
@@ -90,6 +98,7 @@ def _leaderboard(material: Material) -> dict[str, object]:
     table, bench, companions = material.table, material.bench, material.table.of("companion")
     return {
         "board": material.leaderboard,
+        "places": material.places,
         "controls": [row.entrant for row in material.board.controls],
         "chances": [row for row in table.contestants if row.chances],
         "companions": replace(
@@ -123,39 +132,10 @@ def _viewer(material: Material) -> dict[str, object]:
     return dict(zip(("viewer", "reason"), material.viewer, strict=True))
 
 
-def _samples(material: Material) -> dict[str, object]:
-    return {"groups": material.gallery.five(material.contestants)}
-
-
-def _nearest(material: Material) -> dict[str, object]:
-    copies = [entrant for entrant in material.entrants if entrant.name == "train_copy"]
-    return {"groups": material.gallery.neighbours([*material.contestants, *copies])}
-
-
-def _tsne(material: Material) -> dict[str, object]:
-    return dict(zip(("groups", "reason"), material.gallery.embedding(material.entrants), strict=True))
-
-
-def _profiles(material: Material) -> dict[str, object]:
-    return dict(zip(("groups", "reason"), material.gallery.profiles(material.entrants), strict=True))
-
-
-def _regions(material: Material) -> dict[str, object]:
-    return dict(zip(("groups", "reason"), forests(material.entrants), strict=True))
-
-
-def _training(material: Material) -> dict[str, object]:
-    return {"groups": material.gallery.curves(material.contestants)}
-
-
 def _metrics(material: Material) -> dict[str, object]:
     evidence, about = read_evidence(material.bench, material.cohort)
     metrics = metric_facts(material.entrants)
     return {"words": words, "metrics": metrics, "evidence": evidence, "about_evidence": about}
-
-
-def _cards(material: Material) -> dict[str, object]:
-    return {"cards": cards(material.bench, material.cohort, material.board)}
 
 
 def _protocol(material: Material) -> dict[str, object]:
@@ -163,23 +143,24 @@ def _protocol(material: Material) -> dict[str, object]:
     return {"protocol": protocol, "refused": refused(material.cohort, material.board)}
 
 
+def _entrants(material: Material) -> dict[str, object]:
+    views, reasons = material.views
+    return {"views": views, "reasons": reasons}
+
+
 SECTIONS = (
     Section("leaderboard", "Leaderboard", "Leaderboard", _leaderboard),
-    Section("intervals", "Intervals", "Every score with its interval", _intervals),
-    Section("sheet", "All entrants", "All entrants at one window", _sheet),
+    Section("entrants", "Entrants", "Every entrant on its own", _entrants),
     Section("viewer", "Viewer", "Look inside: two volumes side by side", _viewer),
-    Section("samples", "Samples", "Five samples of each model", _samples),
+    Section("sheet", "All at one window", "All entrants at one window", _sheet),
+    Section("intervals", "Intervals", "Every score with its interval", _intervals),
     Section(
-        "nearest",
-        "Nearest training volumes",
-        "Are samples copies? The most similar training volumes",
-        _nearest,
+        "metrics",
+        "Definitions",
+        "What each metric detects, and how it is defined here",
+        _metrics,
+        folded=True,
     ),
-    Section("tsne", "t-SNE", "Where the samples lie among the training volumes", _tsne),
-    Section("profiles", "Slice profiles", "Slice profiles: brightness and seams", _profiles),
-    Section("regions", "Anatomy", "Volumes of brain regions against the reference", _regions),
-    Section("training", "Training", "Training", _training),
-    Section("metrics", "Definitions", "What each metric detects, and how it is defined here", _metrics),
-    Section("cards", "Model cards", "A card for every entrant", _cards),
-    Section("protocol", "Protocol and provenance", "Protocol and provenance", _protocol),
+    Section("protocol", "Protocol and provenance", "Protocol and provenance", _protocol, folded=True),
 )
+_IDS = frozenset(section.id for section in SECTIONS)

@@ -37,6 +37,12 @@ def style_sheet(template: str, grid: Grid, **context: object) -> Markup:
     return filled(template, widths=widths, pair=pair, shades=_SHADES, **context)
 
 
+def css_string(text: str) -> Markup:
+    """A quoted string of CSS, which nothing in the text can end."""
+    letters = (c if (c.isascii() and c.isalnum()) or c == " " else f"\\{ord(c):x} " for c in plain(text))
+    return Markup('"' + "".join(letters) + '"')
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(

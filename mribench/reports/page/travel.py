@@ -163,7 +163,7 @@ def _pictures(
 
 
 def _picture(levels: np.ndarray, alt: str) -> Picture:
-    return Picture(image_uri(levels, "png", optimize=True), alt, levels.shape[1], levels.shape[0])
+    return Picture(image_uri(levels, lossless=True), alt, levels.shape[1], levels.shape[0])
 
 
 def _card(each: Joined) -> _Facts:

@@ -34,6 +34,7 @@ class Sprite:
 
     label: str
     uri: str
+    lossy: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def make_viewer(bench: Bench, cohort: Cohort | None, rows: Sequence[Row]) -> tup
     if not sprites:
         return None, "No volume can be read."
     z, y, x = _cubes(np.zeros(grid.shape, np.float32), grid, side).shape
-    lossy = any(sprite.uri.startswith("data:image/webp") for sprite in sprites)
+    lossy = any(sprite.lossy for sprite in sprites)
     return Viewer(tuple(sprites), (x, y, z), side, _affine(grid, side), lossy, script, credit), ""
 
 
@@ -96,7 +97,7 @@ def _sprites(label: str, volumes: VolumeSet, count: int, grid: Grid, side: float
         except (MribenchError, ValueError):
             continue
         if volume.shape == grid.shape:  # all mosaics of a page must be of one size
-            yield Sprite(f"{label}, volume {i + 1}", _mosaic_uri(_mosaic(_cubes(volume, grid, side))))
+            yield _sprite(f"{label}, volume {i + 1}", _mosaic(_cubes(volume, grid, side)))
 
 
 def _cubes(volume: np.ndarray, grid: Grid, side: float) -> np.ndarray:
@@ -115,9 +116,11 @@ def _mosaic(volume: np.ndarray) -> np.ndarray:
     return tiles.reshape(rows, columns, depth, height).swapaxes(1, 2).reshape(rows * depth, columns * height)
 
 
-def _mosaic_uri(levels: np.ndarray) -> str:
-    exact = image_uri(levels, "png", optimize=True)
-    return exact if len(exact) <= _LOSSLESS_LETTERS else image_uri(levels, "webp", quality=_LOSSY_QUALITY)
+def _sprite(label: str, levels: np.ndarray) -> Sprite:
+    exact = image_uri(levels, lossless=True)
+    if len(exact) <= _LOSSLESS_LETTERS:
+        return Sprite(label, exact)
+    return Sprite(label, image_uri(levels, quality=_LOSSY_QUALITY), lossy=True)
 
 
 def _affine(grid: Grid, side: float) -> tuple[tuple[float, ...], ...]:

@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -193,8 +194,33 @@ def test_a_number_is_one_click_from_its_definition_and_its_entrant(visit, path):
     page.head("FID-A").find_element(By.TAG_NAME, "a").click()
     assert "fid_a" in page.one("tr:target").text
     page.one("table.board tbody a.quiet").click()
-    card = page.one("details:target")
-    assert card.get_attribute("open") and "metric:mmd" in card.text and "16 volumes seen" in card.text
+    entrant = page.one("details:target")
+    assert entrant.get_attribute("open") and "16 volumes seen" in entrant.text
+    assert [e.get_attribute("id") for e in page.shown(".entrant")] == ["cdpm"]
+
+
+def test_a_link_leads_into_an_entrant_and_a_second_one_stands_beside_it(visit, path):
+    page = visit(path)
+    page.run("location.hash = 'ha_gan/copies'")
+    page.wait("return document.getElementById('ha_gan').open")
+    assert [e.get_attribute("id") for e in page.shown(".entrant")] == ["ha_gan"]
+    assert page.one("[id='ha_gan/copies']").is_displayed()
+    Select(page.one("#second-entrant")).select_by_visible_text("cDPM")
+    left, right = (page.one(f"#{name}").rect for name in ("cdpm", "ha_gan"))
+    assert left["y"] == right["y"] and left["x"] != right["x"]
+    Select(page.one("#first-entrant")).select_by_visible_text("all")
+    assert len(page.shown(".entrant")) == 5
+    page.one("tr[data-place=dpm3d] td").click()
+    page.wait("return location.hash === '#dpm3d'")
+    assert "axial slices 5 to 10 only" in page.one("#dpm3d").text
+
+
+def test_digits_come_with_the_focus(visit, path):
+    page = visit(path)
+    interval = page.one("tr[data-place=cdpm] .under .interval")
+    assert not interval.is_displayed()
+    page.run("document.querySelector('tr[data-place=cdpm] a.quiet').focus()")
+    assert interval.is_displayed()
 
 
 def test_viewer_shows_moves_and_changes_volumes(visit, path):
@@ -330,6 +356,7 @@ def test_page_prints(visit, path):
     page = visit(path)
     pdf = base64.b64decode(page.chromium.print_page())
     assert pdf.startswith(b"%PDF") and len(pdf) > 50_000
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 8
 
 
 def test_dark_and_light_text_has_contrast(visit, path):

@@ -51,7 +51,7 @@ def shown(shared_bench):
 
 
 def pixels(uri):
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("L"))
 
 
 def test_files_and_what_the_page_says(shown, shared_bench):
@@ -69,7 +69,7 @@ def test_files_and_what_the_page_says(shown, shared_bench):
 def test_pictures_are_there_and_described(shown):
     _, page = shown
     images = page.all("img")
-    assert all(image["src"].startswith("data:image/png;base64,") for image in images)
+    assert all(image["src"].startswith("data:image/webp;base64,") for image in images)
     assert all(image["alt"] for image in images if "hidden" not in image)
     sheet, five, pairs, panels, curves, profiles, intervals = 6 * 3, 3 * 4 * 3, 3 * 3 * 3, 4, 3, 5, 12
     shown = sheet + five + pairs + panels + curves + profiles + intervals
@@ -152,7 +152,7 @@ def test_missing_cohort_is_said(full_bench):
 
 def test_empty_bench_has_a_page(make_bench):
     _, page = render(make_bench())
-    assert "no runs yet" in page.text and "No model has samples yet." in page.text
+    assert "no runs yet" in page.text and "No entrant yet." in page.text
 
 
 def test_protocol_that_rewards_copying_says_so(make_bench):
@@ -245,9 +245,7 @@ def test_mirrored_neighbours_are_drawn_mirrored_and_say_so(full_bench):
 
 def test_cards_say_what_was_trained_on_what_and_at_which_cost(shown):
     text, page = shown
-    card = re.search(
-        r'<details class="card" id="card-\w+">\s*<summary><bdi>cDPM.*?</details>', text, re.S
-    ).group(0)
+    card = re.search(r'<section class="part card" id="cdpm/card">.*?</section>', text, re.S).group(0)
     card = Page(card).text
     for said in (
         CDPM.card(), "4 simulated volumes (train)", "16 volumes seen", "1,234 parameters",
@@ -256,7 +254,7 @@ def test_cards_say_what_was_trained_on_what_and_at_which_cost(shown):
     ):  # fmt: skip
         assert said in card
     assert str(DeviceRecord(device="cpu", threads=1)) == "cpu, 1 thread"
-    assert page.text.count(words.NO_CLINICAL_USE) == 1 + text.count('<details class="card')
+    assert page.text.count(words.NO_CLINICAL_USE) == 1 + text.count('<section class="part card')
 
 
 def test_views_are_oriented_and_in_true_proportion():

@@ -45,7 +45,7 @@ def test_one_plot_a_column_and_one_a_companion_with_values_in_the_alt_text(
         make_entrant("b", scores={**make_scores(2.0), "kid_a": scores["kid_a"]}),
     ]
     board = leaderboard.from_scores(entrants)
-    plots = intervals.interval_plots(make_table(board))
+    plots = [plot for _, plot in intervals.interval_plots(make_table(board))]
     titles = [plot.alt.partition(" with 95")[0] for plot in plots]
     assert titles == [c.title for c in COLUMNS if c.key != "gap"] + ["KID_A"]
     assert "target 80.0; real volumes 78.0; a 90.0 [89.8, 90.2]; b 100" in plots[0].alt

@@ -44,4 +44,4 @@ def test_alt_text_counts_what_lies_outside_the_band(shift, outside):
     own = Profiles(np.full((2, 3), 0.1 + shift), np.full((2, 2), 0.1), start=2)
     picture = profile_plot(own, reference, "X")
     assert f"in {outside} of 3 axial slices" in picture.alt and "in 0 of 2" in picture.alt
-    assert picture.uri.startswith("data:image/png;base64,")
+    assert picture.uri.startswith("data:image/webp;base64,")

@@ -42,17 +42,11 @@ def test_each_section_has_its_heading_by_which_it_is_named(shown, section):
 
 EMPTY = {
     "leaderboard": "This bench has no runs yet.",
-    "intervals": "Intervals are compared once two entrants have scores.",
-    "sheet": "There is neither a reference volume nor an entrant.",
+    "entrants": "No entrant yet.",
     "viewer": "No volume can be read.",
-    "samples": "No model has samples yet.",
-    "nearest": "No model has samples yet.",
-    "tsne": "embedding/tsne.csv must be",
-    "profiles": "Without the cohort there is no reference.",
-    "regions": "No entrant has a score of anatomy.",
-    "training": "No model was trained in this bench.",
+    "sheet": "There is neither a reference volume nor an entrant.",
+    "intervals": "Intervals are compared once two entrants have scores.",
     "metrics": "No entrant has scores yet.",
-    "cards": "No entrant yet.",
     "protocol": "(as asked)",
 }
 
@@ -69,7 +63,6 @@ def test_a_section_without_anything_to_show_says_why(make_bench):
         "viewer": "Reference, volume 1",
         "protocol": "no volume has two roles",
     }
-    without_samples = {"profiles": "No entrant has samples yet."}
-    assert not silent(render(maker), EMPTY | with_cohort | without_samples)
+    assert not silent(render(maker), EMPTY | with_cohort)
     (maker.bench.cohort_folder / "volumes.json").unlink()
     assert not silent(render(maker), EMPTY)
