@@ -16,6 +16,7 @@ from mribench.data.cohort import open_cohort
 from mribench.errors import MribenchError
 from mribench.metrics.statistics.comparison import p_value
 from mribench.reports.comparison import compare
+from mribench.reports.export import open_sources
 from mribench.reports.joint import check_contradictions
 
 
@@ -106,6 +107,9 @@ def test_commands_write_bundle_page_and_site(laboratories, travelled, tmp_path):
     end = call("compare", tmp_path / "in" / "a.zip", second.folder, "--out", tmp_path / "c.html", "--json")
     assert end.exit_code == 0, end.output
     assert json.loads(end.stdout)["tests"] and "Paired tests" in (tmp_path / "c.html").read_text()
+    ((_, board),) = compare(open_sources([tmp_path / "in" / "a.zip", second.folder])).boards
+    assert end.stderr.startswith("Reference volumes ") and "\nmodel " in end.stderr
+    assert " ".join(end.stderr.split()).endswith(board.headline)
     end = call("leaderboard", tmp_path / "in", "--out", tmp_path / "site")
     assert end.exit_code == 0, end.output
     page = (tmp_path / "site" / "index.html").read_text()
@@ -123,6 +127,8 @@ def test_several_references_give_a_page_each(travelled, tmp_path):
     other = replace(bundle, label="b", record=bundle.record.model_copy(update={"cohort": cohort}))
     for name, each in (("a", bundle), ("b", other)):
         write_bundle(tmp_path / f"{name}.zip", each)
+    end = call("compare", tmp_path / "a.zip", tmp_path / "b.zip", "--out", tmp_path / "c.html")
+    assert "No common leaderboard: the reference volumes of all sources differ." in end.stderr
     end = call("leaderboard", tmp_path, "--out", tmp_path / "site")
     assert end.exit_code == 0, end.output
     assert len(list((tmp_path / "site").glob("shared-*.html"))) == 2
