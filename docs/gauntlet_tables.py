@@ -37,7 +37,19 @@ def gauntlet_32() -> str:
     return "\n\n" + gauntlet_table.table(_record(32)) + "\n\n"
 
 
-def cheats_at_32() -> str:
-    """How many of how many cheats are not held back at 32^3."""
-    cheats = [result for result in _record(32).adversaries if result.kind == "cheat"]
-    return f"{sum(not result.passed for result in cheats)} of {len(cheats)}"
+def gauntlet_64() -> str:
+    """Places and scores at 64^3."""
+    return "\n\n" + gauntlet_table.table(_record(64)) + "\n\n"
+
+
+def held_back() -> str:
+    """Per size and kind, how many of how many adversaries are held back, by a gate or by the ranks."""
+    rows = []
+    for size in (32, 64):
+        for kind in ("cheat", "defect", "minority"):
+            of_kind = [result for result in _record(size).adversaries if result.kind == kind]
+            unranked = sum(result.passed and result.place is None for result in of_kind)
+            below = sum(result.passed and result.place is not None for result in of_kind)
+            missed = ", ".join(result.title for result in of_kind if not result.passed)
+            rows.append([f"{size}³", kind, str(len(of_kind)), str(unranked), str(below), missed or "–"])
+    return table(["size", "kind", "adversaries", "not ranked", "below every honest one", "not held back"], rows)
