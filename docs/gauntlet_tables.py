@@ -52,4 +52,6 @@ def held_back() -> str:
             below = sum(result.passed and result.place is not None for result in of_kind)
             missed = ", ".join(result.title for result in of_kind if not result.passed)
             rows.append([f"{size}³", kind, str(len(of_kind)), str(unranked), str(below), missed or "–"])
-    return table(["size", "kind", "adversaries", "not ranked", "below every honest one", "not held back"], rows)
+    return table(
+        ["size", "kind", "adversaries", "not ranked", "below every honest one", "not held back"], rows
+    )
