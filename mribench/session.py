@@ -176,7 +176,7 @@ class Session:
             if nothing or not absent.by_design:
                 self.failures.append(f"{run.name}: {absent.metric}: {absent.reason}")
 
-    def report(self, real_pictures: bool = True) -> Path:
+    def report(self, real_pictures: bool = True, pictures: int = 2) -> Path:
         """Score what has no scores yet, embed all entrants, write the report; says the table, returns the page."""
         if not self.bench.entrants():
             raise UsageError(f"{self.bench.folder} has no samples to report on. Run: mribench generate --all")
@@ -184,7 +184,7 @@ class Session:
         with self.collect_failures("t-SNE"):
             embed(self.bench, self.cohort(), scored, self.context)
         with self.bench.lock("report"):
-            page = write_report(self.bench, real_pictures)
+            page = write_report(self.bench, real_pictures, pictures)
         self.say(self.table())
         self.hand_over(page)
         return page

@@ -17,9 +17,18 @@ from mribench.commands.options import Compute, bench_option, compute_options
     is_flag=True,
     help="Show and name no real volume, and nothing made of one, so that the page may be shown to others.",
 )
+@click.option(
+    "--pictures",
+    type=click.IntRange(1, 50),
+    default=2,
+    show_default=True,
+    help="Samples of each entrant that the page's viewer can look into; each adds up to 0.15 MB an entrant.",
+)
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @click.pass_obj
-def report(quiet: bool, folder: Path, compute: Compute, no_real_pictures: bool, show: bool) -> None:
+def report(
+    quiet: bool, folder: Path, compute: Compute, no_real_pictures: bool, pictures: int, show: bool
+) -> None:
     """Compute the scores that are missing, then write index.html, table.csv/.tex/.md and scores.csv.
 
     \b
@@ -31,6 +40,6 @@ def report(quiet: bool, folder: Path, compute: Compute, no_real_pictures: bool, 
     from mribench.commands.console import session
 
     with session(quiet, compute, lambda: open_bench(folder)) as current:
-        current.report(real_pictures=not no_real_pictures)
+        current.report(real_pictures=not no_real_pictures, pictures=pictures)
     if show:
         click.launch(str(current.bench.report / "index.html"))

@@ -14,15 +14,17 @@ from mribench.reports.leaderboard import FILES, from_bench, write_tables
 from mribench.reports.page import templating, words
 from mribench.reports.page.front import front_facts, front_warnings
 from mribench.reports.page.sections import SECTIONS, Material
+from mribench.reports.page.viewer import PICTURES
 from mribench.reports.records import read_cohort, read_entrants
 from mribench.reports.rows import Leaderboard
 
 
-def write_report(bench: Bench, real_pictures: bool = True) -> Path:
+def write_report(bench: Bench, real_pictures: bool = True, pictures: int = PICTURES) -> Path:
     """Write index.html and the tables beside it from the bench's files; returns the page's path.
 
-    What cannot be read appears with its reason. Unchanged files give an unchanged page. Without `real_pictures` nothing
-    shows or names a real volume; raises MribenchError when the cohort, which has the names, cannot be read.
+    What cannot be read appears with its reason. Unchanged files give an unchanged page. `pictures` volumes of each
+    entrant can be looked into. Without `real_pictures` nothing shows or names a real volume; raises MribenchError when
+    the cohort, which has the names, cannot be read.
     """
     cohort, trouble = read_cohort(bench)
     entrants = read_entrants(bench, cohort)
@@ -33,14 +35,16 @@ def write_report(bench: Bench, real_pictures: bool = True) -> Path:
     board = from_bench(bench, cohort, entrants)
     write_tables(board, bench.report)
     page = bench.report / "index.html"
-    write_text(page, render(bench, cohort, board, trouble))
+    write_text(page, render(bench, cohort, board, trouble, pictures))
     write_sums(bench.report, [*FILES, page.name])
     return page
 
 
-def render(bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str = "") -> str:
-    """The page as text; `trouble` says why there is no cohort."""
-    material, spec = Material(bench, cohort, board), bench.protocol.cohort
+def render(
+    bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str = "", pictures: int = PICTURES
+) -> str:
+    """The page as text; `trouble` says why there is no cohort, `pictures` volumes of each entrant are in the viewer."""
+    material, spec = Material(bench, cohort, board, pictures), bench.protocol.cohort
     viewer, _ = material.viewer
     script = files("mribench.reports.page").joinpath("page.js").read_text(encoding="utf-8")
     warnings = (
