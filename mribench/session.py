@@ -186,6 +186,7 @@ class Session:
     def report(
         self,
         real_pictures: bool = True,
+        pictures: int = 2,
         wide: bool = False,
         figures: bool = False,
         browser: Path | None = None,
@@ -200,7 +201,7 @@ class Session:
         with self.collect_failures("t-SNE"):
             embed(self.bench, self.cohort(), scored, self.context)
         with self.bench.lock("report"):
-            page = write_report(self.bench, real_pictures, figures)
+            page = write_report(self.bench, real_pictures, pictures, figures)
             self.hand_over(page)
             with self.collect_failures("index.pdf"):
                 if browser is not None:

@@ -18,6 +18,13 @@ from mribench.commands.options import Compute, bench_option, compute_options, wi
     help="Show and name no real volume, and nothing made of one, so that the page may be shown to others.",
 )
 @click.option(
+    "--pictures",
+    type=click.IntRange(1, 50),
+    default=2,
+    show_default=True,
+    help="Samples of each entrant that the page's viewer can look into; each adds up to 0.15 MB an entrant.",
+)
+@click.option(
     "--figures",
     is_flag=True,
     help="Write vector figures with captions and Table 1 for papers to report/figures/.",
@@ -31,6 +38,7 @@ def report(
     folder: Path,
     compute: Compute,
     no_real_pictures: bool,
+    pictures: int,
     figures: bool,
     pdf: bool,
     wide: bool,
@@ -50,6 +58,8 @@ def report(
 
     browser = find_browser() if pdf else None
     with session(quiet, compute, lambda: open_bench(folder)) as current:
-        current.report(real_pictures=not no_real_pictures, wide=wide, figures=figures, browser=browser)
+        current.report(
+            real_pictures=not no_real_pictures, pictures=pictures, wide=wide, figures=figures, browser=browser
+        )
     if show:
         click.launch(str(current.bench.page))

@@ -15,16 +15,20 @@ from mribench.reports.leaderboard import FILES, from_bench, write_tables
 from mribench.reports.page import templating, words
 from mribench.reports.page.front import front_facts, front_warnings
 from mribench.reports.page.sections import SECTIONS, Material
+from mribench.reports.page.viewer import PICTURES
 from mribench.reports.records import read_cohort, read_entrants
 from mribench.reports.rows import Leaderboard
 
 
-def write_report(bench: Bench, real_pictures: bool = True, figures: bool = False) -> Path:
+def write_report(
+    bench: Bench, real_pictures: bool = True, pictures: int = PICTURES, figures: bool = False
+) -> Path:
     """Write index.html and the tables beside it from the bench's files; returns the page's path.
 
     With `figures` also figures/ for papers. Those of an earlier report and its PDF, perhaps outdated, are removed.
-    What cannot be read appears with its reason. Unchanged files give an unchanged page. Without `real_pictures` nothing
-    shows or names a real volume; raises MribenchError when the cohort, which has the names, cannot be read.
+    What cannot be read appears with its reason. Unchanged files give an unchanged page. `pictures` volumes of each
+    entrant can be looked into. Without `real_pictures` nothing shows or names a real volume; raises MribenchError when
+    the cohort, which has the names, cannot be read.
     """
     cohort, trouble = read_cohort(bench)
     entrants = read_entrants(bench, cohort)
@@ -34,7 +38,7 @@ def write_report(bench: Bench, real_pictures: bool = True, figures: bool = False
         bench, cohort, entrants = without_people(bench, cohort, entrants)
     board = from_bench(bench, cohort, entrants)
     write_tables(board, bench.report)
-    write_text(bench.page, render(bench, cohort, board, trouble))
+    write_text(bench.page, render(bench, cohort, board, trouble, pictures))
     bench.page.with_suffix(".pdf").unlink(missing_ok=True)
     write_sums(bench.report, [*FILES, bench.page.name])
     if figures:
@@ -44,9 +48,11 @@ def write_report(bench: Bench, real_pictures: bool = True, figures: bool = False
     return bench.page
 
 
-def render(bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str = "") -> str:
-    """The page as text; `trouble` says why there is no cohort."""
-    material, spec = Material(bench, cohort, board), bench.protocol.cohort
+def render(
+    bench: Bench, cohort: Cohort | None, board: Leaderboard, trouble: str = "", pictures: int = PICTURES
+) -> str:
+    """The page as text; `trouble` says why there is no cohort, `pictures` volumes of each entrant are in the viewer."""
+    material, spec = Material(bench, cohort, board, pictures), bench.protocol.cohort
     viewer, _ = material.viewer
     script = files("mribench.reports.page").joinpath("page.js").read_text(encoding="utf-8")
     warnings = (

@@ -75,34 +75,114 @@ for (const row of document.querySelectorAll("tr[data-place]")) {
   });
 }
 
-async function startViewer(planes) {
-  planes.hidden = false;
-  const sprites = document.querySelectorAll("img.sprite"), panes = [];
-  const [X, Y, Z] = JSON.parse(planes.dataset.sides);
-  const sliders = ["X", "Y", "Z"].map((axis) => [axis, document.getElementById(`slice-${axis}`)]);
-  const draw = (pane) => {
+// The viewer: nothing of it is decoded before somebody asks for it.
+const planes = document.getElementById("planes"), sides = ["left", "right"];
+const sprites = new Map([...(document.getElementById("sprites")?.content.children ?? [])].map((img) => [img.dataset.place, img.src]));
+const sliders = ["X", "Y", "Z"].map((axis) => [axis, document.getElementById(`slice-${axis}`)]);
+const panes = [];
+
+const choice = (side) => document.getElementById(`${side}-volume`);
+const picture = (side) => document.getElementById(`${side}-sprite`);
+
+function draw() {
+  for (const pane of panes) {
     for (const [axis, slider] of sliders) pane.numSlice[axis] = slider.valueAsNumber;
     pane.init();
     pane.drawAll();
-  };
-  for (const side of ["left", "right"]) {
-    const select = document.getElementById(`${side}-volume`);
-    select.value = String(Math.min(2 * panes.length, sprites.length - 1)); // the reference, then the first entrant
-    const picture = Object.assign(new Image(), { id: `${side}-sprite`, hidden: true, src: sprites[select.value].src });
-    planes.append(picture);
-    await picture.decode(); // brainsprite measures its picture once, so it must be there
+  }
+}
+
+async function decoded(uri) {
+  const image = Object.assign(new Image(), { src: uri });
+  await image.decode();
+  return image;
+}
+
+async function levels(uri) {
+  const image = await decoded(uri);
+  const canvas = Object.assign(document.createElement("canvas"), { width: image.width, height: image.height });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(image, 0, 0);
+  return { canvas, context, data: context.getImageData(0, 0, image.width, image.height) };
+}
+
+async function difference(first, second) {
+  const [a, b] = [await levels(first), await levels(second)];
+  for (let i = 0; i < a.data.data.length; i++) if (i % 4 < 3) a.data.data[i] = Math.abs(a.data.data[i] - b.data.data[i]);
+  a.context.putImageData(a.data, 0, 0);
+  return a.canvas.toDataURL();
+}
+
+async function show() {
+  const [left, right] = sides.map((side) => sprites.get(choice(side).value));
+  const both = document.getElementById("difference").checked;
+  const shown = { left, right: both ? await difference(left, right) : right };
+  for (const side of sides) {
+    picture(side).src = shown[side];
+    await picture(side).decode();
+  }
+  draw();
+}
+
+async function startViewer() {
+  planes.hidden = false;
+  document.getElementById("open-viewer").hidden = true;
+  const [X, Y, Z] = JSON.parse(planes.dataset.sides);
+  for (const side of sides) {
+    const image = await decoded(sprites.get(choice(side).value)); // brainsprite measures its picture once
+    planes.append(Object.assign(image, { id: `${side}-sprite`, hidden: true }));
     const pane = brainsprite({
-      canvas: `${side}-canvas`, sprite: picture.id, nbSlice: { X, Y, Z }, crosshair: true, colorCrosshair: "#4fa3ff",
+      canvas: `${side}-canvas`, sprite: image.id, nbSlice: { X, Y, Z }, crosshair: true, colorCrosshair: "#56b4e9",
       affine: JSON.parse(planes.dataset.affine), flagCoordinates: true,
       onclick: () => {
         for (const [axis, slider] of sliders) slider.value = pane.numSlice[axis];
-        panes.forEach(draw);
+        draw();
       },
     });
     panes.push(pane);
-    select.addEventListener("change", () => { picture.src = sprites[select.value].src; });
   }
-  for (const [, slider] of sliders) slider.addEventListener("input", () => panes.forEach(draw));
 }
-const planes = document.getElementById("planes");
-if (planes) startViewer(planes);
+
+async function lookInside(place) {
+  if (place) choice("right").value = place;
+  if (panes.length) await show();
+  else await startViewer();
+  document.getElementById("viewer").scrollIntoView();
+  document.getElementById("right-canvas").focus({ preventScroll: true });
+}
+
+const KEYS = {
+  ArrowLeft: ["X", -1], ArrowRight: ["X", 1], ArrowDown: ["Z", -1], ArrowUp: ["Z", 1], PageDown: ["Y", -1], PageUp: ["Y", 1],
+};
+
+function steer(event) {
+  const box = document.getElementById("difference");
+  if (event.key === "d") box.click();
+  else if (KEYS[event.key]) {
+    const [axis, step] = KEYS[event.key], slider = document.getElementById(`slice-${axis}`);
+    slider.value = slider.valueAsNumber + step;
+    draw();
+  } else return;
+  event.preventDefault();
+}
+
+if (planes) {
+  const places = [...sprites.keys()];
+  choice("right").value = places.find((place) => !place.startsWith("reference/")) ?? places[0];
+  const button = document.getElementById("open-viewer");
+  button.hidden = false;
+  button.addEventListener("click", () => lookInside());
+  for (const side of sides) {
+    choice(side).addEventListener("change", show);
+    document.getElementById(`${side}-canvas`).addEventListener("keydown", steer);
+  }
+  document.getElementById("difference").addEventListener("change", show);
+  for (const [, slider] of sliders) slider.addEventListener("input", draw);
+  for (const figure of document.querySelectorAll("[data-volume]")) {
+    const caption = figure.querySelector("figcaption");
+    if (!caption || !sprites.has(figure.dataset.volume)) continue;
+    const look = Object.assign(document.createElement("button"), { type: "button", className: "look no-print", textContent: "look inside" });
+    look.addEventListener("click", () => lookInside(figure.dataset.volume));
+    (caption.querySelector("strong") ?? caption).append(look);
+  }
+}

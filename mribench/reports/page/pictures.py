@@ -51,6 +51,7 @@ class SuspectPictures:
 
     strips: tuple[Strip, ...]
     sentence: str
+    number: int  # of the sample
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Gallery:
             ]
         except _UNREADABLE as error:
             strips = [Strip(suspect.sample, problem=self._said(error))]
-        return SuspectPictures(tuple(strips), sentence)
+        return SuspectPictures(tuple(strips), sentence, suspect.sample_index)
 
     def _real(self, role: str, entrant: Entrant) -> VolumeSet:
         if self._cohort is None:

@@ -22,7 +22,7 @@ from mribench.reports.page.intervals import interval_plots
 from mribench.reports.page.pictures import Gallery, Strip
 from mribench.reports.page.provenance import cards, facts, metric_facts, refused
 from mribench.reports.page.templating import filled
-from mribench.reports.page.viewer import Viewer, make_viewer
+from mribench.reports.page.viewer import PICTURES, Viewer, make_viewer
 from mribench.reports.records import Entrant
 from mribench.reports.rows import Leaderboard
 
@@ -34,6 +34,7 @@ class Material:
     bench: Bench
     cohort: Cohort | None
     board: Leaderboard
+    pictures: int = PICTURES  # of each entrant in the viewer
 
     @cached_property
     def table(self) -> Table:
@@ -51,7 +52,7 @@ class Material:
     @cached_property
     def viewer(self) -> tuple[Viewer | None, str]:
         """The viewer, or None and the reason."""
-        return make_viewer(self.bench, self.cohort, self.board.rows)
+        return make_viewer(self.bench, self.cohort, self.board.rows, self.pictures)
 
     @cached_property
     def firsts(self) -> dict[str, Strip]:

@@ -1,9 +1,13 @@
-"""Volumes for the three-plane viewer: brainsprite, as the package nilearn carries it, and its mosaics."""
+"""Volumes for the three-plane viewer: brainsprite, as the package nilearn carries it, and its mosaics.
+
+brainsprite is a script of 12 kB that draws mosaics, which are pictures. NiiVue 0.69 is a script of 2.9 MB, half of what
+a page may weigh, and needs the volumes themselves, each five times as large as its mosaic.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import distribution
@@ -17,6 +21,7 @@ from mribench.data.grid import Grid
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError
 from mribench.reports.page.figures import grey_levels, image_uri, stretched, whole_volume
+from mribench.reports.records import Entrant
 from mribench.reports.rows import Row
 
 # Of the viewer's cubes: the paper's voxels; and a cross hair, which is one cube wide, stays thin.
@@ -24,14 +29,17 @@ _FINEST_MM, _COARSEST_MM = 1.375, 2.0
 _LOSSLESS_LETTERS = (
     200_000  # of a data URI; a longer one becomes lossy, so that twenty entrants fit into a page
 )
-_LOSSY_QUALITY = 90
+_LOSSY_QUALITY = 75
+_SUSPECTS = 3  # of an entrant
+PICTURES = 2  # of an entrant, where nothing else is asked
 _SCRIPT = "nilearn/_assets/js/brainsprite.min.js"
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """One volume as a mosaic of its sagittal slices."""
+    """One volume as a mosaic of its sagittal slices; `place` = set or entrant, and number of the volume."""
 
+    place: str
     label: str
     uri: str
     lossy: bool = False
@@ -67,8 +75,10 @@ def _widget() -> tuple[str, str]:
     return script, f"{title} (MIT licence, Copyright (c) 2016 SIMEXP), from nilearn {carrier.version}"
 
 
-def make_viewer(bench: Bench, cohort: Cohort | None, rows: Sequence[Row]) -> tuple[Viewer | None, str]:
-    """Two volumes of the reference and of every entrant, one of each control; or None and the reason."""
+def make_viewer(
+    bench: Bench, cohort: Cohort | None, rows: Sequence[Row], pictures: int = PICTURES
+) -> tuple[Viewer | None, str]:
+    """The first volumes of the reference and of every entrant, its suspects, one of each control; or None and why."""
     grid = cohort.grid if cohort else bench.protocol.cohort.voxels
     try:
         script, credit = _widget()
@@ -76,12 +86,14 @@ def make_viewer(bench: Bench, cohort: Cohort | None, rows: Sequence[Row]) -> tup
         return None, str(error)
     finest = min(grid.spacing_mm)
     side = max(finest / math.ceil(finest / _COARSEST_MM), _FINEST_MM)
-    sets = [("Reference", cohort.set("reference"), 2)] if cohort else []
+    sets: list[tuple[str, str, VolumeSet, Sequence[int]]] = []
+    if cohort:
+        sets.append(("Reference", "reference", cohort.set("reference"), range(pictures)))
     for row in rows:
         if row.entrant.samples is not None:
-            count = 1 if row.entrant.kind == "control" else 2
-            sets.append((row.title, bench.run(row.entrant.name).samples(), count))
-    sprites = [sprite for label, volumes, n in sets for sprite in _sprites(label, volumes, n, grid, side)]
+            samples = bench.run(row.entrant.name).samples()
+            sets.append((row.title, row.entrant.name, samples, _shown(row.entrant, pictures)))
+    sprites = [sprite for chosen in sets for sprite in _sprites(*chosen, grid, side)]
     if not sprites:
         return None, "No volume can be read."
     z, y, x = _cubes(np.zeros(grid.shape, np.float32), grid, side).shape
@@ -89,15 +101,27 @@ def make_viewer(bench: Bench, cohort: Cohort | None, rows: Sequence[Row]) -> tup
     return Viewer(tuple(sprites), (x, y, z), side, _affine(grid, side), lossy, script, credit), ""
 
 
-def _sprites(label: str, volumes: VolumeSet, count: int, grid: Grid, side: float) -> Iterator[Sprite]:
-    """Mosaics of the first volumes that can be read; the sections above say which cannot."""
-    for i in range(min(count, len(volumes))):
+def _shown(entrant: Entrant, pictures: int) -> Sequence[int]:
+    """Numbers of the samples: the first ones, and those that a gate objects to."""
+    if entrant.kind == "control":
+        return (0,)
+    failed = [gate for gate in entrant.gates if gate.passed is False]
+    suspects = [suspect.sample_index for gate in failed for suspect in gate.suspects][:_SUSPECTS]
+    return tuple(dict.fromkeys([*range(pictures), *suspects]))
+
+
+def _sprites(
+    label: str, name: str, volumes: VolumeSet, numbers: Iterable[int], grid: Grid, side: float
+) -> Iterator[Sprite]:
+    """Mosaics of the volumes that can be read; the sections above say which cannot."""
+    for i in (number for number in numbers if number < len(volumes)):
         try:
             volume = whole_volume(volumes[i], grid, volumes.slab)
         except (MribenchError, ValueError):
             continue
         if volume.shape == grid.shape:  # all mosaics of a page must be of one size
-            yield _sprite(f"{label}, volume {i + 1}", _mosaic(_cubes(volume, grid, side)))
+            mosaic = _mosaic(_cubes(volume, grid, side))
+            yield Sprite(f"{name}/{i}", f"{label}, volume {i + 1}", *_picture(mosaic))
 
 
 def _cubes(volume: np.ndarray, grid: Grid, side: float) -> np.ndarray:
@@ -116,11 +140,12 @@ def _mosaic(volume: np.ndarray) -> np.ndarray:
     return tiles.reshape(rows, columns, depth, height).swapaxes(1, 2).reshape(rows * depth, columns * height)
 
 
-def _sprite(label: str, levels: np.ndarray) -> Sprite:
+def _picture(levels: np.ndarray) -> tuple[str, bool]:
+    """A picture as a data URI, and whether it is compressed with a loss."""
     exact = image_uri(levels, lossless=True)
     if len(exact) <= _LOSSLESS_LETTERS:
-        return Sprite(label, exact)
-    return Sprite(label, image_uri(levels, quality=_LOSSY_QUALITY), lossy=True)
+        return exact, False
+    return image_uri(levels, quality=_LOSSY_QUALITY), True
 
 
 def _affine(grid: Grid, side: float) -> tuple[tuple[float, ...], ...]:

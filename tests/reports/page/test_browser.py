@@ -93,6 +93,10 @@ class Visit:
             body,
         )
 
+    def look_inside(self):
+        self.one("#open-viewer").click()
+        self.wait(DRAWN)
+
     def head(self, title):
         heads = self.all("table.board th[scope=col]")
         return next(head for head in heads if head.text.lower().startswith(title.lower()))
@@ -143,7 +147,7 @@ def path(shared_bench):
 def test_page_fits_opens_fast_and_is_silent(visit, path, width):
     page = visit(path, width)
     assert page.overflow <= 0
-    page.wait(DRAWN)
+    page.look_inside()
     assert page.run("return performance.getEntriesByType('navigation')[0].loadEventEnd") < 2000
     broken = "return [...document.images].filter(i => i.complete && i.naturalWidth === 0).length"
     assert page.run(broken) == 0
@@ -225,14 +229,13 @@ def test_digits_come_with_the_focus(visit, path):
 
 def test_viewer_shows_moves_and_changes_volumes(visit, path):
     page = visit(path)
-    page.wait(DRAWN)
+    page.look_inside()
     left, right = page.pixels("left"), page.pixels("right")
     assert left.max() > 200 and right.max() > 200, BLANK
     assert (left != right).any()
     assert "Reference, volume 1" in page.one("#left-volume").text
     Select(page.one("#right-volume")).select_by_visible_text("Reference, volume 1")
-    page.wait("return document.getElementById('right-sprite').complete")
-    assert page.pixels("right").tolist() == left.tolist()
+    WebDriverWait(page.chromium, 10, 0.05).until(lambda _: page.pixels("right").tolist() == left.tolist())
     slider = page.one("#slice-Z")
     before = slider.get_attribute("value")
     slider.send_keys(Keys.ARROW_RIGHT)
@@ -243,6 +246,29 @@ def test_viewer_shows_moves_and_changes_volumes(visit, path):
     ActionChains(page.chromium).move_to_element_with_offset(canvas, 20, -20).click().perform()
     assert (page.pixels("left") != moved).any()
     assert page.pixels("left").tolist() == page.pixels("right").tolist()
+
+
+def test_a_picture_opens_in_the_viewer_and_its_difference_by_a_key(visit, path):
+    page = visit(path)
+    page.run("location.hash = 'ha_gan'")
+    page.wait("return document.getElementById('ha_gan').open")
+    buttons = page.all("[id='ha_gan/pictures'] button.look")
+    assert len(buttons) == 2 and not page.all("#right-sprite")  # nothing is decoded before
+    buttons[1].click()
+    page.wait(DRAWN)
+    assert page.one("#right-volume").get_attribute("value") == "ha_gan/1"
+    before, level = page.pixels("right"), page.one("#slice-Z").get_attribute("value")
+    page.one("#right-canvas").send_keys(Keys.ARROW_UP)
+    assert int(page.one("#slice-Z").get_attribute("value")) == int(level) + 1
+    Select(page.one("#left-volume")).select_by_value("ha_gan/1")
+    page.wait("return document.getElementById('left-sprite').src === sprites.get('ha_gan/1')")
+    page.one("#right-canvas").send_keys("d")
+    page.wait("return document.getElementById('right-sprite').src.startsWith('data:image/png')")
+    page.run("draw()")
+    grey = page.pixels("right").max(axis=2) - page.pixels("right").min(axis=2) < 8
+    assert (
+        page.pixels("right")[: len(before) // 2][grey[: len(before) // 2]].mean() < 20
+    )  # equal volumes leave black
 
 
 def test_viewer_keeps_the_sides_of_the_body(visit, make_bench):
@@ -257,9 +283,9 @@ def test_viewer_keeps_the_sides_of_the_body(visit, make_bench):
     record["files"][0]["digest"] = digest_volume(quantise(corner), affine)
     write_json(run.samples_record, record)
     page = visit(write_report(maker.bench))
-    page.wait(DRAWN)
+    page.look_inside()
     Select(page.one("#left-volume")).select_by_visible_text("CDPM, volume 1")
-    page.wait("return document.getElementById('left-sprite').complete")
+    page.wait("return document.getElementById('left-sprite').src === sprites.get('cdpm/0')")
     for axis in "XYZ":
         slider = page.one(f"#slice-{axis}")
         most = int(slider.get_attribute("max"))
@@ -315,7 +341,7 @@ def test_hostile_names_stay_text(visit, full_bench):
     scores["missing"] = [{"metric": HOSTILE, "reason": HOSTILE}]
     write_json(run.scores, scores)
     page = visit(write_report(full_bench.bench), 400)
-    page.wait(DRAWN)
+    page.look_inside()
     assert page.run("return window.pwned") is None
     assert len(page.all("script")) == 2 and not page.all("img[onerror], img[src=x]")
     assert "<script>window.pwned=1</script>" in page.one("table.board").text
@@ -361,7 +387,7 @@ def test_page_prints(visit, path):
 
 def test_dark_and_light_text_has_contrast(visit, path):
     page = visit(path)
-    page.wait(DRAWN)
+    page.look_inside()
     for scheme in ("light", "dark"):
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         page.chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", media)

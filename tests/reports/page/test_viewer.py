@@ -70,7 +70,7 @@ def test_coordinates_are_those_of_the_grid(size):
 
 def test_large_mosaics_are_compressed():
     noise = np.random.default_rng(0).integers(0, 256, (600, 600), dtype=np.uint8)
-    assert viewer._sprite("x", noise).lossy and not viewer._sprite("x", noise[:90, :90]).lossy
+    assert viewer._picture(noise)[1] and not viewer._picture(noise[:90, :90])[1]
 
 
 def test_unreadable_volumes_are_left_out(full_bench):
