@@ -227,8 +227,8 @@ def _training_brings_samples_nearer(name: str, overrides: dict[str, Any]) -> Non
     _expect(
         trained < NEARER * min(limit, untrained),
         f"after {SHORT_TRAINING} volumes a stage the samples are at energy distance {trained:.3f} from the training "
-        f"volumes, which must be below {NEARER} times that of uniform noise ({limit:.3f}) and of samples before the training "
-        f"({untrained:.3f}). Look at the samples and at the losses",
+        f"volumes, which must be below {NEARER} times that of uniform noise ({limit:.3f}) and of samples before the "
+        f"training ({untrained:.3f}). Look at the samples and at the losses",
     )
 
 
