@@ -111,9 +111,9 @@ class LatentDiffusion(UNetGenerator, TwoStageGenerator):
     PRESETS: ClassVar = {
         "tiny": {
             "size": 32,
-            "batch_size": 4,
-            "budget": 4_800,
-            "first_share": 0.4,
+            "batch_size": 2,
+            "budget": 1_800,
+            "first_share": 0.3,
             "encoder_channels": (8, 16, 32),
             "encoder_res_blocks": 1,
             "encoder_learning_rate": 2e-3,

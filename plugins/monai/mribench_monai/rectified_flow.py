@@ -53,7 +53,7 @@ class RectifiedFlow(UNetGenerator):
         "tiny": {
             "size": 32,
             "batch_size": 2,
-            "budget": 1_200,
+            "budget": 600,
             "channels": (8, 16, 32, 64),
             "attention": (False, False, False, True),
             "res_blocks": 1,

@@ -17,7 +17,7 @@ from mribench.models.generator import NextBatch
 from mribench.runtime import Noise
 from mribench_monai.unet import UNetConfig, UNetGenerator, ddim
 
-LOW_SCALE = 3.0  # of the low-pass subband, which alone leaves [-1,1]: 2 * 2^0.5 at most
+LOW_SCALE = 3.0  # of the low-pass subband, which is 2 * 2^0.5 where a volume is 1
 STEPS = 1000
 
 # The public script for 128^3 without attention, where its U-Net adds the skips and MONAI's stacks them.
@@ -78,7 +78,7 @@ class WaveletDiffusion(UNetGenerator):
         "tiny": {
             "size": 32,
             "batch_size": 4,
-            "budget": 3_200,
+            "budget": 1_600,
             "channels": (16, 32, 64),
             "attention": (False, False, True),
             "res_blocks": 1,
