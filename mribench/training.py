@@ -125,7 +125,7 @@ def resolve_settings(
     config = kind.build_config(chosen, **{**defaults, **overrides})
     if config.sides == asked.sides:
         return chosen, config
-    fitting = [p for p, values in kind.PRESETS.items() if asked.is_cube and values["size"] == asked.size]
+    fitting = [p for p, values in kind.PRESETS.items() if asked.is_cube and values.get("size") == asked.size]
     raise UsageError(
         f"{kind.title} must make volumes of {_said(asked)}, as protocol {bench.protocol.name} asks, but preset "
         f"{chosen} makes {_said(config)}. Presets of that size: {', '.join(fitting) or 'none'}."
@@ -347,7 +347,7 @@ def training_steps(
     while batches.seen < generator.config.budget:
         seen_before = batches.seen
         seed_everything(derive(seed, "step", number))
-        generator.scale_rates(generator.config.rate_share(number, batches.seen))
+        generator.begin_step(number, batches.seen)
         with context.mixed_precision(), joint_batch(batch_size):
             losses = joint_losses(generator.training_step(batches.next))
         number += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -15,8 +16,9 @@ from mribench.cli import main
 from mribench.errors import UsageError
 from mribench.metrics import METRIC_REGISTRY, METRICS, default_metrics, get_metric, plugin_metrics
 from mribench.metrics.features.slices import EXTRACTOR_REGISTRY
-from mribench.models import MODEL_REGISTRY, get_model
+from mribench.models import MODEL_REGISTRY, MODELS, get_model
 from mribench.plugins import PluginFailure
+from mribench.session import Session
 
 METRIC = """
 from dataclasses import dataclass
@@ -165,3 +167,26 @@ def test_help_does_not_look_for_plug_ins():
         "CliRunner().invoke(main, ['--help']); sys.exit('importlib.metadata' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+BRAINS = """
+from mribench.models.gan_gp import GANGP
+
+class Brains(GANGP):
+    title = "Brains"
+"""
+
+
+@pytest.mark.parametrize(("words", "more"), [((), []), (("--models", "all"), ["brains"])])
+def test_the_demo_trains_plug_ins_only_when_it_is_asked_to(
+    install_plugin, tmp_path, monkeypatch, words, more
+):
+    install_plugin("stranger", BRAINS, generators={"brains": "stranger:Brains"})
+    trained = []
+    monkeypatch.setattr(Session, "cohort", lambda self: SimpleNamespace(digest="none"))
+    monkeypatch.setattr(Session, "train", lambda self, plan: trained.append(plan.record.model))
+    for step in ("generate_all", "report"):
+        monkeypatch.setattr(Session, step, lambda self: None)
+    result = call("-q", "demo", "--bench", tmp_path / "bench", *words)
+    assert result.exit_code == 0, result.output
+    assert trained == [*MODELS, *more]

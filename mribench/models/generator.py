@@ -44,12 +44,12 @@ class GeneratorConfig(Box):
         """Whether the learning rates depend on the budget, so that a raised budget changes their course."""
         return self.decay_from < 1
 
-    def rate_share(self, step: int, seen: int) -> float:
-        """Share of the learning rates that the update after `step` steps and `seen` volumes uses."""
+    def rate_share(self, step: int, seen: int, budget: float | None = None) -> float:
+        """Share of the learning rates that the update after `step` steps and `seen` volumes of a budget uses."""
         rise = min(1.0, (step + 1) / (self.warmup + 1))
         if self.decay_from == 1:
             return rise
-        fallen = min(1.0, max(0.0, seen / self.budget - self.decay_from) / (1 - self.decay_from))
+        fallen = min(1.0, max(0.0, seen / (budget or self.budget) - self.decay_from) / (1 - self.decay_from))
         return rise * (1 - fallen * (1 - self.decay_to))
 
 
@@ -72,6 +72,7 @@ class Generator(nn.Module):
     SMALLEST: ClassVar[Mapping[str, Any]] = {}  # changes to "tiny" with which tests take seconds
     needs: ClassVar[tuple[str, ...]]  # submodules that sampling needs
     sampler_settings: ClassVar[tuple[str, ...]] = ()  # may be changed after training
+    stages: ClassVar[tuple[str, ...]] = ("",)  # trainings that follow each other
     cubes_only: ClassVar[str] = "it knows one side length only"  # why; "" = it reads array_shape, never size
     shares_batches: ClassVar[bool] = False  # whether several processes may train it (see joint_batch.py)
 
@@ -80,12 +81,17 @@ class Generator(nn.Module):
         self.config = config
         self.optimizers: dict[str, Optimizer] = {}
         self.clip_norm: float | None = None
+        self.stage = 0  # of `stages`
         self.unfinite: dict[str, Tensor] = {}  # per update: how often its loss or gradient was not finite
 
     @property
     def slab(self) -> Slab | None:
         """Axial slices [start, stop) that it makes; None = the whole volume."""
         return None
+
+    def begin_step(self, step: int, seen: int) -> None:
+        """Before each step of a training that has made `step` steps on `seen` volumes: its learning rates."""
+        self.scale_rates(self.config.rate_share(step, seen))
 
     def training_step(self, next_batch: NextBatch) -> dict[str, Tensor]:
         """All updates of all optimizers for one step; returns named scalar losses (detached)."""
@@ -165,6 +171,8 @@ class Generator(nn.Module):
         settings = cls.PRESETS[preset]
         if overrides.get("shape") is not None:
             settings = cls.reshaped(settings, overrides)
+        elif "size" in overrides:
+            settings = {name: value for name, value in settings.items() if name != "shape"}
         return cls.read_config(cls.merge(settings, overrides))
 
     @classmethod

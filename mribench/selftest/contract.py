@@ -93,10 +93,17 @@ def _batches(model: Generator) -> Callable[[], torch.Tensor]:
 def _after_two_steps(name: str, overrides: dict[str, Any]) -> Generator:
     """A generator whose zero-initialised layers have moved, ready to sample."""
     model = build(name, overrides)
-    batches = _batches(model)
-    for _ in range(2):
-        model.training_step(batches)
+    _make_steps(model, 2)
     return model.eval()
+
+
+def _make_steps(model: Generator, count: int) -> list[dict[str, torch.Tensor]]:
+    """So many steps of every stage; returns their losses."""
+    batches, losses = _batches(model), []
+    for stage in range(len(model.stages)):
+        model.stage = stage
+        losses += [model.training_step(batches) for _ in range(count)]
+    return losses
 
 
 def _expect(condition: bool, message: str) -> None:
@@ -108,21 +115,19 @@ def _losses_are_named_and_finite(name: str, overrides: dict[str, Any]) -> None:
     """losses are named and finite, also at batch size 1."""
     for batch_size in (1, 2):
         model = build(name, {**overrides, "batch_size": batch_size})
-        losses = model.training_step(_batches(model))
-        _expect(bool(losses), "training_step returned no losses")
-        bad = [key for key, value in losses.items() if not torch.isfinite(value).all()]
-        _expect(not bad, f"not finite: {bad}")
-        _expect(not any(value.requires_grad for value in losses.values()), "losses must be detached")
+        for losses in _make_steps(model, 1):
+            _expect(bool(losses), "training_step returned no losses")
+            bad = [key for key, value in losses.items() if not torch.isfinite(value).all()]
+            _expect(not bad, f"not finite: {bad}")
+            _expect(not any(value.requires_grad for value in losses.values()), "losses must be detached")
 
 
 def _every_parameter_moves(name: str, overrides: dict[str, Any]) -> None:
-    """every parameter of every optimizer, but for single numbers, moves within four steps."""
+    """every parameter of every optimizer, but for single numbers, moves within four steps of its stage."""
     model = build(name, overrides)
     before = {key: value.clone() for key, value in model.named_parameters()}
     owned = {id(p) for o in model.optimizers.values() for g in o.param_groups for p in g["params"]}
-    batches = _batches(model)
-    for _ in range(4):
-        model.training_step(batches)
+    _make_steps(model, 4)
     # A Wasserstein critic's last bias is one number that cancels between real and fake.
     still = [
         k
@@ -156,7 +161,7 @@ def _volumes_do_not_depend_on_the_batch(name: str, overrides: dict[str, Any]) ->
 def _saved_weights_suffice(name: str, overrides: dict[str, Any]) -> None:
     """the submodules in `needs`, saved and loaded, give the same samples."""
     model = build(name, overrides)
-    model.training_step(_batches(model))
+    _make_steps(model, 1)
     other = build(name, overrides)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
@@ -213,15 +218,17 @@ def _training_brings_samples_nearer(name: str, overrides: dict[str, Any]) -> Non
     real = torch.from_numpy(to_model_range(volumes.crop(model.slab).stack()[:, None]))
     noise = 2 * Noise(range(8)).uniform(*real.shape[1:]) - 1
     untrained = energy_distance(_eight_samples(model), real)
-    batches = training.Batches(volumes, model.config.batch_size, 0, CPU)
-    while batches.seen < SHORT_TRAINING:
-        model.training_step(batches.next)
+    for stage in range(len(model.stages)):
+        model.stage = stage
+        batches = training.Batches(volumes, model.config.batch_size, 0, CPU)
+        while batches.seen < SHORT_TRAINING:
+            model.training_step(batches.next)
     trained, limit = energy_distance(_eight_samples(model), real), energy_distance(noise, real)
     _expect(
         trained < NEARER * min(limit, untrained),
-        f"after {SHORT_TRAINING} volumes the samples are at energy distance {trained:.3f} from the training volumes, "
-        f"which must be below {NEARER} times that of uniform noise ({limit:.3f}) and of samples before the training "
-        f"({untrained:.3f}). Look at the samples and at the losses",
+        f"after {SHORT_TRAINING} volumes a stage the samples are at energy distance {trained:.3f} from the training "
+        f"volumes, which must be below {NEARER} times that of uniform noise ({limit:.3f}) and of samples before the "
+        f"training ({untrained:.3f}). Look at the samples and at the losses",
     )
 
 

@@ -1,0 +1,1 @@
+"""Generators of mribench that are built from MONAI's networks and schedulers."""
