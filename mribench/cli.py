@@ -32,7 +32,12 @@ from mribench.errors import UsageError
 # What CUDA asks for before its matrix products are deterministic.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-JOINT = {"train", "generate"}  # commands that several processes may share (docs/cluster.md)
+JOINT = {
+    "train",
+    "generate",
+    "evaluate",
+    "report",
+}  # commands that several processes may share (docs/cluster.md)
 
 # On stderr; the product's path (or --json) is all that goes to stdout.
 EPILOG = (

@@ -17,9 +17,9 @@ from PIL import Image
 from mribench import adoption
 from mribench.bench.folder import open_bench
 from mribench.cli import main
-from mribench.samples import write_samples
 from mribench.data.foreign.hint import likely_sides
 from mribench.data.simulate import simulate
+from mribench.samples import write_samples
 
 BENCH_VOXELS = ("--orientation", "RAS", "--assume-affine", "bench")
 
