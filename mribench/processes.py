@@ -260,12 +260,16 @@ def from_first(compute: Callable[[], T], at: str = "") -> T:
     """What the first process computes, alone, given to all; the others wait for it, and all raise what it raises."""
     if _group is None:
         return compute()
-    value: T | None = None
+    import torch.distributed as dist
+
+    values: list[Any] = [None]
     with agreement(at):
         if is_first():
             with alone():
-                value = compute()
-    first: T = gather(value, at)[0]  # type: ignore[assignment]
+                values = [compute()]
+    with _peers():
+        dist.broadcast_object_list(values, src=0)
+    first: T = values[0]
     return first
 
 
