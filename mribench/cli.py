@@ -32,7 +32,8 @@ from mribench.errors import UsageError
 # What CUDA asks for before its matrix products are deterministic.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-JOINT = {"train", "generate"}  # commands that several processes may share (docs/cluster.md)
+# Commands that several processes may share (docs/cluster.md).
+JOINT = {"prepare", "train", "generate", "evaluate", "report"}
 
 # On stderr; the product's path (or --json) is all that goes to stdout.
 EPILOG = (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mribench import __version__
+from mribench import __version__, processes
 from mribench.bench.controls import CONTROLS
 from mribench.bench.folder import Bench, Run
 from mribench.bench.records import EmbeddingRecord, NearestPair, NearestRecord, ScoresRecord
@@ -77,11 +77,13 @@ def evaluate(
     """
     context = context or make_context(device)
     given = {"samples": samples, "reference": reference, "train": train, "holdout": holdout}
-    sets = {
-        role: _opened(source, role, rescale, cache, context)
-        for role, source in given.items()
-        if source is not None
-    }
+    sets = processes.first_alone(
+        lambda: {
+            role: _opened(source, role, rescale, cache, context)
+            for role, source in given.items()
+            if source is not None
+        }
+    )
     for role in ("samples", "reference"):
         check_brightness(sets[role])
     if "train" in sets and "holdout" not in sets:
@@ -142,21 +144,16 @@ def evaluate_run(
     Returns the metrics that were tried now and have no score. Scores of plug-ins that are not installed here are
     kept as they are. Raises MribenchError when samples are missing, altered or not of the run's present weights.
     """
-    _check_samples(bench, run)
-    if reason := _why_no_extractor(bench):
-        if overwrite or not run.scores.exists():
-            raise MribenchError(reason)
-        return "kept", []
-    stamp = _made_from(bench, cohort, run, context)
+    outcome, stamp = processes.from_first(lambda: _what_to_do(bench, cohort, run, context, overwrite))
+    if outcome != "done":
+        return outcome, []
     protocol = bench.protocol
-    if not overwrite and _is_scored(run, stamp, protocol.evaluation.metrics):
-        return "up to date", []
     with bench.run_lock(run):
         sets = comparison_sets(cohort, run.samples())
         arrays = Arrays(sets, bench.arrays, protocol.evaluation.extractor, context)
         scores, missing = _score(bench, run, arrays)
-        _nearest(arrays, stamp).write(run.nearest)  # first, so that scores.json means done
-        ScoresRecord(
+        nearest = _nearest(arrays, stamp)
+        record = ScoresRecord(
             entrant=run.name,
             made_from=stamp,
             protocol_digest=protocol.digest,
@@ -167,15 +164,33 @@ def evaluate_run(
             regions=_regions(arrays, scores),
             gates=judge(arrays, protocol.evaluation.gates, own=_own_sets(run)),
             seconds=round(sum(score.seconds for score in scores), 3),
-        ).write(run.scores)
+        )
+        if processes.is_first():
+            nearest.write(run.nearest)  # first, so that scores.json means done
+            record.write(run.scores)
+        processes.gather(None, "scores")
     return "done", missing
+
+
+def _what_to_do(
+    bench: Bench, cohort: Cohort, run: Run, context: Context, overwrite: bool
+) -> tuple[Outcome, str]:
+    """ "done" where an entrant is to be scored, and the digest of what decides its scores."""
+    _check_samples(bench, run)
+    if reason := _why_no_extractor(bench):
+        if overwrite or not run.scores.exists():
+            raise MribenchError(reason)
+        return "kept", ""
+    stamp = _made_from(bench, cohort, run, context)
+    scored = not overwrite and _is_scored(run, stamp, bench.protocol.evaluation.metrics)
+    return ("up to date" if scored else "done"), stamp
 
 
 def _score(bench: Bench, run: Run, arrays: Arrays) -> tuple[list[Score], list[Missing]]:
     """Every metric of the protocol: computed now or, where its plug-in cannot be used, as scores.json has it."""
     metrics = bench.protocol.evaluation.metrics
     unusable = {name: reason for name in metrics if (reason := _why_no_metric(bench, name))}
-    earlier = _scores_on_disk(run, arrays, unusable)
+    earlier = processes.from_first(lambda: _scores_on_disk(run, arrays, unusable))
     usable = [name for name in metrics if name not in unusable]
     reasons = {name: reason for name, reason in unusable.items() if name not in earlier}
     if "holdout" not in arrays.sets:

@@ -59,12 +59,13 @@ class Launch:
 class _Group:
     launch: Launch
     store: Store
+    exchanges: int = 0
+    divisions: int = 0
     heard: int = 0  # of what the others have told the first
 
 
 _alone = Launch()
 _group: _Group | None = None
-_divisions = 0  # of work so far; equal on all processes
 
 
 def launch_of(environment: Mapping[str, str]) -> Launch:
@@ -233,39 +234,47 @@ def _peers() -> Iterator[None]:
         raise JobEnded(_LOST) from error
 
 
-def gather(value: T, at: str = "end") -> list[T]:
+def gather(value: T, at: str = "") -> list[T]:
     """The value that each process gives, by rank; waits for all of them.
 
-    Raises JobEnded when they are not all at the same place `at` of their work.
+    Raises JobEnded when they are not all at the same place of their work, which `at` names.
     """
     if _group is None:
         return [value]
     import torch.distributed as dist
 
+    _group.exchanges += 1
     given: list[Any] = [None] * size()
     with _peers():
-        dist.all_gather_object(given, (at, value))
+        dist.all_gather_object(given, (f"exchange {_group.exchanges} {at}".rstrip(), value))
     places = dict.fromkeys(place for place, _ in given)
     if len(places) > 1:
-        raise JobEnded(f"All processes must do the same work, but they are at: {'; '.join(places)}.")
+        raise JobEnded(
+            f"All processes must do the same work, but they are at: {'; '.join(places)}. One of them may have failed "
+            "alone. Run the same command again."
+        )
     return [value for _, value in given]
 
 
-def from_first(compute: Callable[[], T]) -> T:
+def from_first(compute: Callable[[], T], at: str = "") -> T:
     """What the first process computes, alone, given to all; the others wait for it, and all raise what it raises."""
     if _group is None:
         return compute()
-    value: T | None = None
-    with agreement():
+    import torch.distributed as dist
+
+    values: list[Any] = [None]
+    with agreement(at):
         if is_first():
-            with _alone_for_now():
-                value = compute()
-    first: T = gather(value)[0]  # type: ignore[assignment]
+            with alone():
+                values = [compute()]
+    with _peers():
+        dist.broadcast_object_list(values, src=0)
+    first: T = values[0]
     return first
 
 
 @contextmanager
-def _alone_for_now() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """Inside, this process takes itself for the only one."""
     global _group
     group, _group = _group, None
@@ -287,7 +296,7 @@ def first_alone(find: Callable[[], T]) -> T:
 
 
 @contextmanager
-def agreement() -> Iterator[None]:
+def agreement(at: str = "") -> Iterator[None]:
     """What a process raises inside, where none waits for another, all of them raise at the end."""
     if _group is None:
         yield
@@ -299,7 +308,7 @@ def agreement() -> Iterator[None]:
         mine = error
     except OSError as error:
         mine = MribenchError(f"The system refused: {error.filename or ''} {error.strerror or error}.")
-    for raised in gather(mine):
+    for raised in gather(mine, at):
         if raised is not None:
             raised.agreed = True
             raise raised
@@ -307,19 +316,19 @@ def agreement() -> Iterator[None]:
 
 def divided(items: Sequence[T]) -> Iterator[T]:
     """Those of the items that this process takes: the next one that none has taken, whenever it is ready for one."""
-    global _divisions
     if _group is None:
         yield from items
         return
-    _divisions += 1
+    _group.divisions += 1
+    key = f"division {_group.divisions}"
     with _peers():
-        while (place := _group.store.add(f"division {_divisions}", 1) - 1) < len(items):
+        while (place := _group.store.add(key, 1) - 1) < len(items):
             yield items[place]
 
 
-def exchange(found: Mapping[K, T]) -> dict[K, T]:
+def exchange(found: Mapping[K, T], at: str = "") -> dict[K, T]:
     """What all processes have found together."""
-    return {key: value for each in gather(dict(found)) for key, value in each.items()}
+    return {key: value for each in gather(dict(found), at) for key, value in each.items()}
 
 
 def tell_first(value: object) -> None:

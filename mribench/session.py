@@ -135,7 +135,9 @@ class Session:
 
     def add_folder(self, name: str, folder: Path, rescale: Rescale | None, overwrite: bool) -> None:
         """Make a folder of NIfTI an entrant of the bench."""
-        add_folder(self.bench, name, folder, rescale, self.context, overwrite=overwrite)
+        processes.from_first(
+            lambda: add_folder(self.bench, name, folder, rescale, self.context, overwrite=overwrite)
+        )
 
     def adopt(self, name: str, door: Door, skip_bad: bool, overwrite: bool) -> None:
         """Make stored volumes an entrant, and its control of real volumes; hands over the folder."""
@@ -199,13 +201,14 @@ class Session:
             raise UsageError(f"{self.bench.folder} has no samples to report on. Run: mribench generate --all")
         scored = self.evaluate()
         with self.collect_failures("t-SNE"):
-            embed(self.bench, self.cohort(), scored, self.context)
+            cohort = self.cohort()
+            processes.from_first(lambda: embed(self.bench, cohort, scored, self.context))
         with self.bench.lock("report"):
-            page = write_report(self.bench, real_pictures, pictures, figures)
+            page = processes.from_first(lambda: write_report(self.bench, real_pictures, pictures, figures))
             self.hand_over(page)
             with self.collect_failures("index.pdf"):
                 if browser is not None:
-                    self.hand_over(print_report(self.bench, browser))
+                    self.hand_over(processes.from_first(lambda: print_report(self.bench, browser)))
         self.say(self.table(wide).rstrip())
         return page
 

@@ -359,7 +359,8 @@ def training_steps(
             seconds = before + time.monotonic() - started
             step = TrainingStep(step=number, seen=batches.seen, seconds=seconds, losses=values)
             if scorer is not None and due and processes.is_first():
-                step = step.model_copy(update={"scores": _scores_now(scorer, generator, seed)})
+                with processes.alone():
+                    step = step.model_copy(update={"scores": _scores_now(scorer, generator, seed)})
                 started = time.monotonic() - (seconds - before)
             if processes.is_first() and (seconds - recorded > RECORD_SECONDS or finished or due):
                 append_json_line(run.progress, step.model_dump())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from mribench import processes
 from mribench.commands.completion import run_names
 from mribench.commands.options import (
     Compute,
@@ -140,9 +141,10 @@ def _score_folders(
         )
     name = samples.resolve().name
     record = result.record().model_copy(update={"entrant": name, "rescale": rescale})
-    record.write(out / "scores.json")
     board = leaderboard.from_set(name, result.scores, result.missing)
-    write_text(out / "scores.csv", csv_tables.as_scores_csv(board))
+    if processes.is_first():
+        record.write(out / "scores.json")
+        write_text(out / "scores.csv", csv_tables.as_scores_csv(board))
     click.echo(f"Written: {out / 'scores.json'}", err=True)
     table = leaderboard.as_text(board, wide).rstrip()
     click.echo(json.dumps(record.as_json(), indent=1) if as_json else table)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mribench import processes
 from mribench.commands.options import bench_option, overwrite_option, parse_settings
 from mribench.errors import MribenchError, UsageError
 
@@ -95,7 +96,8 @@ def prepare(
         )
     request = Request(source, manifest, recipe, masks, workers)
     with display(quiet) as screen:
-        screen.announce_at(folder)
+        if processes.is_first():
+            screen.announce_at(folder)
         bench, cohort, new = prepare_cohort(folder, protocol, request, overwrite, screen.report)
     for scan in cohort.record.problems:
         click.echo(f"left out: {scan.reason}", err=True)
@@ -104,7 +106,8 @@ def prepare(
     if raw:
         from mribench.reports.page.quality import quality_page
 
-        click.echo(f"look at every scan: {quality_page(cohort, new=new)}", err=True)
+        page = processes.from_first(lambda: quality_page(cohort, new=new))
+        click.echo(f"look at every scan: {page}", err=True)
     click.echo(bench.cohort_folder)
 
 
@@ -123,21 +126,21 @@ def prepare_cohort(
     if not (folder / "bench.json").exists():
         protocol = protocol or _DEFAULT_PROTOCOL
         request.scans()  # nothing to prepare must leave no bench behind
-    bench = start_bench(folder, protocol, simulated=False)
+    bench = processes.first_alone(lambda: start_bench(folder, protocol, simulated=False))
     if bench.protocol.cohort.source != "prepared":
         raise UsageError(
             f"Protocol {bench.protocol.name} makes simulated brains and takes no own volumes. "
             f"Choose another --bench and --protocol {_DEFAULT_PROTOCOL}, peng2023 or a .toml file."
         )
     with bench.lock("cohort"):
-        if (bench.cohort_folder / "volumes.json").exists():
+        if processes.from_first((bench.cohort_folder / "volumes.json").exists):
             if not overwrite:
                 cohort = open_cohort(bench.cohort_folder)
-                _check_same(cohort, request)
-                if not cohort.altered():
+                processes.from_first(lambda: _check_same(cohort, request))
+                if not processes.from_first(cohort.altered):
                     return bench, cohort, False
                 return bench, _restored(bench, cohort, request, progress), True
-            _forget_cohort(bench)
+            processes.from_first(lambda: _forget_cohort(bench))
         return bench, own_cohort(bench.cohort_folder, bench.protocol.cohort_plan, request, progress), True
 
 
@@ -152,7 +155,8 @@ def _restored(bench: Bench, cohort: Cohort, request: Request, progress: Progress
         )
     again = own_cohort(bench.cohort_folder, bench.protocol.cohort_plan, request, progress)
     if again.digest != cohort.digest:
-        cohort.record.write(cohort.folder / "volumes.json")
+        if processes.is_first():
+            cohort.record.write(cohort.folder / "volumes.json")
         raise MribenchError(
             f"The damaged volumes in {cohort.folder} came out otherwise than they were: the scans or the programs have "
             "changed. Restore them from a copy, or prepare another --bench."

@@ -171,3 +171,17 @@ def test_what_launchers_say(variables, launch_is):
 def test_a_launcher_that_contradicts_itself_is_refused():
     with pytest.raises(UsageError, match="LOCAL_RANK"):
         launch_of({"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "WORLD_SIZE": "2"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("agreed", "the volume of the second process must be whole, but is not"),
+        ("unnoticed", "the second process is out of luck"),
+    ],
+)
+def test_what_one_process_alone_fails_at_is_said_once_and_ends_all(how, reason):
+    ends = launch.run(2, HERE / "alone_fails.py", how)
+    assert [(code, out) for code, out, _ in ends] == [(1, ""), (1, "")], ends
+    assert sorted(said for _, _, said in ends) == ["", f"Error: {reason}\n"]

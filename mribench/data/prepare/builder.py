@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from mribench import processes
 from mribench.data.cohort import Cohort, CohortPlan, is_intact, volume_path
 from mribench.data.grid import Grid
 from mribench.data.records import CohortRecord, RefusedScan, VolumeEntry, VolumeRecord
@@ -65,7 +67,7 @@ class LedgerLine(BaseModel):
         return VolumeEntry(name=self.name, roles=roles, digest=self.digest, record=self.record)
 
 
-def in_this_process(tasks: Sequence[Task]) -> Outcomes:
+def in_this_process(tasks: Iterable[Task]) -> Outcomes:
     """Each task with its outcome, one after the other."""
     return ((task, task.make()) for task in tasks)
 
@@ -75,19 +77,36 @@ def make_volumes(
     grid: Grid,
     tasks: Sequence[Task],
     progress: Progress,
-    run: Callable[[Sequence[Task]], Outcomes] = in_this_process,
+    run: Callable[[Iterable[Task]], Outcomes] = in_this_process,
 ) -> dict[str, LedgerLine]:
-    """Make every volume that is missing; a line for each task, by its name.
+    """Make every volume that is missing; a line for each task, by its name. Several processes divide the tasks.
 
     Killed, it goes on where it stopped: a task is finished when the ledger says that its volume was made from
     the same inputs and the voxels still have that digest.
     """
-    lines = _finished(folder, grid, tasks)
+    lines = processes.from_first(lambda: _finished(folder, grid, tasks))
     progress("volumes", len(lines), len(tasks))
-    for task, outcome in run([task for task in tasks if task.name not in lines]):
-        lines[task.name] = _stored(folder, grid, task, outcome)
+    missing = [task for task in tasks if task.name not in lines]
+    with processes.agreement("volumes"):
+        for task, outcome in run(processes.divided(missing)):
+            line, stays = _stored(folder, grid, task, outcome)
+            lines[task.name] = line
+            _enter(folder, [line] if stays else [], lines)
+            progress("volumes", len(lines), len(tasks))
+    if processes.size() > 1:
+        _enter(folder, [], lines)
         progress("volumes", len(lines), len(tasks))
-    return lines
+    return processes.exchange(lines, "volumes")
+
+
+def _enter(folder: Path, made: Sequence[LedgerLine], lines: dict[str, LedgerLine]) -> None:
+    """Write into the ledger what this process has made, and what the others have by now; the first process does."""
+    if not processes.is_first():
+        processes.tell_first(made)
+        return
+    for line in itertools.chain(made, *processes.told()):
+        lines[line.name] = line
+        append_json_line(folder / LEDGER, line.model_dump(mode="json"))
 
 
 def _finished(folder: Path, grid: Grid, tasks: Sequence[Task]) -> dict[str, LedgerLine]:
@@ -112,21 +131,19 @@ def _read_ledger(path: Path) -> dict[str, LedgerLine]:
     return lines
 
 
-def _stored(folder: Path, grid: Grid, task: Task, outcome: Product | Refusal) -> LedgerLine:
+def _stored(folder: Path, grid: Grid, task: Task, outcome: Product | Refusal) -> tuple[LedgerLine, bool]:
+    """What became of a task, with its voxels on disk; and whether that stays so."""
     if isinstance(outcome, Refusal):
         line = LedgerLine(name=task.name, made_from=task.made_from, reason=outcome.reason)
-        if outcome.passing:
-            return line
-    else:
-        write_array(volume_path(folder, task.name), outcome.voxels)
-        line = LedgerLine(
-            name=task.name,
-            made_from=task.made_from,
-            digest=digest_volume(outcome.voxels, grid.affine),
-            record=outcome.record,
-        )
-    append_json_line(folder / LEDGER, line.model_dump(mode="json"))
-    return line
+        return line, not outcome.passing
+    write_array(volume_path(folder, task.name), outcome.voxels)
+    line = LedgerLine(
+        name=task.name,
+        made_from=task.made_from,
+        digest=digest_volume(outcome.voxels, grid.affine),
+        record=outcome.record,
+    )
+    return line, True
 
 
 def write_cohort(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from mribench import processes
 from mribench.data.cohort import Cohort, CohortPlan
 from mribench.data.grid import Grid
 from mribench.data.prepare.builder import (
@@ -55,7 +56,7 @@ def own_cohort(folder: Path, plan: CohortPlan, request: Request, progress: Progr
     UsageError when too few subjects are usable for the plan's roles.
     """
     scans, recipe, grid = request.scans(), request.recipe, plan.spec.voxels
-    inputs = identify(scans, request.masks)
+    inputs = processes.from_first(lambda: identify(scans, request.masks))
     _check_masks(inputs)
     refused = [_refused(scan, f"{scan.name} is {scan.skipped}.") for scan in scans if scan.skipped]
     refused += [_refused(each.scan, each.reason) for each in inputs if each.reason]
@@ -68,7 +69,9 @@ def own_cohort(folder: Path, plan: CohortPlan, request: Request, progress: Progr
     usable, unusable = _judged([(scan, lines[task.name]) for scan, task in tasks.items()], recipe)
     refused += unusable
     volumes = _in_roles(usable, plan, refused)
-    return write_cohort(folder, plan, recipe.recorded(), volumes, refused, digest_inputs(inputs))
+    return processes.from_first(
+        lambda: write_cohort(folder, plan, recipe.recorded(), volumes, refused, digest_inputs(inputs))
+    )
 
 
 def _tasks(inputs: Sequence[Input], grid: Grid, recipe: StrippedRecipe | RawRecipe) -> dict[Scan, Task]:

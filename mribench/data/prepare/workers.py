@@ -6,11 +6,11 @@ import logging
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 
@@ -34,14 +34,14 @@ def default_workers() -> int:
     return max(1, min(cores, int(memory / _GIB_OF_A_WORKER)))
 
 
-def in_workers(tasks: Sequence[Task], count: int) -> Outcomes:
-    """Each task with its outcome, in the order in which they finish.
+def in_workers(tasks: Iterable[Task], count: int) -> Outcomes:
+    """Each task with its outcome, in the order in which they finish; tasks are taken when a worker is ready.
 
     When a worker dies, the tasks that were in work are tried one at a time: the one that dies alone is refused.
     Raises MribenchError when every one of several dies alone.
     """
-    waiting, count = deque(tasks), min(count, len(tasks))
-    while waiting:
+    waiting = _Waiting(iter(tasks))
+    while waiting.first():
         in_work: dict[Future[Product | Refusal], Task] = {}
         try:
             yield from _pooled(waiting, in_work, count)
@@ -60,14 +60,27 @@ def in_workers(tasks: Sequence[Task], count: int) -> Outcomes:
                 count = max(1, count // 2)
 
 
-def _pooled(waiting: deque[Task], in_work: dict[Future[Product | Refusal], Task], count: int) -> Outcomes:
+@dataclass
+class _Waiting:
+    """Tasks that are not in work; the next one is taken from `rest` when it is asked for."""
+
+    rest: Iterator[Task]
+    taken: Task | None = None
+
+    def first(self) -> Task | None:
+        """The next task, which stays."""
+        self.taken = self.taken or next(self.rest, None)
+        return self.taken
+
+
+def _pooled(waiting: _Waiting, in_work: dict[Future[Product | Refusal], Task], count: int) -> Outcomes:
     """Outcomes of the tasks taken off `waiting`; `in_work` holds those without one when the pool breaks."""
     pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_start_worker)
     try:
-        while waiting or in_work:
-            while waiting and len(in_work) < _TASKS_A_WORKER * count:
-                in_work[pool.submit(waiting[0].make)] = waiting[0]
-                waiting.popleft()
+        while waiting.first() or in_work:
+            while len(in_work) < _TASKS_A_WORKER * count and (task := waiting.first()):
+                in_work[pool.submit(task.make)] = task
+                waiting.taken = None
             done = wait_for(in_work, return_when=FIRST_COMPLETED).done
             for future in [future for future in in_work if future in done]:
                 outcome = future.result()
@@ -78,7 +91,7 @@ def _pooled(waiting: deque[Task], in_work: dict[Future[Product | Refusal], Task]
 
 def _alone(task: Task) -> Product | Refusal:
     try:
-        ((_, outcome),) = _pooled(deque([task]), {}, 1)
+        ((_, outcome),) = _pooled(_Waiting(iter([task])), {}, 1)
     except BrokenProcessPool:
         return _DIED
     return outcome

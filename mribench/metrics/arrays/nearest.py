@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from mribench import processes
 from mribench.errors import MribenchError
 from mribench.metrics.arrays.pairs import State, Volumes, allot, group_rows, volume_tensor
 from mribench.metrics.arrays.similarity import Definition, definition_for
@@ -65,15 +66,16 @@ def nearest_neighbours(
     size = sum(t.nbytes for t in first) + sum(t.nbytes for t in first[len(first) // kernel.scales :])
     del first
     budget = allot(memory, size, shape, min(len(queries), group_rows(device)), 1, worker_count(device))
-    parts = []
-    with workers(device, budget.workers) as pool:
-        for start in range(0, len(queries), budget.rows):
+    found: dict[int, tuple[np.ndarray, np.ndarray, int]] = {}
+    with processes.agreement("nearest"), workers(device, budget.workers) as pool:
+        for start in processes.divided(range(0, len(queries), budget.rows)):
             stop = min(len(queries), start + budget.rows)
             group = range(start, stop)
             search = _Search(kernel, shape, queries, reference, group, k, torch.device(device), pool)
-            parts.append(search.run())
+            found[start] = search.run()
             if progress:
                 progress(stop, len(queries))
+    parts = [part for _, part in sorted(processes.exchange(found, "nearest").items())]
     indices, scores = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     return Neighbours(indices, scores, sum(part[2] for part in parts) / (len(queries) * len(reference)))
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mribench import processes
 from mribench.errors import MribenchError, TooLittleMemory
 from mribench.files import read_array, write_array
 from mribench.metrics.arrays.workers import worker_count, workers
@@ -85,20 +86,20 @@ def pair_matrix(
 ) -> np.ndarray:
     """`kernel` of every row with every column, `[N,M]` float64; `columns=None`: the rows themselves.
 
-    With `parts`, every finished group of rows is stored in that folder and never computed again. `progress`
-    is told the rows done and their number. `memory`: bytes of prepared volumes held at once, on `device`;
-    raises TooLittleMemory when they do not hold one pair.
+    With `parts`, every finished group of rows is stored in that folder and never computed again. Several processes
+    divide the groups. `progress` is told the rows done and their number. `memory`: bytes of prepared volumes held at
+    once, on `device`; raises TooLittleMemory when they do not hold one pair.
     """
     shape = rows[0].shape
     if len(shape) != 3:
         raise MribenchError(f"Volumes must be [D,H,W], but have the shape {list(shape)}.")
     kernel.check(shape)
     job = _Job(rows, columns, kernel, shape, torch.device(device))
-    matrix = np.zeros((len(rows), len(job.others)))
     most, threads = min(len(rows), group_rows(device)), worker_count(device)
     budget = allot(memory, job.state_bytes(), shape, most, len(job.others), threads, kernel.tile)
-    with workers(job.device, budget.workers) as pool:
-        for start in range(0, len(rows), budget.rows):
+    found: dict[int, np.ndarray] = {}
+    with processes.agreement("pairs"), workers(job.device, budget.workers) as pool:
+        for start in processes.divided(range(0, len(rows), budget.rows)):
             stop = min(len(rows), start + budget.rows)
             part = parts / f"{start:06d}-{stop:06d}.npy" if parts else None
             group = _read_part(part, (stop - start, len(job.others)))
@@ -106,9 +107,12 @@ def pair_matrix(
                 group = _row_group(job, start, stop, budget.columns, pool)
                 if part:
                     write_array(part, group)
-            matrix[start:stop] = group
+            found[start] = group
             if progress:
                 progress(stop, len(rows))
+    matrix = np.zeros((len(rows), len(job.others)))
+    for start, group in processes.exchange(found, "pairs").items():
+        matrix[start : start + len(group)] = group
     return matrix if columns is not None else np.triu(matrix) + np.triu(matrix, 1).T
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
 
+from mribench import processes
 from mribench.files import read_array, write_array
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ class Store:
     def get(self, name: str, compute: Compute, rows: int) -> np.ndarray:
         """The array called `name`; a file that does not have so many rows is computed again."""
         if name not in self._arrays:
-            array = self._read(name, rows)
+            array = processes.from_first(lambda: self._read(name, rows), name)
             if array is None:
                 array = self._computed(name, compute, rows, self.folder) if self.folder else compute(None)
             self._arrays[name] = array
@@ -40,25 +42,32 @@ class Store:
         return self._arrays[name]
 
     def _computed(self, name: str, compute: Compute, rows: int, folder: Path) -> np.ndarray:
-        """Of two processes that need it at the same moment, one computes and the other waits for the file."""
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path := folder / f"{name}.lock")  # the system frees it when its process dies
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.warning("%s is being computed by another process; waiting for it", name)
-            lock.acquire()
-        try:
-            array = self._read(name, rows)
+        """Of two commands that need it at the same moment, one computes and the other waits for the file."""
+        with _locked(folder / f"{name}.lock") if processes.is_first() else nullcontext():
+            array = processes.from_first(lambda: self._read(name, rows), name)
             if array is None:
                 parts = folder / f"{name}.parts"
                 array = compute(parts)
-                write_array(folder / f"{name}.npy", array)
-                shutil.rmtree(parts, ignore_errors=True)
-            path.unlink(missing_ok=True)  # a process that still waits for the lock finds the array
+                if processes.is_first():
+                    write_array(folder / f"{name}.npy", array)
+                    shutil.rmtree(parts, ignore_errors=True)
             return array
-        finally:
-            lock.release()
 
     def _read(self, name: str, rows: int) -> np.ndarray | None:
         return read_array(self.folder / f"{name}.npy", rows) if self.folder else None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)  # the system frees it when its process dies
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("%s is being computed by another process; waiting for it", path.stem)
+        lock.acquire()
+    try:
+        yield
+        path.unlink(missing_ok=True)  # a process that still waits for the lock finds the array
+    finally:
+        lock.release()

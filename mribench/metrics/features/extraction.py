@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mribench import processes
 from mribench.data.anatomy import Lattice
 from mribench.files import read_array, write_array
 from mribench.metrics.arrays.workers import workers
@@ -131,9 +132,9 @@ def _in_parts(
             write_array(_part(folder, start, stop), part)
         keep(start, part)
 
-    with workers(device) as pool:
+    with processes.agreement("features"), workers(device) as pool:
         try:
-            for start in range(0, count, size):
+            for start in processes.divided(range(0, count, size)):
                 stop = min(count, start + size)
                 part = read_array(_part(folder, start, stop), stop - start) if folder else None
                 if part is not None:
@@ -147,7 +148,7 @@ def _in_parts(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return np.concatenate([parts[start] for start in sorted(parts)])
+    return np.concatenate([part for _, part in sorted(processes.exchange(parts, "features").items())])
 
 
 def _part(folder: Path, start: int, stop: int) -> Path:
