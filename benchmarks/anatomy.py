@@ -157,14 +157,16 @@ def alternatives(rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def p_values(volumes_ml: np.ndarray, features: np.ndarray, seed: int) -> dict[str, float]:
-    """Of the first N rows against the rest, by each statistic; `features` `[2N,3,F]`."""
+    """Of the first N rows against the rest, by each statistic; `features` `[2N,3,P,F]`, P slices a view."""
     rows = traits(volumes_ml)
-    views = [features[:, view] for view in range(len(VIEWS))]
+    views = [features[:, view].reshape(len(features), -1) for view in range(len(VIEWS))]
     joint = JointDistances(
         tuple(map(squared_distances, views)), tuple((view**2).sum(axis=1) for view in views), N
     )
     grams = {"anatomy": ANATOMY.exchangeable((rows[:N], rows[N:]))[0], "mmd": MMD.exchangeable(joint)[0]}
-    grams |= {f"kid_{view[0]}": _kernel(feature) for view, feature in zip(VIEWS, views, strict=True)}
+    for number, view in enumerate(VIEWS):
+        slices = features[:, number].swapaxes(0, 1)
+        grams[f"kid_{view[0]}"] = np.mean([_kernel(of_slice) for of_slice in slices], axis=0)
     grams |= alternatives(rows)
     return {name: permutation_p(gram, N, permutations=199, seed=seed) for name, gram in grams.items()}
 
