@@ -47,6 +47,7 @@ def prepared(tmp_path_factory):
     return words, open_cohort(folder / "bench" / "cohort")
 
 
+@pytest.mark.slow
 def test_the_cohort_is_that_of_one_process(prepared, tmp_path):
     words, alone = prepared
     ends = launch.mribench(2, *words, tmp_path / "bench")

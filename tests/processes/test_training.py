@@ -100,6 +100,7 @@ def test_another_number_of_processes_goes_on_from_the_checkpoint(tmp_path):
     assert all(torch.allclose(unbroken[name], continued[name], atol=1e-4) for name in unbroken)
 
 
+@pytest.mark.slow
 def test_the_first_process_speaks_for_all(bench):
     ends = launch.mribench(2, *words(bench, "shared", budget=12, batch_size=3))
     assert [(code, out) for code, out, _ in ends] == [
