@@ -189,11 +189,10 @@ def train(
 def _check_shared(plan: Plan) -> None:
     """Whether as many processes as there are can train this model."""
     rows_of(plan.config.batch_size)
-    kind = get_model(str(plan.record.model))
-    if processes.size() > 1 and not kind.shares_batches:
+    if processes.size() > 1 and not get_model(str(plan.record.model)).shares_batches:
         raise UsageError(
-            f"{kind.title} must say that several processes can share its batches, with shares_batches = True in its "
-            "class (docs/cluster.md). Train it in one process."
+            f"{plan.record.title} must say that several processes can share its batches, with shares_batches = True "
+            "in its class (docs/cluster.md). Train it in one process."
         )
 
 
@@ -206,10 +205,9 @@ def _open_run(plan: Plan, context: Context, overwrite: bool, raise_budget: bool)
     if raise_budget:
         _raise_budget(plan)
     start_run(run, _as_on_disk(plan).model_copy(update={"device": context.described()}), "train")
-    if run.is_trained():
-        return True
-    _check_checkpoint_of_weights(run)
-    return False
+    if not (trained := run.is_trained()):
+        _check_checkpoint_of_weights(run)
+    return trained
 
 
 def _start(generator: Generator, plan: Plan) -> None:
@@ -359,8 +357,7 @@ def training_steps(
             seconds = before + time.monotonic() - started
             step = TrainingStep(step=number, seen=batches.seen, seconds=seconds, losses=values)
             if scorer is not None and due and processes.is_first():
-                with processes.alone():
-                    step = step.model_copy(update={"scores": _scores_now(scorer, generator, seed)})
+                step = step.model_copy(update={"scores": _scores_now(scorer, generator, seed)})
                 started = time.monotonic() - (seconds - before)
             if processes.is_first() and (seconds - recorded > RECORD_SECONDS or finished or due):
                 append_json_line(run.progress, step.model_dump())
@@ -385,7 +382,7 @@ def _scores_now(scorer: Scorer, generator: Generator, seed: int) -> Mapping[str,
     """What the scorer says of the generator, which trains on afterwards as if nothing had happened."""
     buffers = {name: buffer.clone() for name, buffer in generator.named_buffers()}
     try:
-        with random_state_kept(next(generator.parameters()).device):
+        with processes.alone(), random_state_kept(next(generator.parameters()).device):
             generator.refresh_batchnorm(seed)
             return scorer.score(generator, seed)
     finally:
