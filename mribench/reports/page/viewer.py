@@ -86,7 +86,9 @@ def make_viewer(
         return None, str(error)
     finest = min(grid.spacing_mm)
     side = max(finest / math.ceil(finest / _COARSEST_MM), _FINEST_MM)
-    sets = [("Reference", "reference", cohort.set("reference"), range(pictures))] if cohort else []
+    sets: list[tuple[str, str, VolumeSet, Sequence[int]]] = []
+    if cohort:
+        sets.append(("Reference", "reference", cohort.set("reference"), range(pictures)))
     for row in rows:
         if row.entrant.samples is not None:
             samples = bench.run(row.entrant.name).samples()
