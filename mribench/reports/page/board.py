@@ -76,6 +76,16 @@ class Board:
     groups: tuple[ColumnGroup, ...]
 
     @property
+    def contestants(self) -> int:
+        """How many there are, without the controls that stand below them."""
+        return sum(row.kind != "control" for row in self.table.contestants)
+
+    @property
+    def ranked(self) -> int:
+        """How many contestants have a place."""
+        return sum(row.place is not None for row in self.table.ranked)
+
+    @property
     def columns(self) -> list[BoardColumn]:
         return [column for group in self.groups for column in group.columns]
 

@@ -29,7 +29,7 @@ _FINEST_MM, _COARSEST_MM = 1.375, 2.0
 _LOSSLESS_LETTERS = (
     200_000  # of a data URI; a longer one becomes lossy, so that twenty entrants fit into a page
 )
-_LOSSY_QUALITY = 75
+_LOSSY_QUALITY = 70
 _SUSPECTS = 3  # of an entrant
 PICTURES = 2  # of an entrant, where nothing else is asked
 _SCRIPT = "nilearn/_assets/js/brainsprite.min.js"
