@@ -39,8 +39,8 @@ def forest(rows: Sequence[RegionRow], label: str) -> Picture:
     height = 0.19 * len(rows) + 0.62
     figure = Figure(figsize=(5.2, height), dpi=100)
     size = (0.3 / height, (height - 0.62) / height)
-    effect = figure.add_axes((0.21, size[0], 0.37, size[1]))
-    spread = figure.add_axes((0.63, size[0], 0.35, size[1]))
+    effect = figure.add_axes((0.245, size[0], 0.345, size[1]))
+    spread = figure.add_axes((0.635, size[0], 0.345, size[1]))
     spread.set_xscale("log")
     for y, row in enumerate(rows):
         _draw(effect, y, (row.d, row.d_low, row.d_high), _D_ENDS, row.p_mean)
