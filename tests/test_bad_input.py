@@ -273,4 +273,5 @@ def test_damaged_scores_are_made_again(content, bench):
 def test_one_folder_under_two_names_is_noted(bench, tmp_path):
     folder = write(tmp_path / "again", GOOD, bench.protocol.cohort.voxels.affine)
     text = call("evaluate", "--samples", folder, "--name", "again", "--bench", bench.folder).stdout
+    text = " ".join(text.split())  # lines end at 80 columns
     assert "again and theirs are the same samples, volume for volume, and they are ranked as one." in text

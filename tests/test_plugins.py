@@ -186,7 +186,7 @@ def test_the_demo_trains_plug_ins_only_when_it_is_asked_to(
     monkeypatch.setattr(Session, "cohort", lambda self: SimpleNamespace(digest="none"))
     monkeypatch.setattr(Session, "train", lambda self, plan: trained.append(plan.record.model))
     for step in ("generate_all", "report"):
-        monkeypatch.setattr(Session, step, lambda self: None)
+        monkeypatch.setattr(Session, step, lambda self, **options: None)
     result = call("-q", "demo", "--bench", tmp_path / "bench", *words)
     assert result.exit_code == 0, result.output
     assert trained == [*MODELS, *more]

@@ -309,7 +309,7 @@ def _orientation(entrant: _Entrant, level: float) -> _Finding:
     sided = handedness(samples.handedness, sides)
     if sided.mirrored:
         return _Finding(False, "The samples are mirrored as a whole: left and right are exchanged.", p_value)
-    if np.median(samples.fit) > LEAST_FIT * np.median(fit):
+    if len(samples.fit) >= FEWEST and np.median(samples.fit) > LEAST_FIT * np.median(fit):
         shape, poses = arrays.frame.mean.shape, np.concatenate([arrays.poses(name) for name in people])
         placed = pose.displacement(arrays.poses("samples"), poses, shape)
         if placed.p_value <= level:

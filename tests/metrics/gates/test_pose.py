@@ -47,3 +47,10 @@ def test_people_turned_by_ten_degrees_trip_the_gate_of_orientation(bench, people
     result = next(r for r in judge(bench.with_samples(samples)) if r.gate == "orientation")
     assert result.passed is False
     assert "degrees about the bottom-top axis" in result.reason
+
+
+def test_one_sample_is_not_asked_where_a_set_lies(bench, people):
+    turned = ndimage.rotate(people["samples"][:1], 10, axes=(2, 3), reshape=False, order=1)
+    samples = volume_set(np.clip(turned, 0, 1).astype(np.float32), "samples")
+    result = next(r for r in judge(bench.with_samples(samples)) if r.gate == "orientation")
+    assert "degrees about" not in result.reason
