@@ -55,3 +55,10 @@ def held_back() -> str:
     return table(
         ["size", "kind", "adversaries", "not ranked", "below every honest one", "not held back"], rows
     )
+
+
+def unlisted_missed() -> str:
+    """How many of how many unlisted adversaries are not held back at 64^3, and which."""
+    results = GauntletRecord.read(RESULTS / "gauntlet-unlisted-64.json").adversaries
+    missed = [result.title for result in results if not result.passed]
+    return f"{len(missed)} of {len(results)} ({', '.join(missed)})"
