@@ -7,6 +7,16 @@ import socket
 import subprocess
 import sys
 
+from click.testing import CliRunner
+
+from mribench.cli import main
+
+
+def alone(*words: object) -> None:
+    """The command line in this process, which must succeed."""
+    end = CliRunner().invoke(main, [*map(str, words)], catch_exceptions=False)
+    assert end.exit_code == 0, end.stderr
+
 
 def free_port() -> int:
     with socket.socket() as probe:

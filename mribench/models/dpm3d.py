@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -140,17 +139,9 @@ class DPM3D(DiffusionGenerator):
 
     def training_step(self, next_batch: NextBatch) -> dict[str, Tensor]:
         """One Adam step down the mean error of `accumulation` batches, each volume at its own time."""
-        parts: list[Tensor] = []
-
-        def losses() -> Iterator[Tensor]:
-            for _ in range(self.config.accumulation):
-                loss = self._loss(next_batch()) / self.config.accumulation
-                parts.append(loss.detach())
-                yield loss
-
-        self.descend(losses(), "net")
+        loss = self.descend_mean(lambda: self._loss(next_batch()), self.config.accumulation, "net")
         self.average()
-        return {"loss": torch.stack(parts).sum()}
+        return {"loss": loss}
 
     def _loss(self, volumes: Tensor) -> Tensor:
         """Mean error of the prediction over all voxels of the slab of `[B,1,D,H,W]`."""

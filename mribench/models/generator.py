@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -128,6 +128,22 @@ class Generator(nn.Module):
             nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
         for optimizer in chosen:
             optimizer.step()
+
+    def descend_mean(self, loss: Callable[[], Tensor], count: int, *names: str) -> Tensor:
+        """As `descend`, down the mean of `count` losses, each computed after the backward pass of the one before.
+
+        Returns the mean, detached.
+        """
+        parts: list[Tensor] = []
+
+        def losses() -> Iterator[Tensor]:
+            for _ in range(count):
+                part = loss() / count
+                parts.append(part.detach())
+                yield part
+
+        self.descend(losses(), *names)
+        return torch.stack(parts).sum()
 
     def scale_rates(self, share: float) -> None:
         """Set every learning rate to this share of the one that its optimizer was made with."""

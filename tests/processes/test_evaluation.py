@@ -9,24 +9,16 @@ import time
 
 import launch
 import pytest
-from click.testing import CliRunner
-
-from mribench.cli import main
 
 TIMES = {"seconds", "sha256"}
-
-
-def call(*words: object) -> None:
-    end = CliRunner().invoke(main, [*map(str, words)], catch_exceptions=False)
-    assert end.exit_code == 0, end.stderr
 
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory, protocol_file):
     """A bench with samples of one run."""
     folder = tmp_path_factory.mktemp("sampled") / "bench"
-    call("train", "cdpm", "--device", "cpu", "--protocol", protocol_file, "--bench", folder)
-    call("generate", "cdpm", "--device", "cpu", "--bench", folder)
+    launch.alone("train", "cdpm", "--device", "cpu", "--protocol", protocol_file, "--bench", folder)
+    launch.alone("generate", "cdpm", "--device", "cpu", "--bench", folder)
     return folder
 
 
@@ -35,7 +27,7 @@ def alone(sampled, tmp_path_factory):
     """The same, scored by one process."""
     folder = tmp_path_factory.mktemp("alone") / "bench"
     shutil.copytree(sampled, folder)
-    call("evaluate", "cdpm", *OPTIONS, "--bench", folder)
+    launch.alone("evaluate", "cdpm", *OPTIONS, "--bench", folder)
     return folder
 
 

@@ -7,21 +7,13 @@ import shutil
 
 import launch
 import pytest
-from click.testing import CliRunner
-
-from mribench.cli import main
-
-
-def call(*words: object) -> None:
-    end = CliRunner().invoke(main, [*map(str, words)], catch_exceptions=False)
-    assert end.exit_code == 0, end.stderr
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, protocol_file):
     """A bench with a trained run."""
     folder = tmp_path_factory.mktemp("trained") / "bench"
-    call("train", "cdpm", "--device", "cpu", "--protocol", protocol_file, "--bench", folder)
+    launch.alone("train", "cdpm", "--device", "cpu", "--protocol", protocol_file, "--bench", folder)
     return folder
 
 
@@ -38,7 +30,7 @@ def files(bench):
 def test_the_samples_are_those_of_one_process(trained, tmp_path, count):
     alone, several = tmp_path / "alone", tmp_path / "several"
     shutil.copytree(trained, alone)
-    call("generate", "cdpm", "--device", "cpu", "--batch", 1, "--bench", alone)
+    launch.alone("generate", "cdpm", "--device", "cpu", "--batch", 1, "--bench", alone)
     shutil.copytree(alone, several)
     (several / "runs" / "cdpm" / "samples" / "000001.nii.gz").write_bytes(b"damaged")
     (several / "runs" / "cdpm" / "samples" / "000003.nii.gz").unlink()
@@ -46,7 +38,7 @@ def test_the_samples_are_those_of_one_process(trained, tmp_path, count):
     ends = launch.mribench(count, *words)
     assert [code for code, _, _ in ends] == [0] * count, ends
     assert files(several) == files(alone)
-    call("generate", "--all", "--device", "cpu", "--bench", alone)
+    launch.alone("generate", "--all", "--device", "cpu", "--bench", alone)
     names = sorted(path.name for path in (alone / "runs").iterdir())
     assert sorted(path.name for path in (several / "runs").iterdir()) == names
     assert all(said == "" for _, _, said in ends[1:])

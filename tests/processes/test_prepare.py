@@ -6,6 +6,7 @@ import json
 
 import launch
 import pytest
+import small_cohort
 from click.testing import CliRunner
 
 from mribench.cli import main
@@ -13,21 +14,6 @@ from mribench.data.cohort import open_cohort
 from mribench.data.grid import paper_grid
 from mribench.data.nifti import write_nifti
 from mribench.data.simulate import simulate
-
-PROTOCOL = """
-name = "mine"
-version = 1
-seed = 1
-[cohort]
-source = "prepared"
-size = 16
-train = 2
-reference = 2
-holdout = 2
-[evaluation]
-samples = 2
-tsne_samples = 2
-"""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +26,7 @@ def prepared(tmp_path_factory):
         write_nifti(path, simulate(5, subject, 32)[0], paper_grid(32).affine)
     path.write_bytes(path.read_bytes()[:-200])
     protocol = folder / "mine.toml"
-    protocol.write_text(PROTOCOL)
+    protocol.write_text(small_cohort.PROTOCOL)
     words = ["prepare", str(folder / "in"), "--protocol", str(protocol), "--bench"]
     end = CliRunner().invoke(main, [*words, str(folder / "bench")])
     assert end.exit_code == 0, end.stderr

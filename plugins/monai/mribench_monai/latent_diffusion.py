@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mribench.models.generator import NextBatch
 from mribench.models.stages import TwoStageConfig, TwoStageGenerator
 from mribench.runtime import Noise
-from mribench_monai.unet import UNetConfig, UNetGenerator, Width, ddim
+from mribench_monai.unet import SMALLEST, TINY, UNetConfig, UNetGenerator, Width, ddim
 
 STEPS = 1000
 BETAS = {"beta_start": 0.0015, "beta_end": 0.0205}
@@ -110,7 +110,7 @@ class LatentDiffusion(UNetGenerator, TwoStageGenerator):
     stages = ("autoencoder", "diffusion")
     PRESETS: ClassVar = {
         "tiny": {
-            "size": 32,
+            **TINY,
             "batch_size": 2,
             "budget": 1_800,
             "first_share": 0.3,
@@ -120,27 +120,16 @@ class LatentDiffusion(UNetGenerator, TwoStageGenerator):
             "channels": (32, 64),
             "attention": (False, True),
             "latent": 4,
-            "res_blocks": 1,
-            "groups": 8,
-            "learning_rate": 1e-3,
-            "ema": 0.995,
-            "clip_norm": 1.0,
-            "warmup": 20,
-            "decay_from": 0.5,
             "calls": 20,
         },
         "paper": PAPER,
     }
     SMALLEST: ClassVar = {
-        "size": 16,
+        **SMALLEST,
         "encoder_channels": (8, 16),
-        "channels": (8, 16),
         "adversarial_weight": 0.005,
         "discriminator_channels": 8,
         "discriminator_layers": 1,
-        "calls": 4,
-        "warmup": 0,
-        "ema": 0.9,
     }
 
     def __init__(self, config: LatentDiffusionConfig) -> None:

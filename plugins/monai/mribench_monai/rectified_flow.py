@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from mribench.models.generator import NextBatch
 from mribench.runtime import Noise
-from mribench_monai.unet import UNetConfig, UNetGenerator
+from mribench_monai.unet import SMALLEST, TINY, UNetConfig, UNetGenerator
 
 # The authors' public settings for unconditional 3-D MRI; their 100 passes are taken over 1,000 volumes.
 PAPER: dict[str, Any] = {
@@ -51,31 +50,17 @@ class RectifiedFlow(UNetGenerator):
     source = "Liu et al. 2023; settings of Yazdani et al. 2025; networks of MONAI"
     PRESETS: ClassVar = {
         "tiny": {
-            "size": 32,
+            **TINY,
             "batch_size": 2,
             "budget": 600,
             "channels": (8, 16, 32, 64),
             "attention": (False, False, False, True),
-            "res_blocks": 1,
-            "groups": 8,
-            "learning_rate": 1e-3,
-            "ema": 0.995,
-            "clip_norm": 1.0,
-            "warmup": 20,
-            "decay_from": 0.5,
             "times": "logit-normal",
             "calls": 16,
         },
         "paper": PAPER,
     }
-    SMALLEST: ClassVar = {
-        "size": 16,
-        "channels": (8, 16),
-        "attention": (False, True),
-        "calls": 4,
-        "warmup": 0,
-        "ema": 0.9,
-    }
+    SMALLEST: ClassVar = SMALLEST
 
     def __init__(self, config: RectifiedFlowConfig) -> None:
         super().__init__(config, 1)
@@ -87,16 +72,9 @@ class RectifiedFlow(UNetGenerator):
 
     def training_step(self, next_batch: NextBatch) -> dict[str, Tensor]:
         """One step down the squared error of the velocity, each volume at its own time."""
-        parts: list[Tensor] = []
-
-        def losses() -> Iterator[Tensor]:
-            for _ in range(self.config.accumulation):
-                loss = self._loss(next_batch()) / self.config.accumulation
-                parts.append(loss.detach())
-                yield loss
-
-        self.learn(losses())
-        return {"loss": torch.stack(parts).sum()}
+        loss = self.descend_mean(lambda: self._loss(next_batch()), self.config.accumulation, "net")
+        self.average()
+        return {"loss": loss}
 
     def _loss(self, volumes: Tensor) -> Tensor:
         noise, times = torch.randn_like(volumes), self._schedule.sample_timesteps(volumes)

@@ -17,6 +17,26 @@ from mribench.models.generator import Generator, GeneratorConfig
 
 Width = Annotated[int, Field(ge=1)]
 
+# What the presets of all three generators have in common.
+TINY: dict[str, Any] = {
+    "size": 32,
+    "res_blocks": 1,
+    "groups": 8,
+    "learning_rate": 1e-3,
+    "ema": 0.995,
+    "clip_norm": 1.0,
+    "warmup": 20,
+    "decay_from": 0.5,
+}
+SMALLEST: dict[str, Any] = {
+    "size": 16,
+    "channels": (8, 16),
+    "attention": (False, True),
+    "calls": 4,
+    "warmup": 0,
+    "ema": 0.9,
+}
+
 
 class UNetConfig(GeneratorConfig):
     """Settings of the U-Net, its training and its sampler."""
@@ -80,9 +100,13 @@ class UNetGenerator(Generator):
         self.clip_norm = config.clip_norm
         self.optimizers["net"] = torch.optim.Adam(self.net.parameters(), lr=config.learning_rate)
 
-    def learn(self, loss: Any) -> None:
-        """One step of the U-Net down a loss (or an iterator of losses), and of its average."""
+    def learn(self, loss: Tensor) -> None:
+        """One step of the U-Net down a loss, and of its average."""
         self.descend(loss, "net")
+        self.average()
+
+    def average(self) -> None:
+        """Take the present weights of the U-Net into their average."""
         young = (1 + self.updates.double()) / (10 + self.updates.double())
         average_weights(self.ema, self.net, young.clamp(max=self.config.ema))
         self.updates += 1

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mribench.models.generator import NextBatch
 from mribench.runtime import Noise
-from mribench_monai.unet import UNetConfig, UNetGenerator, ddim
+from mribench_monai.unet import SMALLEST, TINY, UNetConfig, UNetGenerator, ddim
 
 LOW_SCALE = 3.0  # of the low-pass subband, which is 2 * 2^0.5 where a volume is 1
 STEPS = 1000
@@ -76,30 +76,16 @@ class WaveletDiffusion(UNetGenerator):
     source = "Friedrich et al. 2024; networks of MONAI"
     PRESETS: ClassVar = {
         "tiny": {
-            "size": 32,
+            **TINY,
             "batch_size": 4,
             "budget": 1_600,
             "channels": (16, 32, 64),
             "attention": (False, False, True),
-            "res_blocks": 1,
-            "groups": 8,
-            "learning_rate": 1e-3,
-            "ema": 0.995,
-            "clip_norm": 1.0,
-            "warmup": 20,
-            "decay_from": 0.5,
             "calls": 20,
         },
         "paper": PAPER,
     }
-    SMALLEST: ClassVar = {
-        "size": 16,
-        "channels": (8, 16),
-        "attention": (False, True),
-        "calls": 4,
-        "warmup": 0,
-        "ema": 0.9,
-    }
+    SMALLEST: ClassVar = SMALLEST
 
     def __init__(self, config: WaveletDiffusionConfig) -> None:
         super().__init__(config, 8)

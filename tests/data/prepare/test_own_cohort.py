@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_cohort
 from click.testing import CliRunner
 
 from mribench.bench.cohort import start_cohort
@@ -21,21 +22,6 @@ from mribench.data.prepare.builder import LEDGER
 from mribench.data.prepare.own import Request
 from mribench.data.simulate import simulate
 from mribench.errors import UsageError
-
-PROTOCOL = """
-name = "mine"
-version = 1
-seed = 1
-[cohort]
-source = "prepared"
-size = 16
-train = 2
-reference = 2
-holdout = 2
-[evaluation]
-samples = 2
-tsne_samples = 2
-"""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +38,7 @@ def scans(tmp_path_factory) -> Path:
 @pytest.fixture
 def protocol(tmp_path) -> Path:
     path = tmp_path / "mine.toml"
-    path.write_text(PROTOCOL)
+    path.write_text(small_cohort.PROTOCOL)
     return path
 
 
@@ -100,7 +86,7 @@ def test_a_killed_preparation_goes_on_where_it_stopped(scans, protocol, tmp_path
 def test_reference_of_train_is_the_papers_way(scans, tmp_path):
     path = tmp_path / "p.toml"
     path.write_text(
-        PROTOCOL.replace("holdout = 2", "holdout = 0\nreference_from_train = true").replace(
+        small_cohort.PROTOCOL.replace("holdout = 2", "holdout = 0\nreference_from_train = true").replace(
             "train = 2", "train = 6"
         )
     )
@@ -111,7 +97,7 @@ def test_reference_of_train_is_the_papers_way(scans, tmp_path):
 
 def test_too_few_subjects_and_wrong_protocols_are_refused(scans, tmp_path):
     path = tmp_path / "p.toml"
-    path.write_text(PROTOCOL.replace("holdout = 2", "holdout = 9"))
+    path.write_text(small_cohort.PROTOCOL.replace("holdout = 2", "holdout = 9"))
     with pytest.raises(UsageError, match="The roles need"):
         prepare_cohort(tmp_path / "b", str(path), Request(scans), False, lambda *_: None)
     with pytest.raises(UsageError, match="takes no own volumes"):
@@ -123,7 +109,7 @@ def test_too_few_subjects_and_wrong_protocols_are_refused(scans, tmp_path):
 
 def test_too_few_scans_are_refused_before_any_is_worked_on(scans, tmp_path):
     path = tmp_path / "p.toml"
-    path.write_text(PROTOCOL.replace("holdout = 2", "holdout = 9"))
+    path.write_text(small_cohort.PROTOCOL.replace("holdout = 2", "holdout = 9"))
     with pytest.raises(UsageError, match="The roles need 12 subjects"):
         prepare_cohort(tmp_path / "b", str(path), Request(scans), False, lambda *_: None)
     assert not (tmp_path / "b" / "cohort").exists()

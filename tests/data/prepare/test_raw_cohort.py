@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_cohort
 from click.testing import CliRunner
 
 from mribench.cli import main
@@ -34,20 +35,7 @@ pytestmark = pytest.mark.skipif(
     any(find_spec(name) is None for name in BACKENDS), reason="needs pip install 'mribench[prepare]'"
 )
 
-PROTOCOL = """
-name = "mine"
-version = 1
-seed = 1
-[cohort]
-source = "prepared"
-size = 16
-train = 2
-reference = 2
-holdout = 1
-[evaluation]
-samples = 2
-tsne_samples = 2
-"""
+PROTOCOL = small_cohort.PROTOCOL.replace("holdout = 2", "holdout = 1")
 DONE = ["--raw", "--already-stripped", "--already-registered"]
 LENIENT = [
     "--set",
