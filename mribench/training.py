@@ -28,7 +28,6 @@ from mribench.bench.records import (
 from mribench.checkpoints import read_checkpoint, resume, save_checkpoint
 from mribench.data.batches import Batches
 from mribench.data.cohort import Cohort
-from mribench.data.grid import Box
 from mribench.data.volume_set import VolumeSet
 from mribench.errors import MribenchError, UsageError
 from mribench.files import append_json_line, digest_file
@@ -37,6 +36,7 @@ from mribench.models.generator import Generator, GeneratorConfig
 from mribench.models.joint_batch import joint_batch, joint_losses, rows_of
 from mribench.models.start import PRETRAINED, SCRATCH, check_start, find_start, start_from
 from mribench.runtime import Context, derive, random_state_kept, seed_everything
+from mribench.settings import resolve_settings
 
 log = logging.getLogger(__name__)
 
@@ -107,33 +107,6 @@ def plan_training(
         start=None if weights is None else _start_record(weights, start, kind, config),
     )
     return Plan(named_run(bench, model, name, seed), record, config, weights)
-
-
-def resolve_settings(
-    bench: Bench, model: str, preset: str | None, overrides: dict[str, Any]
-) -> tuple[str, GeneratorConfig]:
-    """The preset and all settings of a training; a protocol whose volumes are no cubes gives the model their shape.
-
-    Raises UsageError for an unknown model or setting and for volumes of another size than the protocol's.
-    """
-    kind, asked = get_model(model), bench.protocol.cohort
-    defaults = bench.protocol.training_for(model)
-    if not asked.is_cube:
-        defaults = {"shape": asked.sides, **defaults}
-    chosen = preset or defaults.get("preset", "tiny")
-    defaults.pop("preset", None)
-    config = kind.build_config(chosen, **{**defaults, **overrides})
-    if config.sides == asked.sides:
-        return chosen, config
-    fitting = [p for p, values in kind.PRESETS.items() if asked.is_cube and values.get("size") == asked.size]
-    raise UsageError(
-        f"{kind.title} must make volumes of {_said(asked)}, as protocol {bench.protocol.name} asks, but preset "
-        f"{chosen} makes {_said(config)}. Presets of that size: {', '.join(fitting) or 'none'}."
-    )
-
-
-def _said(box: Box) -> str:
-    return f"{box.size} voxels a side" if box.is_cube else f"{' x '.join(map(str, box.sides))} voxels"
 
 
 def _start_record(weights: Path, start: str, kind: type[Generator], config: GeneratorConfig) -> StartRecord:

@@ -96,7 +96,8 @@ def train(
     from mribench.bench.folder import start_bench
     from mribench.commands.console import session
     from mribench.models import MODEL_REGISTRY
-    from mribench.training import plan_training, resolve_settings
+    from mribench.settings import resolve_settings
+    from mribench.training import plan_training
 
     one_or_all(model, everything, "MODEL")
     if everything and (name or raise_budget):
