@@ -108,6 +108,7 @@ def hours_of_200_samples() -> str:
 
 
 def pair_speed() -> str:
+    """Seconds of pairs of MS-SSIM, and the ratio to pytorch-msssim."""
     pairs = read("pairs")
     titles = {
         "brain": "brain pair, cached statistics, 1 thread",
@@ -140,6 +141,7 @@ def pair_agreement() -> str:
 
 
 def nearest_speed() -> str:
+    """Seconds of the neighbour search, with and without pruning."""
     rows = [
         [
             f"{row['queries']} among {row['candidates']} at {row['side']}³",
@@ -154,6 +156,7 @@ def nearest_speed() -> str:
 
 
 def feature_speed() -> str:
+    """Images and volumes a second of every extractor."""
     features = read("features")
     inception, effnet = features["inception_2015"], features["effnet_lite0"]
     volume = features["medicalnet_resnet50"]

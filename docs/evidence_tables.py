@@ -168,6 +168,7 @@ def selftest() -> str:
 
 
 def planted_copies() -> str:
+    """How many of the planted copies the ratio test finds."""
     rows = [
         [
             kind["kind"],
