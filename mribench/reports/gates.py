@@ -30,12 +30,14 @@ def _sentence(gate: GateResult) -> str:
 
 
 def verdict(entrant: Entrant) -> str:
-    """ "passed", "failed", "behind", "2 of 4 not judged", or "" for an entrant whose record has no gates."""
+    """ "passed", "failed", "passed but for anatomy", "2 of 4 not judged", or "" for an entrant whose record has no gates."""
     if not entrant.gates:
         return ""
     lost = [gate for gate in entrant.gates if gate.passed is False]
     if lost:
-        return "failed" if any(gate.holds_back for gate in lost) else "behind"
+        if any(gate.holds_back for gate in lost):
+            return "failed"
+        return f"passed but for {', '.join(gate.title.lower() for gate in lost)}"
     unjudged = sum(gate.passed is None for gate in entrant.gates)
     return f"{unjudged} of {len(entrant.gates)} not judged" if unjudged else "passed"
 
