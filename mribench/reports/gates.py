@@ -30,7 +30,7 @@ def _sentence(gate: GateResult) -> str:
 
 
 def verdict(entrant: Entrant) -> str:
-    """ "passed", "failed", "passed but for anatomy", "2 of 4 not judged", or "" for an entrant whose record has no gates."""
+    """ "passed", "failed", "passed but for anatomy", "2 of 4 not judged", or "" where a record has no gates."""
     if not entrant.gates:
         return ""
     lost = [gate for gate in entrant.gates if gate.passed is False]
