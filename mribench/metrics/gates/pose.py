@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -42,10 +41,7 @@ def displacement(samples: np.ndarray, people: np.ndarray, shape: Sequence[int]) 
 def _turns_and_shifts(poses: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """`[N,3,4]` -> `[N,6]`: rotation vector in degrees of the nearest rotation, and shift in percent of each side."""
     left, _, right = np.linalg.svd(poses[:, :, :3].astype(np.float64))
-    nearest = left @ right
-    turns = Rotation.from_matrix(nearest).as_rotvec(degrees=True)
+    turns = Rotation.from_matrix(left @ right).as_rotvec(degrees=True)
     # Indices (D, H, W) are a left-handed frame of the head or a right-handed one alike: only sizes are reported.
     shifts = 100 * poses[:, :, 3] / np.maximum(np.array(shape, dtype=np.float64), 1)
-    if not math.isfinite(float(turns.sum() + shifts.sum())):
-        raise ValueError("poses must be finite")
     return np.concatenate([turns, shifts], axis=1)
