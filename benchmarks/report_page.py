@@ -4,14 +4,13 @@
 
 Each BENCH is a folder with a finished report: `mribench report` is not run. One tab opens each page from the disk in
 turn, nine times; the time is that of the browser's own clock from the start of the navigation to its load event,
-scripts and pictures included. The picture is the first page's: down to the notes of the leaderboard, then all
-entrants and the viewer. Writes benchmarks/results/report_page.json.
+scripts and pictures included. The picture is the first 1500 pixels of the first page. Writes
+benchmarks/results/report_page.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
 import io
 import shutil
 import statistics
@@ -26,12 +25,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from mribench.files import atomic, write_json
 
 RESULT = Path(__file__).parent / "results" / "report_page.json"
-ROUNDS, WIDTH, SHOWN_WIDTH, COLOURS = 9, 1400, 1120, 160
+ROUNDS, WIDTH, HEIGHT, SHOWN_WIDTH = 9, 1400, 1500, 1120
 LOADED = "return performance.getEntriesByType('navigation')[0].loadEventEnd"
-EDGES = """return [
-    document.querySelector("#leaderboard ol.notes, table.board").getBoundingClientRect().bottom,
-    document.getElementById("sheet").getBoundingClientRect().top,
-    document.getElementById("samples").getBoundingClientRect().top].map(y => Math.round(y + scrollY))"""
 
 
 def browser() -> webdriver.Chrome:
@@ -50,24 +45,12 @@ def opened(chromium: webdriver.Chrome, page: Path) -> float:
 
 
 def photograph(chromium: webdriver.Chrome, page: Path, picture: Path) -> None:
+    chromium.set_window_size(WIDTH, HEIGHT)
     opened(chromium, page)
-    WebDriverWait(chromium, 10).until(
-        lambda tab: tab.execute_script("return document.getElementById('right-canvas').width > 300")
-    )
-    bottom, sheet, samples = chromium.execute_script(EDGES)
-    parts = [shot(chromium, 0, bottom + 10), shot(chromium, sheet - 20, samples - 10)]
-    whole = Image.new("RGB", (WIDTH, sum(part.height for part in parts)))
-    whole.paste(parts[0], (0, 0))
-    whole.paste(parts[1], (0, parts[0].height))
+    whole = Image.open(io.BytesIO(chromium.get_screenshot_as_png())).convert("RGB")
     small = whole.resize((SHOWN_WIDTH, whole.height * SHOWN_WIDTH // WIDTH), Image.Resampling.LANCZOS)
     with atomic(picture) as temporary:
-        small.quantize(COLOURS, dither=Image.Dither.NONE).save(temporary, optimize=True)
-
-
-def shot(chromium: webdriver.Chrome, top: int, bottom: int) -> Image.Image:
-    clip = {"x": 0, "y": top, "width": WIDTH, "height": bottom - top, "scale": 1}
-    taken = chromium.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
-    return Image.open(io.BytesIO(base64.b64decode(taken["data"]))).convert("RGB")
+        small.save(temporary, optimize=True)
 
 
 def main() -> None:
@@ -84,7 +67,7 @@ def main() -> None:
         for page in pages:
             opened(chromium, page)
             entrants.append(
-                chromium.execute_script("return document.querySelectorAll('details.card').length")
+                chromium.execute_script("return document.querySelectorAll('details.entrant').length")
             )
         if asked.picture:
             photograph(chromium, pages[0], asked.picture)
